@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BROKER_STATE_H
+#define BROKER_STATE_H
+
+/*
+ * The worker's memory that outlives the worker: arrays of records in a memfd that the keeper holds (stored as "st0.1").  Nobody but the worker maps it, so it is trusted;
+ * but the worker may die between any two stores.
+ *
+ * Rule of every record: write the fields, then one store of `state` makes it be; one store of `state` ends it.  Nothing that can be counted from the
+ * records is kept in them: counts, indexes and quotas are computed anew at start.
+ *
+ * Descriptors are stored at the keeper under names of at most 11 characters, <kind><slot>.<generation>:
+ *   s client's socket   p client's pidfd   c channel's segment   l channel's own lines   t a uid's table   d a uid's desk
+ * with the record's stored generation (hexadecimal, 16 bits' worth is enough: it tells tenants of one slot apart).
+ * Order: make the descriptor, store it, commit the record, answer, take the request off the queue.  At start a stored descriptor without a record is an orphan
+ * and is removed from the store; a record without its descriptor is dead.
+ *
+ * state_next_id() gives handle ids, generations and segment ids: one counter that starts from the domain's start time and never goes back, so that numbers of an earlier domain
+ * do not come again.
+ */
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "libipc/core/liveness.h"
+#include "libipc/wire/protocol.h"
+
+#define STATE_MAGIC        UINT64_C(0x3174617473637069)
+#define STATE_PENDINGS_MAX 8192
+#define STATE_USERS_MAX    1024
+
+enum record_state {
+	RECORD_FREE = 0,
+	RECORD_USED = 1,
+	RECORD_RESERVING = 2, /* channel: its creator (the handle `reserver`) has not confirmed yet */
+	RECORD_DYING = 3,     /* client: its handles are being ended */
+};
+
+struct client_record {
+	_Atomic uint32_t state;
+	uint32_t generation;      /* of the slot: grows with every tenant */
+	uint32_t uid, gid;
+	int64_t pid;
+	uint32_t is_foreign;      /* other pid namespace */
+	uint32_t is_welcome;      /* HELLO was answered */
+	uint32_t died;            /* DYING: 1 by death, 0 by an orderly end of the connection */
+	uint32_t closings_seen;
+	uint64_t reserved[2];
+};
+
+struct channel_record {
+	_Atomic uint32_t state;
+	uint32_t generation_slot; /* of the slot, for the stored name */
+	uint64_t generation;      /* of the name: public */
+	uint32_t kind, mode, uid, gid;
+	uint64_t flags;           /* IPC_KEEP and the kind's own */
+	uint64_t shape[4];
+	uint64_t size;
+	uint64_t segment_id, lines_id; /* lines_id 0: the lines are in the owner's desk */
+	uint64_t reserver;        /* RESERVING: handle id */
+	_Atomic uint32_t is_removed; /* nameless: nobody finds it any more */
+	uint32_t reserved;
+	char name[256];
+};
+
+struct handle_record {
+	_Atomic uint32_t state;
+	uint32_t client_slot, client_generation;
+	uint32_t channel_slot;
+	uint64_t id;
+	uint64_t request_id;      /* of the OPEN, for doing it twice */
+	uint64_t since;           /* CLOCK_MONOTONIC ns */
+	uint64_t flags;           /* of the OPEN */
+	uint32_t role;
+	uint8_t side, is_counted, is_ending, ended_by_death; /* is_ending: being told; redone by the next worker */
+};
+
+struct pending_record {
+	_Atomic uint32_t state;
+	uint32_t client_slot, client_generation;
+	uint32_t reserved;
+	uint64_t order;           /* first come first served */
+	struct message_open request;
+};
+
+struct user_record {
+	_Atomic uint32_t state;
+	uint32_t uid;
+	uint32_t generation;
+	uint32_t reserved;
+	uint64_t table_id, desk_id;
+};
+
+struct state {
+	uint64_t magic;
+	uint64_t size;
+	_Atomic uint64_t next;    /* see state_next_id() */
+	uint64_t domain_start;
+	uint32_t n_workers;       /* how many workers have run */
+	uint32_t reserved[1015];
+	struct user_record user[STATE_USERS_MAX];
+	struct client_record client[LIVENESS_CLIENTS_MAX];
+	struct channel_record channel[LIVENESS_CHANNELS_MAX];
+	struct handle_record handle[LIVENESS_HANDLES_MAX];
+	struct pending_record pending[STATE_PENDINGS_MAX];
+};
+
+#endif

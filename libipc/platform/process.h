@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef LIBIPC_PLATFORM_PROCESS_H
+#define LIBIPC_PLATFORM_PROCESS_H
+
+/*
+ * This process: is it still the one that opened, which CPU runs it, and barriers for all its threads.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * True in every forked copy of the process that called process_mark_init() (M-42), however it was forked: one load from a
+ * page that the kernel wipes at fork (MADV_WIPEONFORK).  False in the process itself and in vfork children.
+ */
+bool process_is_forked_child(void);
+
+/* Once per process, before the first use of the above; repeatable.  IPC_ENOMEM, IPC_ENOSYS. */
+int process_mark_init(void);
+
+/* CPU of the calling thread, or UINT32_MAX. About 1 ns (rseq). */
+uint32_t process_cpu(void);
+
+/* How many CPUs this process may run on (cached). */
+unsigned process_n_cpus(void);
+
+/*
+ * A full barrier in every running thread of this process (membarrier PRIVATE_EXPEDITED), so that the fast side of a
+ * store-then-load protocol needs only a compiler barrier.  process_fence_light() is that fast side: a compiler barrier, or a
+ * full fence where membarrier is refused.
+ */
+void process_fence_heavy(void);
+void process_fence_light(void);
+
+#endif

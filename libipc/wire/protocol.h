@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef LIBIPC_WIRE_PROTOCOL_H
+#define LIBIPC_WIRE_PROTOCOL_H
+
+/*
+ * What a client and the broker say to each other over a SOCK_SEQPACKET socket: one message is one packet, a fixed struct in the machine's own byte order.
+ * Opening, closing, listing; never data.
+ *
+ * client -> broker                      broker -> client
+ * HELLO                                 WELCOME [table, desk]          or DONE with a negative result
+ * OPEN                                  RESERVE [segment], then (after CONFIRM) OPENED; or OPENED [...] at once; or DONE with a negative result
+ * CONFIRM (request_id of the OPEN)      OPENED
+ * CLOSE, CANCEL                         -- unanswered
+ * INFO                                  INFO_REPLY
+ * LIST                                  LISTED
+ * REMOVE                                DONE
+ *
+ * The socket's queue is the broker's log: a request is peeked, done, answered, and only then taken off; a worker that dies in between leaves it for
+ * the next one.  So every request can be done twice: an OPEN whose {client, request_id} has a handle already gives that handle again.
+ * Clients never resend, and drop answers (closing their descriptors) whose request_id they do not await.
+ *
+ * A deferred OPEN (IPC_AWAIT, or another client is reserving) leaves the queue as a PENDING record of the broker.  CANCEL{request_id} ends it; if it was granted meanwhile
+ * the handle is closed.
+ */
+
+#include <stdint.h>
+
+#include "libipc/platform/compiler.h"
+
+#define PROTOCOL_MAGIC      UINT32_C(0x31637069)
+#define PROTOCOL_VERSION    1
+#define PROTOCOL_SIZE_MAX   8192 /* of any message */
+#define PROTOCOL_LIST_MAX   16   /* infos in one LISTED */
+#define PROTOCOL_CURSOR_END UINT32_MAX
+
+enum message_type {
+	MESSAGE_HELLO = 1, MESSAGE_OPEN, MESSAGE_CONFIRM, MESSAGE_CLOSE, MESSAGE_CANCEL, MESSAGE_INFO, MESSAGE_LIST, MESSAGE_REMOVE,
+	MESSAGE_WELCOME = 64, MESSAGE_DONE, MESSAGE_RESERVE, MESSAGE_OPENED, MESSAGE_INFO_REPLY, MESSAGE_LISTED
+};
+
+struct message_head {
+	uint32_t magic;
+	uint16_t type;
+	uint16_t reserved;
+	uint32_t size;       /* of the whole message: equal to the packet's */
+	int32_t result;      /* requests: 0; replies: 0 or a negative entry of ipc/error.h */
+	uint64_t request_id; /* chosen by the client, grows by one */
+};
+ASSERT_SIZE(struct message_head, 24);
+
+/* A piece of a segment.  segment_id names the memory for the life of the domain: a client that mapped it already needs no descriptor. */
+struct message_region {
+	uint64_t segment_id; /* 0: none */
+	uint64_t offset;
+	uint64_t size;
+};
+
+struct message_hello {
+	struct message_head head;
+	uint32_t version_min, version_max;
+	uint32_t lock_stamp; /* lock_layout_stamp() */
+	uint32_t word_size;
+	int64_t pid;         /* getpid(): unlike what the broker sees in another pid namespace */
+};
+
+struct message_welcome {
+	struct message_head head;
+	uint32_t version;
+	uint32_t client_slot;
+	uint32_t uid;          /* as the broker sees it */
+	uint32_t is_foreign;   /* 1: other pid namespace */
+	struct message_region table; /* of this uid: fds[0], read-only */
+	struct message_region desk;  /* of this uid: fds[1], writable */
+};
+
+/* OPEN.flags: the public IPC_CREATE ... IPC_STAY and the kind's own, and: */
+#define OPEN_LOOK_ONCE UINT64_C(0x100000000) /* the deadline has passed: do not defer, say IPC_ETIMEDOUT */
+#define OPEN_UPGRADE   UINT64_C(0x200000000) /* a weak handle: channel_slot and generation name the channel, name is empty */
+
+struct message_open {
+	struct message_head head;
+	uint32_t kind;          /* enum ipc_kind */
+	uint32_t role;          /* enum ipc_role */
+	uint64_t flags;
+	uint32_t mode, gid;     /* as in the options: 0 is the default */
+	uint64_t shape[4];      /* wanted; 0 fits every channel */
+	uint64_t shape_new[4];  /* if this OPEN creates: defaults filled in */
+	uint64_t size_new;      /* of the segment then, rounded to pages */
+	uint64_t generation;
+	uint32_t channel_slot;
+	uint32_t reserved;
+	char name[256];
+};
+
+/* The client made and reserved the segment, or could not. */
+struct message_confirm {
+	struct message_head head;
+	uint64_t handle_id;
+	int32_t status; /* 0, or why not: IPC_ENOSPC, IPC_ENOMEM, IPC_ETIMEDOUT, ... (the handle is gone then, the answer is DONE with it) */
+	uint32_t reserved;
+};
+
+struct message_reserve {
+	struct message_head head;
+	uint64_t handle_id;
+	struct message_region segment; /* fds[0], writable */
+	uint64_t shape[4];
+	uint64_t flags; /* of the channel that is being made */
+};
+
+/* Which descriptors come with OPENED, in this order. */
+#define OPENED_FD_VALUE 1u
+#define OPENED_FD_LINES 2u
+#define OPENED_FD_TABLE 4u
+
+struct message_opened {
+	struct message_head head;
+	uint64_t handle_id;
+	uint64_t generation;
+	uint32_t channel_slot;
+	uint32_t owner_uid;
+	uint64_t flags;      /* of the channel: IPC_KEEP and the kind's own */
+	uint64_t shape[4];
+	uint32_t fds;        /* OPENED_FD_... */
+	uint32_t is_writable; /* how to map value */
+	struct message_region value; /* the channel's segment; no descriptor if this client has just reserved it and may write it */
+	struct message_region lines; /* two struct eventcount: in the owner's desk, or a segment of its own where other uids may open */
+	struct message_region table; /* of the owner; the descriptor comes unless the owner is the client's own uid */
+};
+
+struct message_close {
+	struct message_head head;
+	uint64_t handle_id;
+};
+
+struct message_cancel {
+	struct message_head head;
+	uint64_t cancelled_id; /* request_id of an OPEN */
+};
+
+struct message_info {
+	struct message_head head;
+	char name[256];
+};
+
+struct message_remove {
+	struct message_head head;
+	uint64_t generation; /* 0: any */
+	char name[256];
+};
+
+struct message_list {
+	struct message_head head;
+	uint32_t cursor;  /* 0, then what LISTED gave */
+	uint32_t reserved;
+	char pattern[256];
+};
+
+/* struct ipc_channel_info without its size. */
+struct message_channel {
+	char name[256];
+	uint32_t kind, mode, uid, gid;
+	uint64_t flags, generation, bytes, item_size_max, capacity;
+	uint32_t handles[2];
+	uint32_t waiters, reserved;
+	uint64_t depth, depth_max;
+	int64_t holder_pid;
+	uint64_t holder_id;
+	uint64_t held_ns;
+};
+
+struct message_info_reply {
+	struct message_head head;
+	struct message_channel channel;
+};
+
+struct message_listed {
+	struct message_head head;
+	uint32_t n;
+	uint32_t cursor; /* PROTOCOL_CURSOR_END: that was all */
+	struct message_channel channel[PROTOCOL_LIST_MAX]; /* head.size covers n of them */
+};
+static_assert(sizeof(struct message_listed) <= PROTOCOL_SIZE_MAX, "LISTED fits a message");
+
+union message {
+	struct message_head head;
+	struct message_hello hello;
+	struct message_open open;
+	struct message_confirm confirm;
+	struct message_close close;
+	struct message_cancel cancel;
+	struct message_info info;
+	struct message_list list;
+	struct message_remove remove;
+	struct message_welcome welcome;
+	struct message_reserve reserve;
+	struct message_opened opened;
+	struct message_info_reply info_reply;
+	struct message_listed listed;
+	unsigned char bytes[PROTOCOL_SIZE_MAX];
+};
+
+#endif
