@@ -29,8 +29,8 @@ typedef int (*waiter_look_fn)(void *subject);
 
 /* Private to the process, one per handle: how patient it pays to be.  Races between threads are harmless. */
 struct waiter_patience {
-	_Atomic uint32_t yields;
-	_Atomic uint32_t sleeps_in_a_row;
+	_Atomic uint32_t n_waits;
+	_Atomic uint32_t n_sleeps_in_a_row;
 };
 
 struct waiter {
