@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT */
+#include "libipc/wire/codec.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "include/ipc/admin.h"
+#include "include/ipc/client.h"
+#include "include/ipc/limits.h"
+#include "libipc/core/liveness.h"
+
+/*
+ * Each type has its size and one function that looks at the fields.  What is checked here needs no knowledge of the receiver: whether a
+ * version is common, a handle is open or a size is affordable is answered, not refused as a broken message.
+ */
+
+/* No errno is larger: what the kernel reserves for errors. */
+#define RESULT_MIN (-4095)
+
+#define OPEN_FLAGS_LOW   UINT64_C(0xffff) /* <sys/ipc.h> has IPC_CREAT and IPC_EXCL there */
+#define OPEN_FLAGS_KNOWN (UINT64_C(0xffff0000) | OPEN_LOOK_ONCE | OPEN_UPGRADE)
+
+#define LISTED_SIZE(n) (offsetof(struct message_listed, channel) + (size_t)(n) * sizeof(struct message_channel))
+
+int name_check(const char *name)
+{
+	size_t i;
+
+	if (!name || name[0] == '\0' || name[0] == '/')
+		return IPC_EINVAL;
+
+	for (i = 0; name[i] != '\0'; ++i) {
+		char c = name[i];
+		bool is_legal = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+				c == '.' || c == '_' || c == '-' || c == '/';
+
+		if (i == IPC_NAME_SIZE_MAX || !is_legal)
+			return IPC_EINVAL;
+	}
+
+	return 0;
+}
+
+static bool text_is_terminated(const char text[256])
+{
+	return memchr(text, '\0', 256) != NULL;
+}
+
+static bool name_is_good(const char name[256])
+{
+	return text_is_terminated(name) && name_check(name) == 0;
+}
+
+static bool region_is_good(const struct message_region *region)
+{
+	uint64_t end;
+
+	return region->segment_id != 0 && region->size != 0 &&
+	       !__builtin_add_overflow(region->offset, region->size, &end) && end <= INT64_MAX;
+}
+
+/* 0: a number that is no role. */
+static unsigned role_kind(uint32_t role)
+{
+	switch ((enum ipc_role)role) {
+	case IPC_ROLE_WATCH_PRODUCER:
+	case IPC_ROLE_WATCH_CONSUMER:
+	case IPC_ROLE_WATCH_WEAK:
+		return IPC_KIND_WATCH;
+	case IPC_ROLE_SHARED_A:
+	case IPC_ROLE_SHARED_B:
+		return IPC_KIND_SHARED;
+	case IPC_ROLE_QUEUE_PRODUCER:
+	case IPC_ROLE_QUEUE_CONSUMER:
+	case IPC_ROLE_GROUP:
+		return IPC_KIND_QUEUE;
+	case IPC_ROLE_FLIGHT_TABLE:
+	case IPC_ROLE_HANDLER:
+		return IPC_KIND_FLIGHT;
+	case IPC_ROLE_INBOX_SENDER:
+	case IPC_ROLE_INBOX_RECEIVER:
+	case IPC_ROLE_INBOX_OBSERVER:
+		return IPC_KIND_INBOX;
+	case IPC_ROLE_LISTENER:
+	case IPC_ROLE_SESSION:
+		return IPC_KIND_SESSION;
+	case IPC_ROLE_LIMITER:
+		return IPC_KIND_LIMITER;
+	}
+	return 0;
+}
+
+static bool hello_is_good(const union message *message)
+{
+	const struct message_hello *hello = &message->hello;
+
+	return hello->version_min != 0 && hello->version_min <= hello->version_max && hello->pid > 0;
+}
+
+static bool open_is_good(const union message *message)
+{
+	const struct message_open *open = &message->open;
+
+	if (open->kind == 0 || role_kind(open->role) != open->kind)
+		return false;
+
+	if (open->flags & (OPEN_FLAGS_LOW | ~OPEN_FLAGS_KNOWN))
+		return false;
+
+	if ((open->flags & IPC_EXCLUSIVE) && !(open->flags & IPC_CREATE))
+		return false;
+
+	if ((open->mode & ~0666u) || open->reserved != 0)
+		return false;
+
+	if (open->flags & OPEN_UPGRADE)
+		return !(open->flags & IPC_CREATE) && open->name[0] == '\0' && open->generation != 0 &&
+		       open->channel_slot < LIVENESS_CHANNELS_MAX;
+
+	if ((open->flags & IPC_CREATE) && (open->size_new == 0 || open->size_new > INT64_MAX))
+		return false;
+
+	return name_is_good(open->name);
+}
+
+static bool confirm_is_good(const union message *message)
+{
+	const struct message_confirm *confirm = &message->confirm;
+
+	return confirm->handle_id != 0 && confirm->status <= 0 && confirm->status >= RESULT_MIN && confirm->reserved == 0;
+}
+
+static bool close_is_good(const union message *message)
+{
+	return message->close.handle_id != 0;
+}
+
+static bool cancel_is_good(const union message *message)
+{
+	(void)message; /* An id that nobody waits for is no fault: the answer may be on its way. */
+	return true;
+}
+
+static bool info_is_good(const union message *message)
+{
+	return name_is_good(message->info.name);
+}
+
+static bool list_is_good(const union message *message)
+{
+	const struct message_list *list = &message->list;
+
+	return list->cursor != PROTOCOL_CURSOR_END && list->reserved == 0 && text_is_terminated(list->pattern);
+}
+
+static bool remove_is_good(const union message *message)
+{
+	return name_is_good(message->remove.name);
+}
+
+static bool welcome_is_good(const union message *message)
+{
+	const struct message_welcome *welcome = &message->welcome;
+
+	return welcome->version != 0 && welcome->client_slot < LIVENESS_CLIENTS_MAX && welcome->is_foreign <= 1 &&
+	       region_is_good(&welcome->table) && region_is_good(&welcome->desk);
+}
+
+static bool done_is_good(const union message *message)
+{
+	(void)message; /* The head is all of it. */
+	return true;
+}
+
+static bool reserve_is_good(const union message *message)
+{
+	return message->reserve.handle_id != 0 && region_is_good(&message->reserve.segment);
+}
+
+static bool opened_is_good(const union message *message)
+{
+	const struct message_opened *opened = &message->opened;
+
+	return opened->handle_id != 0 && opened->generation != 0 && opened->channel_slot < LIVENESS_CHANNELS_MAX &&
+	       (opened->fds & ~(OPENED_FD_VALUE | OPENED_FD_LINES | OPENED_FD_TABLE)) == 0 && opened->is_writable <= 1 &&
+	       region_is_good(&opened->value) && region_is_good(&opened->lines) && region_is_good(&opened->table);
+}
+
+static bool channel_is_good(const struct message_channel *channel)
+{
+	return name_is_good(channel->name) && channel->kind >= IPC_KIND_WATCH && channel->kind <= IPC_KIND_LIMITER &&
+	       channel->reserved == 0;
+}
+
+static bool info_reply_is_good(const union message *message)
+{
+	return channel_is_good(&message->info_reply.channel);
+}
+
+static bool listed_is_good(const union message *message)
+{
+	const struct message_listed *listed = &message->listed;
+
+	/* n first: it decides how much of the array was received at all. */
+	if (listed->n > PROTOCOL_LIST_MAX || listed->head.size != LISTED_SIZE(listed->n))
+		return false;
+
+	for (uint32_t i = 0; i < listed->n; ++i) {
+		if (!channel_is_good(&listed->channel[i]))
+			return false;
+	}
+
+	return true;
+}
+
+struct format {
+	uint32_t size;     /* exact; of LISTED the smallest */
+	bool is_request;
+	bool is_variable;  /* the check compares the size */
+	bool may_fail;     /* result may be negative */
+	bool (*is_good)(const union message *message);
+};
+
+static const struct format *format_of(unsigned type)
+{
+	static const struct format requests[] = {
+		[MESSAGE_HELLO] = { sizeof(struct message_hello), true, false, false, hello_is_good },
+		[MESSAGE_OPEN] = { sizeof(struct message_open), true, false, false, open_is_good },
+		[MESSAGE_CONFIRM] = { sizeof(struct message_confirm), true, false, false, confirm_is_good },
+		[MESSAGE_CLOSE] = { sizeof(struct message_close), true, false, false, close_is_good },
+		[MESSAGE_CANCEL] = { sizeof(struct message_cancel), true, false, false, cancel_is_good },
+		[MESSAGE_INFO] = { sizeof(struct message_info), true, false, false, info_is_good },
+		[MESSAGE_LIST] = { sizeof(struct message_list), true, false, false, list_is_good },
+		[MESSAGE_REMOVE] = { sizeof(struct message_remove), true, false, false, remove_is_good },
+	};
+	static const struct format replies[] = {
+		[MESSAGE_WELCOME - MESSAGE_WELCOME] = { sizeof(struct message_welcome), false, false, false, welcome_is_good },
+		[MESSAGE_DONE - MESSAGE_WELCOME] = { sizeof(struct message_head), false, false, true, done_is_good },
+		[MESSAGE_RESERVE - MESSAGE_WELCOME] = { sizeof(struct message_reserve), false, false, false, reserve_is_good },
+		[MESSAGE_OPENED - MESSAGE_WELCOME] = { sizeof(struct message_opened), false, false, false, opened_is_good },
+		[MESSAGE_INFO_REPLY - MESSAGE_WELCOME] = { sizeof(struct message_info_reply), false, false, false, info_reply_is_good },
+		[MESSAGE_LISTED - MESSAGE_WELCOME] = { LISTED_SIZE(0), false, true, false, listed_is_good },
+	};
+
+	if (type >= MESSAGE_HELLO && type < N_ELEMENTS(requests))
+		return &requests[type];
+
+	if (type >= MESSAGE_WELCOME && type - MESSAGE_WELCOME < N_ELEMENTS(replies))
+		return &replies[type - MESSAGE_WELCOME];
+
+	return NULL;
+}
+
+void message_init(union message *message, enum message_type type, uint64_t request_id)
+{
+	const struct format *format = format_of(type);
+
+	assert(format);
+
+	memset(message, 0, format->size);
+	message->head.magic = PROTOCOL_MAGIC;
+	message->head.type = (uint16_t)type;
+	message->head.size = format->size;
+	message->head.request_id = request_id;
+}
+
+static int message_check(const union message *message, size_t size, bool is_request)
+{
+	const struct message_head *head = &message->head;
+	const struct format *format;
+
+	if (size < sizeof(*head) || size > PROTOCOL_SIZE_MAX || head->size != size)
+		return IPC_EPROTO;
+
+	if (head->magic != PROTOCOL_MAGIC || head->reserved != 0)
+		return IPC_EPROTO;
+
+	format = format_of(head->type);
+	if (!format || format->is_request != is_request)
+		return IPC_EPROTO;
+
+	if (format->is_variable ? size < format->size : size != format->size)
+		return IPC_EPROTO;
+
+	if (head->result > 0 || head->result < RESULT_MIN || (head->result < 0 && !format->may_fail))
+		return IPC_EPROTO;
+
+	return format->is_good(message) ? 0 : IPC_EPROTO;
+}
+
+int message_check_request(const union message *message, size_t size)
+{
+	return message_check(message, size, true);
+}
+
+int message_check_reply(const union message *message, size_t size)
+{
+	return message_check(message, size, false);
+}
