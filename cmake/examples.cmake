@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+#
+# examples/*.c: programs upon the public interface and the shared library, nothing else.  `demo` runs examples/demo.c.
+file(GLOB example_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/*.c)
+set(examples "")
+if(TARGET ipc)
+	foreach(source IN LISTS example_sources)
+		cmake_path(GET source STEM name)
+		add_executable(example_${name} ${source})
+		target_link_libraries(example_${name} PRIVATE ipc flags_strict Threads::Threads)
+		set_target_properties(example_${name} PROPERTIES
+			OUTPUT_NAME ${name} RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/examples)
+		if(TARGET ipcbroker)
+			add_dependencies(example_${name} ipcbroker)
+		endif()
+		list(APPEND examples ${name})
+	endforeach()
+endif()
+
+if(TARGET example_demo AND TARGET ipcbroker)
+	add_custom_target(demo
+		COMMAND example_demo
+		DEPENDS example_demo ipcbroker
+		USES_TERMINAL VERBATIM)
+else()
+	add_custom_target(demo
+		COMMAND ${CMAKE_COMMAND} -E echo "The demo needs examples/demo.c and the broker"
+		COMMAND ${CMAKE_COMMAND} -E false)
+endif()
