@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/support/domain.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "libipc/platform/lock.h"
+#include "libipc/wire/codec.h"
+#include "tests/support/failure.h"
+#include "tests/support/process.h"
+
+#ifndef IPC_TEST_BROKER
+#define IPC_TEST_BROKER "ipcbroker"
+#endif
+
+#define READY_MS 10000
+#define ARGS_MAX 32
+
+/* ---- names in /dev/shm, where nothing of ours may be left ---- */
+
+#define NAMES_MAX 256
+
+static char names_before[NAMES_MAX][NAME_MAX + 1];
+static unsigned n_names_before;
+static bool names_are_known;
+
+/* The framework's own, which come and go: "bxf_arena_<pid>". */
+static bool name_is_foreign(const char *name)
+{
+	if (name[0] == '.' || strncmp(name, "bxf_", 4) == 0)
+		return true;
+
+	for (unsigned i = 0; i < n_names_before; ++i) {
+		if (strcmp(names_before[i], name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void names_remember(void)
+{
+	struct dirent *entry;
+	DIR *dir;
+
+	if (names_are_known)
+		return;
+
+	names_are_known = true;
+	dir = opendir("/dev/shm");
+	if (!dir)
+		return;
+	while ((entry = readdir(dir)) && n_names_before < NAMES_MAX) {
+		if (!name_is_foreign(entry->d_name))
+			strcpy(names_before[n_names_before++], entry->d_name);
+	}
+	closedir(dir);
+}
+
+static void names_check(void)
+{
+	struct dirent *entry;
+	DIR *dir;
+
+	dir = opendir("/dev/shm");
+	if (!dir)
+		return;
+	while ((entry = readdir(dir))) {
+		/* "libipc" and "ipc" begin what we make; other programs' tests may run beside us. */
+		if (!name_is_foreign(entry->d_name) && strstr(entry->d_name, "ipc"))
+			failure("left in /dev/shm: %s", entry->d_name);
+	}
+	closedir(dir);
+}
+
+/* ---- start ---- */
+
+const char *domain_program(void)
+{
+	const char *program = getenv("IPC_TEST_BROKER");
+
+	if (!program || program[0] == '\0')
+		program = IPC_TEST_BROKER;
+
+	setenv("IPC_BROKER_PROGRAM", program, 1);
+	return program;
+}
+
+static void path_in(char *path, size_t size, const struct domain *domain, const char *name)
+{
+	snprintf(path, size, "%s/%s", domain->dir, name);
+}
+
+/* A bound datagram socket: where the broker says READY=1. */
+static int notify_open(const struct domain *domain, struct sockaddr_un *ret)
+{
+	int fd;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->sun_family = AF_UNIX;
+	path_in(ret->sun_path, sizeof(ret->sun_path), domain, "notify");
+
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || bind(fd, (const struct sockaddr *)ret, sizeof(*ret)) < 0)
+		failure("%s: %s", ret->sun_path, strerror(errno));
+	return fd;
+}
+
+static void keeper_exec(const struct domain *domain, const char *program, const char *const *more_args, const char *notify)
+{
+	const char *args[ARGS_MAX] = { program, "--address", domain->address };
+	char *words = getenv("IPC_TEST_BROKER_ARGS");
+	unsigned n = 3;
+	char path[128];
+	int log_fd;
+
+	for (; more_args && *more_args && n < ARGS_MAX - 1; ++more_args)
+		args[n++] = *more_args;
+	for (char *word = words ? strtok(words, " ") : NULL; word && n < ARGS_MAX - 1; word = strtok(NULL, " "))
+		args[n++] = word;
+
+	path_in(path, sizeof(path), domain, "log");
+	log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (log_fd < 0 || dup2(log_fd, STDOUT_FILENO) < 0 || dup2(log_fd, STDERR_FILENO) < 0)
+		_exit(126);
+
+	/* Nothing of the test's may live on in the broker: the framework's pipes are not close-on-exec. */
+	close_range(3, ~0u, 0);
+
+	setenv("NOTIFY_SOCKET", notify, 1);
+	unsetenv("LISTEN_PID");
+	unsetenv("LISTEN_FDS");
+	unsetenv("LISTEN_FDNAMES");
+	unsetenv("JOURNAL_STREAM");
+	execvp(program, (char *const *)args);
+	fprintf(stderr, "%s: %s\n", program, strerror(errno));
+	_exit(127);
+}
+
+static void ready_wait(const struct domain *domain, int notify_fd)
+{
+	struct timespec deadline = process_deadline(READY_MS);
+	int pidfd = process_open(domain->keeper);
+
+	for (;;) {
+		struct pollfd pollfds[] = { { .fd = notify_fd, .events = POLLIN }, { .fd = pidfd, .events = POLLIN } };
+		char text[1024] = "";
+
+		(void)poll(pollfds, 2, 100);
+		if (recv(notify_fd, text, sizeof(text) - 1, MSG_DONTWAIT) > 0) {
+			if (strstr(text, "READY=1"))
+				break;
+		} else if (pollfds[1].revents & POLLIN) {
+			failure("the broker ended at its start, status %d", process_reap(domain->keeper, 1000));
+		}
+		if (process_has_passed(&deadline))
+			failure("the broker was not ready after %d ms", READY_MS);
+	}
+
+	close(pidfd);
+}
+
+void domain_start(struct domain *domain, const char *const *more_args)
+{
+	const char *program = domain_program();
+	struct sockaddr_un notify;
+	char log[128];
+	int notify_fd;
+
+	names_remember();
+
+	strcpy(domain->dir, "/tmp/ipc-test-XXXXXX");
+	if (!mkdtemp(domain->dir))
+		failure("mkdtemp: %s", strerror(errno));
+	/* Other uids may pass: whether they may connect is for the broker to say. */
+	(void)chmod(domain->dir, 0711);
+	path_in(domain->address, sizeof(domain->address), domain, "broker");
+	path_in(log, sizeof(log), domain, "log");
+	failure_log_add(log);
+
+	notify_fd = notify_open(domain, &notify);
+	domain->keeper = process_fork();
+	if (domain->keeper == 0)
+		keeper_exec(domain, program, more_args, notify.sun_path);
+
+	ready_wait(domain, notify_fd);
+	close(notify_fd);
+	unlink(notify.sun_path);
+}
+
+/* ---- the worker ---- */
+
+/* A dead worker is a child of the keeper until it is reaped. */
+static bool process_is_zombie(pid_t pid)
+{
+	char path[64], text[512];
+	const char *state;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return true;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return true;
+
+	text[n] = '\0';
+	state = strrchr(text, ')');
+	return !state || state[1] == '\0' || state[2] == 'Z' || state[2] == 'X';
+}
+
+/* 0: none now. */
+static pid_t worker_find(const struct domain *domain)
+{
+	char path[64];
+	pid_t found = 0;
+	FILE *file;
+	int pid;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)domain->keeper, (int)domain->keeper);
+	file = fopen(path, "re");
+	if (!file)
+		failure("%s: %s", path, strerror(errno));
+	while (fscanf(file, "%d", &pid) == 1) {
+		if (!process_is_zombie(pid))
+			found = pid;
+	}
+	fclose(file);
+	return found;
+}
+
+pid_t domain_worker(const struct domain *domain)
+{
+	struct timespec deadline = process_deadline(READY_MS);
+	pid_t pid;
+
+	while ((pid = worker_find(domain)) == 0) {
+		if (process_has_passed(&deadline))
+			failure("no worker after %d ms", READY_MS);
+		process_pause();
+	}
+	return pid;
+}
+
+/* One greeting, any answer: true if a worker gave one. */
+static bool worker_answers(const struct domain *domain)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	union message message;
+	struct pollfd pollfd;
+	bool answered = false;
+	int fd;
+
+	message_init(&message, MESSAGE_HELLO, 1);
+	message.hello.version_min = message.hello.version_max = PROTOCOL_VERSION;
+	message.hello.lock_stamp = lock_layout_stamp();
+	message.hello.word_size = sizeof(void *);
+	message.hello.pid = getpid();
+
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		failure("socket: %s", strerror(errno));
+	strcpy(address.sun_path, domain->address);
+	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+		failure("%s: %s", domain->address, strerror(errno));
+
+	pollfd = (struct pollfd){ .fd = fd, .events = POLLIN };
+	if (send(fd, &message, message.head.size, MSG_NOSIGNAL) > 0 && poll(&pollfd, 1, READY_MS) > 0)
+		answered = recv(fd, &message, sizeof(message), MSG_DONTWAIT) > 0;
+
+	close(fd);
+	return answered;
+}
+
+void domain_until_ready(const struct domain *domain)
+{
+	struct timespec deadline = process_deadline(READY_MS);
+
+	while (!worker_answers(domain)) {
+		if (process_has_passed(&deadline))
+			failure("no worker answers after %d ms", READY_MS);
+	}
+}
+
+void domain_kill_worker(struct domain *domain)
+{
+	pid_t pid = domain_worker(domain);
+	int pidfd = process_open(pid);
+
+	kill(pid, SIGKILL);
+
+	/* A process that was killed may still finish a system call: an answer after this is the next one's. */
+	if (pidfd >= 0) {
+		process_until_ended(pidfd, READY_MS);
+		close(pidfd);
+	}
+	domain_until_ready(domain);
+}
+
+/* ---- end ---- */
+
+/* The socket of a broker that was killed, the lock file, and whatever the test put there. */
+static void domain_tidy(struct domain *domain)
+{
+	struct dirent *entry;
+	char path[512];
+	DIR *dir;
+
+	path_in(path, sizeof(path), domain, "log");
+	failure_log_remove(path);
+
+	dir = opendir(domain->dir);
+	while (dir && (entry = readdir(dir))) {
+		path_in(path, sizeof(path), domain, entry->d_name);
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			unlink(path);
+	}
+	if (dir)
+		closedir(dir);
+
+	if (rmdir(domain->dir) < 0)
+		failure("%s: %s", domain->dir, strerror(errno));
+	domain->keeper = 0;
+}
+
+void domain_stop(struct domain *domain)
+{
+	pid_t worker = domain_worker(domain);
+	int worker_fd = process_open(worker);
+	int status;
+
+	kill(domain->keeper, SIGTERM);
+	status = process_reap(domain->keeper, READY_MS);
+	if (status != 0)
+		failure("the broker ended with status %d", status);
+
+	if (worker_fd >= 0) {
+		process_until_ended(worker_fd, READY_MS);
+		close(worker_fd);
+	}
+	if (access(domain->address, F_OK) == 0)
+		failure("%s is still there after an orderly end", domain->address);
+
+	names_check();
+	domain_tidy(domain);
+}
+
+void domain_kill(struct domain *domain)
+{
+	pid_t worker = domain_worker(domain);
+	int worker_fd = process_open(worker);
+
+	/* Stopped first: it must not see its keeper die and end in good order. */
+	kill(worker, SIGSTOP);
+	kill(domain->keeper, SIGKILL);
+	kill(worker, SIGKILL);
+
+	(void)process_reap(domain->keeper, READY_MS);
+	if (worker_fd >= 0) {
+		process_until_ended(worker_fd, READY_MS);
+		close(worker_fd);
+	}
+
+	names_check();
+	domain_tidy(domain);
+}
+
+ipc_client *domain_connect(const struct domain *domain)
+{
+	struct timespec deadline = process_deadline(READY_MS);
+	ipc_client *client;
+	int r;
+
+	r = ipc_client_connect_wait(&client, IPC_CLIENT_OPTIONS(.address = domain->address), &deadline);
+	if (r < 0)
+		failure("connect to %s: %s", domain->address, ipc_error_name(r));
+	return client;
+}
+
+void domain_show_log(const struct domain *domain)
+{
+	char path[128], text[4096];
+	ssize_t n;
+	int fd;
+
+	path_in(path, sizeof(path), domain, "log");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	while (fd >= 0 && (n = read(fd, text, sizeof(text))) > 0)
+		(void)!write(STDERR_FILENO, text, (size_t)n);
+	if (fd >= 0)
+		close(fd);
+}
+
+struct timespec domain_deadline(unsigned ms)
+{
+	return process_deadline(ms);
+}
