@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Deaths: P10 (from SIGKILL to the return of the blocked wait) and P15 (a thousand waiting peers).
+ */
+#include "bench/bench.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { CROWD_MAX = 1000 };
+
+struct scene {
+	int n_waiters;
+	_Atomic uint32_t victim_ready, n_ready, n_ended;
+	_Atomic uint64_t first_ns, last_ns;
+	_Atomic uint32_t n_wrong;
+};
+
+static void scene_end(struct scene *scene, int result)
+{
+	uint64_t now = bench_now_ns(), last = atomic_load(&scene->last_ns);
+
+	if (result != IPC_EOWNERDEAD)
+		atomic_fetch_add(&scene->n_wrong, 1);
+	while (last < now && !atomic_compare_exchange_weak(&scene->last_ns, &last, now))
+		;
+	atomic_fetch_add(&scene->n_ended, 1);
+}
+
+static void watch_victim(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_client *client = bench_connect();
+
+	bench_pin(scene->n_waiters == 1 ? 1 : -1);
+	(void)bench_producer(client, "bench/death");
+	atomic_store(&scene->victim_ready, 1);
+	for (;;)
+		pause();
+}
+
+static void watch_waiter(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_client *client = bench_connect();
+	ipc_watch_consumer *consumer = bench_consumer(client, "bench/death");
+	uint64_t value[BENCH_PAYLOAD / 8], version = 0;
+
+	bench_pin(scene->n_waiters == 1 ? 0 : -1);
+	atomic_fetch_add(&scene->n_ready, 1);
+	scene_end(scene, ipc_watch_read_wait(consumer, value, sizeof(value), NULL, &version, NULL));
+}
+
+static void shared_victim(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_client *client = bench_connect();
+
+	bench_pin(1);
+	(void)bench_ledger(client, "bench/death2", IPC_SIDE_A, BENCH_PAYLOAD);
+	atomic_store(&scene->victim_ready, 1);
+	for (;;)
+		pause();
+}
+
+static bool never(const void *value, size_t size, void *userdata)
+{
+	(void)value;
+	(void)size;
+	(void)userdata;
+	return false;
+}
+
+static void shared_waiter(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_client *client = bench_connect();
+	ipc_shared *ledger = bench_ledger(client, "bench/death2", IPC_SIDE_B, BENCH_PAYLOAD);
+	const void *value;
+
+	bench_pin(0);
+	atomic_fetch_add(&scene->n_ready, 1);
+	scene_end(scene, ipc_shared_lock_when_wait(ledger, never, NULL, &value, NULL));
+}
+
+static double kill_and_wait(void (*victim_fn)(void *), void (*waiter_fn)(void *), int n_waiters)
+{
+	static pid_t waiters[CROWD_MAX];
+	struct scene *scene = bench_shared(sizeof(*scene));
+	uint64_t killed;
+	double latency;
+	pid_t victim;
+
+	scene->n_waiters = n_waiters;
+	victim = bench_spawn(victim_fn, scene);
+	bench_sleep_until(&scene->victim_ready, 1);
+	for (int i = 0; i < n_waiters; ++i)
+		waiters[i] = bench_spawn(waiter_fn, scene);
+	bench_sleep_until(&scene->n_ready, (uint32_t)n_waiters);
+	usleep(n_waiters > 1 ? 300000 : 5000);
+
+	killed = bench_now_ns();
+	kill(victim, SIGKILL);
+	for (int i = 0; i < n_waiters; ++i)
+		waitpid(waiters[i], NULL, 0);
+	waitpid(victim, NULL, 0);
+	if (atomic_load(&scene->n_wrong))
+		bench_fail("a wait did not end with IPC_EOWNERDEAD", IPC_EPROTO);
+	latency = (double)(atomic_load(&scene->last_ns) - killed);
+	munmap(scene, sizeof(*scene));
+	return latency;
+}
+
+static double watch_death(void *arg)
+{
+	(void)arg;
+	return kill_and_wait(watch_victim, watch_waiter, 1) / 1e3;
+}
+
+static double shared_death(void *arg)
+{
+	(void)arg;
+	return kill_and_wait(shared_victim, shared_waiter, 1) / 1e3;
+}
+
+static double eof_us(void *arg)
+{
+	return limit_socket_eof(arg) / 1e3;
+}
+
+void bench_death(void)
+{
+	double one, crowd;
+
+	/* Twice the rounds: a death passes through the scheduler several times. */
+	bench_compare("P10", "SIGKILL to return, watch read_wait", watch_death, "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
+	bench_compare("P10", "SIGKILL to return, shared lock_when_wait", shared_death, "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
+	one = watch_death(NULL);
+	crowd = kill_and_wait(watch_victim, watch_waiter, CROWD_MAX) / 1e3;
+	bench_figure("P15", "1,000 waiting peers: SIGKILL to the last return", crowd, "us");
+	bench_figure("P15", "the same for one", one, "us");
+	bench_row("P15", "beyond one, per process", (crowd - one) / CROWD_MAX, "30 us", 30, 1, "us");
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * P13: system calls per message, counted with ptrace: none while both sides are awake, one wake and one wait per real sleep.
+ */
+#include "bench/bench.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { N_MESSAGES = 1000 };
+
+struct subject {
+	void (*fn)(void);
+};
+
+static ipc_watch_producer *producer;
+static ipc_watch_consumer *consumer;
+static ipc_shared *ledger;
+
+static void publish_and_read(void)
+{
+	uint64_t value[BENCH_PAYLOAD / 8] = { 1 };
+
+	for (int i = 0; i < N_MESSAGES; ++i) {
+		if (ipc_watch_publish(producer, value, sizeof(value)) < 0 || ipc_watch_read(consumer, value, sizeof(value), NULL, NULL) < 0)
+			_exit(1);
+	}
+}
+
+static void transact(void)
+{
+	const void *value;
+	void *copy;
+
+	for (int i = 0; i < N_MESSAGES; ++i) {
+		if (ipc_shared_lock_wait(ledger, &value, NULL) < 0 || ipc_shared_edit(ledger, &copy) < 0)
+			_exit(1);
+		memset(copy, i, BENCH_PAYLOAD);
+		if (ipc_shared_commit(ledger) < 0)
+			_exit(1);
+	}
+}
+
+static void traced(void *arg)
+{
+	struct subject *subject = arg;
+	ipc_client *client = bench_connect();
+
+	producer = bench_producer(client, "bench/p13");
+	consumer = bench_consumer(client, "bench/p13");
+	ledger = bench_ledger(client, "bench/p13s", IPC_SIDE_A, BENCH_PAYLOAD);
+	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+	raise(SIGSTOP);
+	subject->fn();
+	raise(SIGSTOP);
+}
+
+/* System calls between the two stops, less the ones that raise() makes. */
+static double count_calls(void (*fn)(void))
+{
+	struct subject subject = { .fn = fn };
+	pid_t pid = bench_spawn(traced, &subject);
+	long n = 0;
+	int status;
+
+	waitpid(pid, &status, 0);
+	ptrace(PTRACE_SETOPTIONS, pid, NULL, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
+	for (;;) {
+		ptrace(PTRACE_SYSCALL, pid, NULL, NULL);
+		if (waitpid(pid, &status, 0) < 0 || !WIFSTOPPED(status))
+			bench_fail("the traced process ended", IPC_EPROTO);
+		if (WSTOPSIG(status) == SIGSTOP)
+			break;
+		n += WSTOPSIG(status) == (SIGTRAP | 0x80);
+	}
+	bench_reap(pid);
+
+	/* Each call stops twice; raise() itself is a handful of calls. */
+	return (double)(n / 2 > 8 ? n / 2 - 8 : 0) / N_MESSAGES;
+}
+
+void bench_syscalls(void)
+{
+	bench_figure("P13", "system calls per publish + read, all awake (goal 0)", count_calls(publish_and_read), "");
+	bench_figure("P13", "system calls per lock + edit + commit (goal 0)", count_calls(transact), "");
+}
