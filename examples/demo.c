@@ -589,7 +589,7 @@ static void broker_path(char path[PATH_MAX], const char *given)
 	self[n] = '\0';
 	*strrchr(self, '/') = '\0';
 	if (strlen(self) < PATH_MAX - 32) {
-		snprintf(path, PATH_MAX, "%.*s/../broker/ipcbroker", PATH_MAX - 32, self);
+		snprintf(path, PATH_MAX, "%.*s/ipcbroker", PATH_MAX - 32, self);
 		if (access(path, X_OK) != 0)
 			snprintf(path, PATH_MAX, "ipcbroker");
 	}
