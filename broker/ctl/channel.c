@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * The commands list, stat and remove.
+ */
+
+#include <errno.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <ipc/admin.h>
+#include <ipc/error.h>
+#include <ipc/shared.h>
+
+#include "broker/ctl/ctl.h"
+#include "broker/ctl/json.h"
+#include "broker/ctl/quantity.h"
+#include "broker/ctl/table.h"
+
+const char *channel_kind_name(enum ipc_kind kind)
+{
+	switch (kind) {
+	case IPC_KIND_WATCH:
+		return "watch";
+	case IPC_KIND_SHARED:
+		return "shared";
+	case IPC_KIND_QUEUE:
+		return "queue";
+	case IPC_KIND_FLIGHT:
+		return "flight";
+	case IPC_KIND_INBOX:
+		return "inbox";
+	case IPC_KIND_SESSION:
+		return "session";
+	case IPC_KIND_LIMITER:
+		return "limiter";
+	}
+	return "unknown"; /* of a later release */
+}
+
+struct channels {
+	struct ipc_channel_info *infos;
+	size_t n, n_max;
+};
+
+/* A callback of the list: only remembers, since it must not call the library. */
+static int channels_add(const struct ipc_channel_info *info, void *userdata)
+{
+	struct channels *channels = userdata;
+
+	if (channels->n == channels->n_max) {
+		size_t n_max = channels->n_max ? 2 * channels->n_max : 64;
+		void *infos = reallocarray(channels->infos, n_max, sizeof(*channels->infos));
+
+		if (!infos)
+			return IPC_ENOMEM;
+		channels->infos = infos;
+		channels->n_max = n_max;
+	}
+
+	channels->infos[channels->n++] = *info;
+	return 0;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp(((const struct ipc_channel_info *)a)->name, ((const struct ipc_channel_info *)b)->name);
+}
+
+static const char *user_name(char text[QUANTITY_SIZE], uint32_t uid)
+{
+	const struct passwd *passwd = getpwuid(uid);
+
+	if (passwd && strlen(passwd->pw_name) < QUANTITY_SIZE)
+		return strcpy(text, passwd->pw_name);
+	snprintf(text, QUANTITY_SIZE, "%" PRIu32, uid);
+	return text;
+}
+
+static const char *group_name(char text[QUANTITY_SIZE], uint32_t gid)
+{
+	const struct group *group = getgrgid(gid);
+
+	if (group && strlen(group->gr_name) < QUANTITY_SIZE)
+		return strcpy(text, group->gr_name);
+	snprintf(text, QUANTITY_SIZE, "%" PRIu32, gid);
+	return text;
+}
+
+static void table_add_channel(struct table *table, const struct ipc_channel_info *info)
+{
+	char text[QUANTITY_SIZE];
+
+	table_add(table, "%s", info->name);
+	table_add(table, "%s", channel_kind_name(info->kind));
+	table_add(table, "%s", user_name(text, info->uid));
+	table_add(table, "%04o", (unsigned)info->mode);
+	table_add(table, "%s", quantity_bytes(text, info->item_size_max));
+	table_add(table, "%s", quantity_bytes(text, info->bytes));
+	table_add(table, "%" PRIu32 "+%" PRIu32, info->handles[0], info->handles[1]);
+	table_add(table, "%" PRIu32, info->waiters);
+	table_add(table, "%" PRIu64, info->depth);
+	if (info->holder_id) {
+		table_add(table, "%" PRId64, info->holder_pid);
+		table_add(table, "%s", quantity_time(text, info->held_ns));
+	} else {
+		table_add(table, "-");
+		table_add(table, "-");
+	}
+}
+
+static int channels_print(const struct channels *channels)
+{
+	static const char *const heads[] = { "NAME",    "KIND",    "OWNER", "MODE",   "SIZE", "MEMORY",
+					     "HANDLES", "WAITERS", "DEPTH", "HOLDER", "HELD" };
+	struct table table;
+	int r;
+
+	table_init(&table, 11, 0x7f0);
+	for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); ++i)
+		table_add(&table, "%s", heads[i]);
+	for (size_t i = 0; i < channels->n; ++i)
+		table_add_channel(&table, &channels->infos[i]);
+
+	r = table_print(&table);
+	table_deinit(&table);
+	return r < 0 ? ctl_fail("list", IPC_ENOMEM) : 0;
+}
+
+static int channels_print_json(const struct channels *channels)
+{
+	json_t *array = json_array();
+	int r = array ? 0 : -1;
+
+	for (size_t i = 0; i < channels->n && r == 0; ++i)
+		r = json_array_append_new(array, json_channel(&channels->infos[i]));
+	if (r == 0)
+		r = json_print(array);
+
+	json_decref(array);
+	return r < 0 ? ctl_fail("list", IPC_ENOMEM) : 0;
+}
+
+int ctl_list(const struct ctl *ctl)
+{
+	const char *pattern = ctl->args[0] ? ctl->args[0] : "*";
+	struct channels channels = { 0 };
+	int r;
+
+	r = ipc_client_list_wait(ctl->client, pattern, channels_add, &channels, ctl->deadline);
+	if (r < 0) {
+		free(channels.infos);
+		return ctl_fail(ctl->args[0] ? pattern : "list", r);
+	}
+
+	if (channels.n)
+		qsort(channels.infos, channels.n, sizeof(channels.infos[0]), compare_names);
+	r = ctl->json ? channels_print_json(&channels) : channels_print(&channels);
+	free(channels.infos);
+	return r;
+}
+
+static void table_add_flags(struct table *table, const struct ipc_channel_info *info)
+{
+	uint64_t known = IPC_KEEP | (info->kind == IPC_KIND_SHARED ? (uint64_t)IPC_SHARED_IN_PLACE : 0);
+	uint64_t others = info->flags & ~known;
+
+	table_add(table, "flags");
+	if (others)
+		table_add(table, "0x%" PRIx64, info->flags);
+	else
+		table_add(table, "%s%s%s", info->flags & IPC_KEEP ? "keep" : "",
+			  (info->flags & known) == known && known != IPC_KEEP ? ", " : "",
+			  info->flags & known & ~(uint64_t)IPC_KEEP ? "in place" : info->flags ? "" : "none");
+}
+
+static void table_add_details(struct table *table, const struct ipc_channel_info *info)
+{
+	char text[QUANTITY_SIZE];
+
+	table_add(table, "name");
+	table_add(table, "%s", info->name);
+	table_add(table, "kind");
+	table_add(table, "%s", channel_kind_name(info->kind));
+	table_add(table, "generation");
+	table_add(table, "%" PRIu64, info->generation);
+	table_add(table, "owner");
+	table_add(table, "%s (%" PRIu32 ")", user_name(text, info->uid), info->uid);
+	table_add(table, "group");
+	table_add(table, "%s (%" PRIu32 ")", group_name(text, info->gid), info->gid);
+	table_add(table, "mode");
+	table_add(table, "%04o", (unsigned)info->mode);
+	table_add_flags(table, info);
+	table_add(table, "size");
+	table_add(table, "%s", quantity_bytes(text, info->item_size_max));
+	table_add(table, "capacity");
+	table_add(table, "%" PRIu64, info->capacity);
+	table_add(table, "memory");
+	table_add(table, "%s", quantity_bytes(text, info->bytes));
+	table_add(table, "handles");
+	table_add(table, "%" PRIu32 "+%" PRIu32, info->handles[0], info->handles[1]);
+	table_add(table, "waiters");
+	table_add(table, "%" PRIu32, info->waiters);
+	table_add(table, "depth");
+	table_add(table, "%" PRIu64 ", at most %" PRIu64, info->depth, info->depth_max);
+	table_add(table, "holder");
+	if (info->holder_id)
+		table_add(table, "process %" PRId64 ", handle %" PRIu64 ", for %s", info->holder_pid, info->holder_id,
+			  quantity_time(text, info->held_ns));
+	else
+		table_add(table, "none");
+}
+
+int ctl_stat(const struct ctl *ctl)
+{
+	struct ipc_channel_info info = { .size = sizeof(info) };
+	struct table table;
+	int r;
+
+	r = ipc_channel_info_wait(ctl->client, ctl->args[0], &info, ctl->deadline);
+	if (r < 0)
+		return ctl_fail(ctl->args[0], r);
+
+	if (ctl->json) {
+		json_t *object = json_channel(&info);
+
+		r = json_print(object);
+		json_decref(object);
+	} else {
+		table_init(&table, 2, 0);
+		table_add_details(&table, &info);
+		r = table_print(&table);
+		table_deinit(&table);
+	}
+	return r < 0 ? ctl_fail(ctl->args[0], IPC_ENOMEM) : 0;
+}
+
+int ctl_remove(const struct ctl *ctl)
+{
+	int r;
+
+	r = ipc_channel_remove_wait(ctl->client, ctl->args[0], 0, ctl->deadline);
+	return r < 0 ? ctl_fail(ctl->args[0], r) : 0;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BROKER_CTL_CTL_H
+#define BROKER_CTL_CTL_H
+
+/*
+ * ipcctl(1): what its commands have in common.  A command is a function that gets the connected client and the words of the command line, and
+ * returns the exit status.
+ */
+
+#include <stdbool.h>
+#include <time.h>
+
+#include <ipc/client.h>
+
+#define CTL_EXIT_FAILED   1
+#define CTL_EXIT_USAGE    2
+#define CTL_EXIT_TIMEDOUT 124
+
+struct ctl {
+	ipc_client *client;
+	const char *address;             /* as given; NULL: the library's own rules */
+	const struct timespec *deadline; /* NULL: for ever */
+	bool json;
+	const char *args[1];             /* of the command; NULL: not given */
+};
+
+/* One line to standard error, "ipcctl: what: text (IPC_NAME)", and the status that goes with the result. */
+int ctl_fail(const char *what, int result);
+
+/* The same for a call of libc. */
+int ctl_fail_errno(const char *what, int error);
+
+/* channel.c */
+int ctl_list(const struct ctl *ctl);
+int ctl_stat(const struct ctl *ctl);
+int ctl_remove(const struct ctl *ctl);
+
+/* watch.c */
+int ctl_get(const struct ctl *ctl);
+int ctl_set(const struct ctl *ctl);
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/ctl/quantity.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+const char *quantity_bytes(char text[QUANTITY_SIZE], uint64_t bytes)
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	unsigned unit = 0;
+	double size;
+
+	while (unit < 6 && bytes >> 10 * (unit + 1) != 0)
+		++unit;
+
+	size = (double)bytes / (double)(UINT64_C(1) << 10 * unit);
+	if ((bytes & ((UINT64_C(1) << 10 * unit) - 1)) == 0)
+		snprintf(text, QUANTITY_SIZE, "%.0f %s", size, units[unit]);
+	else
+		snprintf(text, QUANTITY_SIZE, "%.1f %s", size, units[unit]);
+	return text;
+}
+
+const char *quantity_time(char text[QUANTITY_SIZE], uint64_t ns)
+{
+	uint64_t s = ns / 1000000000;
+
+	if (ns < 1000)
+		snprintf(text, QUANTITY_SIZE, "%" PRIu64 " ns", ns);
+	else if (ns < 1000000)
+		snprintf(text, QUANTITY_SIZE, "%.3g us", (double)ns / 1e3);
+	else if (ns < 1000000000)
+		snprintf(text, QUANTITY_SIZE, "%.3g ms", (double)ns / 1e6);
+	else if (s < 60)
+		snprintf(text, QUANTITY_SIZE, "%.3g s", (double)ns / 1e9);
+	else if (s < 3600)
+		snprintf(text, QUANTITY_SIZE, "%" PRIu64 "m%02us", s / 60, (unsigned)(s % 60));
+	else if (s < 86400)
+		snprintf(text, QUANTITY_SIZE, "%" PRIu64 "h%02um", s / 3600, (unsigned)(s / 60 % 60));
+	else
+		snprintf(text, QUANTITY_SIZE, "%" PRIu64 "d%02uh", s / 86400, (unsigned)(s / 3600 % 24));
+	return text;
+}
