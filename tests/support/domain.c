@@ -15,8 +15,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "libipc/platform/lock.h"
-#include "libipc/wire/codec.h"
 #include "tests/support/failure.h"
 #include "tests/support/process.h"
 
@@ -255,44 +253,21 @@ pid_t domain_worker(const struct domain *domain)
 	return pid;
 }
 
-/* One greeting, any answer: true if a worker gave one. */
-static bool worker_answers(const struct domain *domain)
+ipc_client *domain_connect(const struct domain *domain)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	union message message;
-	struct pollfd pollfd;
-	bool answered = false;
-	int fd;
+	struct timespec deadline = process_deadline(READY_MS);
+	ipc_client *client;
+	int r;
 
-	message_init(&message, MESSAGE_HELLO, 1);
-	message.hello.version_min = message.hello.version_max = PROTOCOL_VERSION;
-	message.hello.lock_stamp = lock_layout_stamp();
-	message.hello.word_size = sizeof(void *);
-	message.hello.pid = getpid();
-
-	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		failure("socket: %s", strerror(errno));
-	strcpy(address.sun_path, domain->address);
-	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
-		failure("%s: %s", domain->address, strerror(errno));
-
-	pollfd = (struct pollfd){ .fd = fd, .events = POLLIN };
-	if (send(fd, &message, message.head.size, MSG_NOSIGNAL) > 0 && poll(&pollfd, 1, READY_MS) > 0)
-		answered = recv(fd, &message, sizeof(message), MSG_DONTWAIT) > 0;
-
-	close(fd);
-	return answered;
+	r = ipc_client_connect_wait(&client, IPC_CLIENT_OPTIONS(.address = domain->address), &deadline);
+	if (r < 0)
+		failure("connect to %s: %s", domain->address, ipc_error_name(r));
+	return client;
 }
 
 void domain_until_ready(const struct domain *domain)
 {
-	struct timespec deadline = process_deadline(READY_MS);
-
-	while (!worker_answers(domain)) {
-		if (process_has_passed(&deadline))
-			failure("no worker answers after %d ms", READY_MS);
-	}
+	ipc_client_unref(domain_connect(domain));
 }
 
 void domain_kill_worker(struct domain *domain)
@@ -376,18 +351,6 @@ void domain_kill(struct domain *domain)
 
 	names_check();
 	domain_tidy(domain);
-}
-
-ipc_client *domain_connect(const struct domain *domain)
-{
-	struct timespec deadline = process_deadline(READY_MS);
-	ipc_client *client;
-	int r;
-
-	r = ipc_client_connect_wait(&client, IPC_CLIENT_OPTIONS(.address = domain->address), &deadline);
-	if (r < 0)
-		failure("connect to %s: %s", domain->address, ipc_error_name(r));
-	return client;
 }
 
 void domain_show_log(const struct domain *domain)
