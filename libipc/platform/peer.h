@@ -24,6 +24,12 @@ struct peer_identity {
  */
 int peer_identify(int socket_fd, struct peer_identity *ret, bool *ret_needs_confirmation);
 
+/*
+ * The sender of the message at the head of the socket's queue, which stays there.  IPC_EAGAIN: none, or one that was sent before
+ * peer_identify() asked for credentials.  Only sensible where a confirmation is needed.
+ */
+int peer_sender(int socket_fd, pid_t *ret_pid);
+
 /* sender_pid from SCM_CREDENTIALS of a later message; 0 if the pidfd's process is that one and lives, IPC_ESTALE if not. */
 int peer_identity_confirm(const struct peer_identity *identity, pid_t sender_pid);
 
@@ -35,5 +41,8 @@ bool peer_in_group(int socket_fd, const struct peer_identity *identity, gid_t gi
 
 /* /proc/<pid>/comm into name[size]; "" where it cannot be read. */
 void peer_process_name(pid_t pid, char *name, unsigned size);
+
+/* For tests of the fallback: behave as if the kernel had no SO_PEERPIDFD. */
+void peer_refuse_peerpidfd(void);
 
 #endif
