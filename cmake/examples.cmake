@@ -19,7 +19,7 @@ endif()
 
 if(TARGET example_demo AND TARGET ipcbroker)
 	add_custom_target(demo
-		COMMAND example_demo
+		COMMAND example_demo $<TARGET_FILE:ipcbroker>
 		DEPENDS example_demo ipcbroker
 		USES_TERMINAL VERBATIM)
 else()

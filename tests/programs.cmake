@@ -94,8 +94,15 @@ target_link_libraries(in_domain PRIVATE flags_strict)
 set_target_properties(in_domain PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
 if(TARGET ipcbroker)
 	foreach(name IN LISTS examples)
-		ipc_test(examples ${name} $<TARGET_FILE:in_domain> $<TARGET_FILE:ipcbroker> $<TARGET_FILE:example_${name}>)
+		set(arguments "")
+		if(name STREQUAL demo)
+			set(arguments $<TARGET_FILE:ipcbroker>)
+		endif()
+		ipc_test(examples ${name} $<TARGET_FILE:in_domain> $<TARGET_FILE:ipcbroker> $<TARGET_FILE:example_${name}> ${arguments})
 	endforeach()
+	if(TARGET example_demo) # which counts the names in /dev/shm
+		set_tests_properties(examples.demo PROPERTIES RUN_SERIAL ON)
+	endif()
 endif()
 
 # What is exported is what the headers declare.
