@@ -6,12 +6,14 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,6 +28,14 @@
 /* Two ticks without a step make us look whether the child sleeps. */
 #define TICK_NS    10000000
 #define PREPARE_MS 20000
+
+/*
+ * To step to every instruction in turn takes n * n / 2 steps.  So one child is stepped to the end first, and its path remembered; the others run at full speed to
+ * a breakpoint a little before their last instruction, and are stepped from there on.  A child that leaves the path (a lock was taken, a clock said something else)
+ * and never comes to its breakpoint is one that finished: killed and checked like the others.
+ */
+#define ANCHOR_DISTANCE_MAX 4000
+#define HIT_COST            4 /* of passing a breakpoint once, in steps */
 
 enum step_end { STEP_KILLED, STEP_FINISHED, STEP_ASLEEP };
 
@@ -75,45 +85,6 @@ static void child_run(const struct step_case *step, void *arg)
 	_exit(0);
 }
 
-/* Whether it is in a system call and not on a CPU: the machine may merely be busy. */
-static bool child_sleeps(pid_t pid)
-{
-	char path[64], text[256];
-	const char *state;
-	ssize_t n;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		failure("%s: %s", path, strerror(errno));
-	n = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	if (n <= 0)
-		failure("%s is empty", path);
-
-	text[n] = '\0';
-	state = strrchr(text, ')');
-	return state && state[1] == ' ' && (state[2] == 'S' || state[2] == 'D');
-}
-
-/* The next stop of the child; false if it sleeps instead. */
-static bool child_wait(pid_t pid, int *ret_status)
-{
-	unsigned n_ticks = 0, n_asleep = 0;
-
-	for (;;) {
-		pid_t r = waitpid(pid, ret_status, __WALL);
-
-		if (r == pid)
-			return true;
-		if (r < 0 && errno != EINTR)
-			failure("waitpid: %s", strerror(errno));
-		if (++n_ticks >= 2 && child_sleeps(pid) && ++n_asleep >= 2)
-			return false;
-	}
-}
-
 static pid_t child_start(const struct step_case *step, void *arg)
 {
 	pid_t pid;
@@ -149,30 +120,231 @@ static void child_kill(pid_t pid)
 	}
 }
 
-static enum step_end child_step(pid_t pid, long n)
+/* Whether it is in a system call and not on a CPU: the machine may merely be busy. */
+static bool child_sleeps(pid_t pid)
 {
-	for (long i = 0; i < n; ++i) {
-		int status;
+	char path[64], text[256];
+	const char *state;
+	ssize_t n;
+	int fd;
 
-		if (ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) < 0)
-			failure("step %ld of %ld: %s", i, n, strerror(errno));
-		if (!child_wait(pid, &status))
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		failure("%s: %s", path, strerror(errno));
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		failure("%s is empty", path);
+
+	text[n] = '\0';
+	state = strrchr(text, ')');
+	return state && state[1] == ' ' && (state[2] == 'S' || state[2] == 'D');
+}
+
+/* Lets the child go until its next stop. */
+static enum step_end child_go(pid_t pid, enum __ptrace_request how)
+{
+	unsigned n_ticks = 0, n_asleep = 0;
+	int status;
+
+	if (ptrace(how, pid, NULL, NULL) < 0)
+		failure("ptrace: %s", strerror(errno));
+
+	while (waitpid(pid, &status, __WALL) != pid) {
+		if (errno != EINTR)
+			failure("waitpid: %s", strerror(errno));
+		if (++n_ticks >= 2 && child_sleeps(pid) && ++n_asleep >= 2)
 			return STEP_ASLEEP;
-		if (!WIFSTOPPED(status))
-			failure("step %ld of %ld: the child ended, status 0x%x", i, n, (unsigned)status);
-		if (WSTOPSIG(status) == SIGSTOP)
-			return STEP_FINISHED;
-		if (WSTOPSIG(status) != SIGTRAP)
-			failure("step %ld of %ld: the child got signal %d", i, n, WSTOPSIG(status));
 	}
+
+	if (!WIFSTOPPED(status))
+		failure("step: the child ended, status 0x%x", (unsigned)status);
+	if (WSTOPSIG(status) == SIGSTOP)
+		return STEP_FINISHED;
+	if (WSTOPSIG(status) != SIGTRAP)
+		failure("step: the child got signal %d", WSTOPSIG(status));
 	return STEP_KILLED;
 }
 
-static enum step_end step_once(const struct step_case *step, void *arg, long n)
+static enum step_end child_step(pid_t pid, long n)
 {
-	struct ticker ticker;
-	cpu_set_t before, here;
+	enum step_end end = STEP_KILLED;
+
+	for (long i = 0; i < n && end == STEP_KILLED; ++i)
+		end = child_go(pid, PTRACE_SINGLESTEP);
+	return end;
+}
+
+/* ---- the path ---- */
+
+struct trace {
+	uint64_t *address; /* of the instruction that comes next, before each step */
+	uint32_t *n_hits;  /* how often the path was there before */
+	long n, n_max;
+};
+
+static void trace_free(struct trace *trace)
+{
+	free(trace->address);
+	free(trace->n_hits);
+}
+
+#ifdef __x86_64__
+
+#define INSTRUCTION_POINTER offsetof(struct user_regs_struct, rip)
+#define BREAKPOINT          0xcc /* int3: one byte, and the pointer stands behind it */
+
+static uint64_t child_address(pid_t pid)
+{
+	return (uint64_t)ptrace(PTRACE_PEEKUSER, pid, (void *)INSTRUCTION_POINTER, NULL);
+}
+
+static long word_read(pid_t pid, uint64_t address)
+{
+	long word;
+
+	errno = 0;
+	word = ptrace(PTRACE_PEEKTEXT, pid, (void *)address, NULL);
+	if (errno)
+		failure("step: no text at 0x%lx: %s", (unsigned long)address, strerror(errno));
+	return word;
+}
+
+static void word_write(pid_t pid, uint64_t address, long word)
+{
+	if (ptrace(PTRACE_POKETEXT, pid, (void *)address, (void *)word) < 0)
+		failure("step: no breakpoint at 0x%lx: %s", (unsigned long)address, strerror(errno));
+}
+
+/* To the point of the path where `address` is met for the time after n_hits times. */
+static enum step_end child_run_to(pid_t pid, uint64_t address, uint32_t n_hits)
+{
+	long word = word_read(pid, address);
+
+	for (;;) {
+		enum step_end end;
+
+		/* The first stop of all may be right there. */
+		if (child_address(pid) != address) {
+			word_write(pid, address, (word & ~0xffL) | BREAKPOINT);
+			end = child_go(pid, PTRACE_CONT);
+			if (end != STEP_KILLED)
+				return end;
+			word_write(pid, address, word);
+			ptrace(PTRACE_POKEUSER, pid, (void *)INSTRUCTION_POINTER, (void *)address);
+		}
+
+		if (n_hits-- == 0)
+			return STEP_KILLED;
+
+		end = child_go(pid, PTRACE_SINGLESTEP);
+		if (end != STEP_KILLED)
+			return end;
+	}
+}
+
+static void trace_add(struct trace *trace, uint64_t address)
+{
+	if (trace->n == trace->n_max) {
+		trace->n_max = trace->n_max ? 2 * trace->n_max : 4096;
+		trace->address = reallocarray(trace->address, (size_t)trace->n_max, sizeof(*trace->address));
+		if (!trace->address)
+			failure("no memory for a path of %ld steps", trace->n_max);
+	}
+	trace->address[trace->n++] = address;
+}
+
+static int compare_places(const void *a, const void *b, void *userdata)
+{
+	const uint64_t *address = userdata;
+	long i = *(const long *)a, k = *(const long *)b;
+
+	if (address[i] != address[k])
+		return address[i] < address[k] ? -1 : 1;
+	return i < k ? -1 : i > k;
+}
+
+static void trace_count_hits(struct trace *trace)
+{
+	size_t n = (size_t)trace->n;
+	long *places = calloc(n + 1, sizeof(*places));
+
+	trace->n_hits = calloc(n + 1, sizeof(*trace->n_hits));
+	if (!places || !trace->n_hits)
+		failure("no memory for a path of %ld steps", trace->n);
+
+	for (size_t i = 0; i < n; ++i)
+		places[i] = (long)i;
+	qsort_r(places, n, sizeof(*places), compare_places, trace->address);
+	for (size_t i = 1; i < n; ++i) {
+		if (trace->address[places[i]] == trace->address[places[i - 1]])
+			trace->n_hits[places[i]] = trace->n_hits[places[i - 1]] + 1;
+	}
+	free(places);
+}
+
+static enum step_end trace_record(struct trace *trace, pid_t pid)
+{
+	enum step_end end = STEP_KILLED;
+
+	while (end == STEP_KILLED) {
+		trace_add(trace, child_address(pid));
+		end = child_go(pid, PTRACE_SINGLESTEP);
+	}
+	trace_count_hits(trace);
+	return end;
+}
+
+static enum step_end trace_follow(const struct trace *trace, pid_t pid, long n)
+{
+	long anchor = 0, cost_min = n;
 	enum step_end end;
+
+	for (long i = n < trace->n ? n : trace->n - 1; i > 0 && i > n - ANCHOR_DISTANCE_MAX; --i) {
+		long cost = HIT_COST * (1 + (long)trace->n_hits[i]) + n - i;
+
+		if (cost < cost_min) {
+			cost_min = cost;
+			anchor = i;
+		}
+	}
+	if (anchor == 0)
+		return child_step(pid, n);
+
+	end = child_run_to(pid, trace->address[anchor], trace->n_hits[anchor]);
+	return end == STEP_KILLED ? child_step(pid, n - anchor) : end;
+}
+
+#else
+
+/* No breakpoints: the path is its length. */
+static enum step_end trace_record(struct trace *trace, pid_t pid)
+{
+	enum step_end end = STEP_KILLED;
+
+	while (end == STEP_KILLED) {
+		++trace->n;
+		end = child_go(pid, PTRACE_SINGLESTEP);
+	}
+	return end;
+}
+
+static enum step_end trace_follow(const struct trace *trace, pid_t pid, long n)
+{
+	(void)trace;
+	return child_step(pid, n);
+}
+
+#endif
+
+/* ---- all of them ---- */
+
+/* n < 0: records the path to the end. */
+static void step_once(const struct step_case *step, void *arg, struct trace *trace, long n)
+{
+	cpu_set_t before, here;
+	struct ticker ticker;
 	pid_t pid;
 
 	if (sched_getaffinity(0, sizeof(before), &before) < 0)
@@ -183,24 +355,30 @@ static enum step_end step_once(const struct step_case *step, void *arg, long n)
 
 	pid = child_start(step, arg);
 	ticker_start(&ticker);
-	end = child_step(pid, n);
+	if (n < 0)
+		(void)trace_record(trace, pid);
+	else
+		(void)trace_follow(trace, pid, n);
 	ticker_stop(&ticker);
 	child_kill(pid);
 
 	(void)sched_setaffinity(0, sizeof(before), &before);
-	return end;
 }
 
 long step_run(const struct step_case *step, void *arg)
 {
-	long stride = step->stride > 0 ? step->stride : 1, n_points = 0;
+	long stride = step->stride > 0 ? step->stride : 1, n_points = 1;
+	struct trace trace = { 0 };
 
-	for (long n = step->first;; n += stride) {
-		enum step_end end = step_once(step, arg, n);
+	step_once(step, arg, &trace, -1);
+	step->check(arg, trace.n);
 
+	for (long n = step->first; n < trace.n; n += stride) {
+		step_once(step, arg, &trace, n);
 		++n_points;
 		step->check(arg, n);
-		if (end != STEP_KILLED)
-			return n_points;
 	}
+
+	trace_free(&trace);
+	return n_points;
 }
