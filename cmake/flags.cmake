@@ -14,7 +14,7 @@ target_compile_options(flags_strict INTERFACE
 	-ffile-prefix-map=${PROJECT_SOURCE_DIR}=.)
 
 target_compile_options(flags_strict INTERFACE
-	-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wswitch-enum -Wvla -Wundef -Wformat=2
+	-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wswitch-enum -Wvla -Wundef -Wformat=2 -Wno-format-nonliteral
 	$<$<C_COMPILER_ID:Clang>:-Wthread-safety>
 	$<$<BOOL:${IPC_WERROR}>:-Werror>)
 
