@@ -8,13 +8,14 @@
  */
 
 #include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "libipc/channel/shared.h"
 #include "libipc/platform/clock.h"
 #include "libipc/platform/futex.h"
-#include "tests/support/failure.h"
 
 /* In shared memory, beside the segment. */
 struct shared_scene_board {
@@ -35,12 +36,18 @@ struct shared_scene {
 /* Private to each process. */
 static _Atomic uint32_t shared_scene_cancel_word, shared_scene_cancelled;
 
+static inline void shared_scene_fail(const char *what)
+{
+	fprintf(stderr, "%s failed\n", what);
+	abort();
+}
+
 static inline void *shared_scene_map(uint64_t size)
 {
 	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	if (memory == MAP_FAILED)
-		failure("mmap of %llu bytes", (unsigned long long)size);
+		shared_scene_fail("mmap");
 	return memory;
 }
 
@@ -49,7 +56,7 @@ static inline void shared_scene_reset(struct shared_scene *scene)
 	memset(scene->board, 0, sizeof(*scene->board));
 	memset(scene->segment, 0, scene->size);
 	if (shared_make(scene->segment, scene->size, scene->shape, 0) < 0)
-		failure("shared_make");
+		shared_scene_fail("shared_make");
 }
 
 static inline void shared_scene_init(struct shared_scene *scene, uint64_t value_size, uint64_t shape)
@@ -74,7 +81,7 @@ static inline struct shared shared_scene_attach(const struct shared_scene *scene
 	struct shared view;
 
 	if (shared_attach(&view, scene->segment, scene->size, scene->shape, handle_id) < 0)
-		failure("shared_attach");
+		shared_scene_fail("shared_attach");
 	return view;
 }
 
