@@ -12,16 +12,18 @@
 #include "libipc/platform/process.h"
 
 /*
- * How long a publish without waiting bears the lock of another publish: looks first, then yields, together well under a millisecond.  An open edit is borne
- * for a few looks only, since what shows it may be left over from a dead editor whose successor is just taking it away.
+ * How long a publish without waiting bears the lock of another publish: looks first, then yields,
+ * together well under a millisecond.  An open edit is borne for a few looks only, since what shows
+ * it may be left over from a dead editor whose successor is just taking it away.
  */
 enum { LOOKS_MAX = 64, YIELDS_MAX = 256, LOOKS_AT_EDIT_MAX = 8 };
 
 uint32_t watch_n_slots(uint64_t value_size_max)
 {
 	/*
-	 * Each slot more gives a reader the time of one more publish for its copy.  While values are small, memory is cheap and publishes are short; a
-	 * large value takes as long to write as to read.
+	 * Each slot more gives a reader the time of one more publish for its copy.  While values
+	 * are small, memory is cheap and publishes are short; a large value takes as long to write
+	 * as to read.
 	 */
 	if (value_size_max <= UINT64_C(64) << 10)
 		return 8;
@@ -38,11 +40,13 @@ uint64_t watch_size(const uint64_t shape[4])
 	return sizeof(struct watch_segment) + value_slots_size(shape[0], watch_n_slots(shape[0]));
 }
 
-static void watch_view(struct watch *ret, void *segment, const uint64_t shape[4], struct eventcount *event)
+static void watch_view(struct watch *ret, void *segment, const uint64_t shape[4],
+		       struct eventcount *event)
 {
 	ret->segment = segment;
 	ret->event = event;
-	value_view(&ret->value, &ret->segment->control, ret->segment->slots, shape[0], watch_n_slots(shape[0]));
+	value_view(&ret->value, &ret->segment->control, ret->segment->slots, shape[0],
+		   watch_n_slots(shape[0]));
 }
 
 int watch_make(void *segment, uint64_t size, const uint64_t shape[4], uint64_t flags)
@@ -62,7 +66,8 @@ int watch_make(void *segment, uint64_t size, const uint64_t shape[4], uint64_t f
 	return 0;
 }
 
-int watch_attach(struct watch *ret, void *segment, uint64_t size, const uint64_t shape[4], struct eventcount *event)
+int watch_attach(struct watch *ret, void *segment, uint64_t size, const uint64_t shape[4],
+		 struct eventcount *event)
 {
 	uint64_t needed = watch_size(shape);
 	int r;
@@ -89,9 +94,11 @@ int watch_end(const struct watch *watch)
 	return value_is_closed(&watch->value) ? IPC_EPIPE : 0;
 }
 
-int watch_read(const struct watch *watch, uint64_t newer_than, void *buffer, size_t size, uint64_t *ret_size, uint64_t *ret_version)
+int watch_read(const struct watch *watch, uint64_t newer_than, void *buffer, size_t size,
+	       uint64_t *ret_size, uint64_t *ret_version)
 {
-	if (UNLIKELY(atomic_load_explicit(&watch->segment->header.broken, memory_order_relaxed) != HEADER_WHOLE))
+	if (UNLIKELY(atomic_load_explicit(&watch->segment->header.broken, memory_order_relaxed) !=
+		     HEADER_WHOLE))
 		return header_fault(&watch->segment->header);
 
 	switch (value_read(&watch->value, newer_than, buffer, size, ret_size, ret_version)) {
@@ -120,7 +127,8 @@ static int watch_break(struct watch *watch)
 	return r;
 }
 
-/* What a holder that died in an edit left: the mark.  Its slot is filled anew by the next writer anyway. */
+/* What a holder that died in an edit left: the mark.  Its slot is filled anew by the next writer
+ * anyway. */
 static void watch_forget_edit(struct watch *watch)
 {
 	atomic_store_explicit(&watch->segment->header.holder_id, 0, memory_order_relaxed);
@@ -134,7 +142,8 @@ static bool watch_shows_edit(const struct watch *watch)
 
 static void watch_unlock(struct watch *watch)
 {
-	/* Cannot fail for the holder; if the memory was overwritten, the next locker finds that out. */
+	/* Cannot fail for the holder; if the memory was overwritten, the next locker finds that
+	 * out. */
 	(void)lock_unlock(&watch->segment->lock);
 }
 
@@ -201,7 +210,8 @@ static int watch_lock_wait(struct watch *watch, struct waiter *waiter)
 {
 	int r;
 
-	waiter->waits_for = atomic_load_explicit(&watch->segment->header.holder_id, memory_order_relaxed);
+	waiter->waits_for =
+		atomic_load_explicit(&watch->segment->header.holder_id, memory_order_relaxed);
 
 	r = waiter_lock(waiter, &watch->segment->lock, watch_lock_end, watch);
 	if (r == IPC_EBADMSG)
@@ -291,7 +301,8 @@ int watch_publish_wait(struct watch *watch, struct waiter *waiter, const void *d
 	return watch_put(watch, data, size);
 }
 
-int watch_edit_wait(struct watch *watch, struct waiter *waiter, uint64_t holder_id, struct value_edit *ret_edit, uint64_t *ret_size)
+int watch_edit_wait(struct watch *watch, struct waiter *waiter, uint64_t holder_id,
+		    struct value_edit *ret_edit, uint64_t *ret_size)
 {
 	struct value_edit edit;
 	uint64_t size = 0;
@@ -301,8 +312,10 @@ int watch_edit_wait(struct watch *watch, struct waiter *waiter, uint64_t holder_
 	if (r < 0)
 		return r;
 
-	/* Before the copy, which may take long: a publish that collides with it meets an edit, not another publish. */
-	atomic_store_explicit(&watch->segment->header.holder_since, clock_now_ns(), memory_order_relaxed);
+	/* Before the copy, which may take long: a publish that collides with it meets an edit, not
+	 * another publish. */
+	atomic_store_explicit(&watch->segment->header.holder_since, clock_now_ns(),
+			      memory_order_relaxed);
 	atomic_store_explicit(&watch->segment->header.holder_id, holder_id, memory_order_relaxed);
 	CRASH_POINT();
 
@@ -322,7 +335,8 @@ int watch_edit_wait(struct watch *watch, struct waiter *waiter, uint64_t holder_
 bool watch_is_editing(const struct watch *watch, uint64_t holder_id)
 {
 	return lock_is_mine(&watch->segment->lock) &&
-	       atomic_load_explicit(&watch->segment->header.holder_id, memory_order_relaxed) == holder_id;
+	       atomic_load_explicit(&watch->segment->header.holder_id, memory_order_relaxed) ==
+		       holder_id;
 }
 
 int watch_commit(struct watch *watch, const struct value_edit *edit, size_t size)
@@ -355,7 +369,8 @@ void watch_abort(struct watch *watch)
 
 void watch_shutdown(struct watch *watch)
 {
-	/* The mark in the value's word is the shutdown: a commit after it fails, one before it is seen by whoever sees the mark. */
+	/* The mark in the value's word is the shutdown: a commit after it fails, one before it is
+	 * seen by whoever sees the mark. */
 	value_close(&watch->value);
 	CRASH_POINT();
 	atomic_store_explicit(&watch->segment->header.is_shut_down, 1, memory_order_relaxed);

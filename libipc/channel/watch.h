@@ -3,22 +3,28 @@
 #define LIBIPC_CHANNEL_WATCH_H
 
 /*
- * The structure of the kind `watch`: the latest value, written by producers that exclude each other with a robust lock, read by consumers that map all of
- * it read-only and take no lock.
+ * The structure of the kind `watch`: the latest value, written by producers that exclude each other
+ * with a robust lock, read by consumers that map all of it read-only and take no lock.
  *
  * Segment:
  *
- * part      written by            rule
- * header    see core/header.h     shape[0] is the largest size of a value, shape[1] how many consumers there may be.  holder_id is not 0 while an edit
- *                                 is open; a plain publish does not touch it.  is_shut_down follows control.latest, for those who look from outside
- * lock      producers             held by a publish, and from edit to commit or abort
- * control   lock's holder         see core/value.h; its mark CLOSED is the shutdown, set by any producer without the lock
- * slots     lock's holder         as many as watch_n_slots() says: a function of shape[0]
+ * part      written by          rule
+ * header    see core/header.h   shape[0] is a value's largest size, shape[1] the most consumers
+ * lock      producers           held by a publish, and from edit to commit or abort
+ * control   lock's holder       see core/value.h; its mark CLOSED is the shutdown, set by any
+ *                               producer without the lock
+ * slots     lock's holder       as many as watch_n_slots() says: a function of shape[0]
  *
- * Where consumers sleep is an event count outside of the segment, in memory that they may write (it holds no value).
+ * header.holder_id is not 0 while an edit is open; a plain publish does not touch it.
+ * header.is_shut_down follows control.latest, for those who look from outside.
  *
- * Deaths: a holder that dies leaves the value as it was before its flip or after it; the kernel releases the lock, and the next holder has
- * nothing to repair but the mark of an edit (holder_id).  One that dies between the flip and the wake leaves sleepers to the broker, which tells them of the death.
+ * Where consumers sleep is an event count outside of the segment, in memory that they may write (it
+ * holds no value).
+ *
+ * Deaths: a holder that dies leaves the value as it was before its flip or after it; the kernel
+ * releases the lock, and the next holder has nothing to repair but the mark of an edit (holder_id).
+ * One that dies between the flip and the wake leaves sleepers to the broker, which tells them of
+ * the death.
  */
 
 #include <stddef.h>
@@ -58,8 +64,10 @@ uint32_t watch_n_slots(uint64_t value_size_max);
 /* A new segment, whatever was in it before.  0 or IPC_EINVAL. */
 int watch_make(void *segment, uint64_t size, const uint64_t shape[4], uint64_t flags);
 
-/* 0, or what header_check() says; IPC_EBADMSG: too small for its shape.  Works on a read-only mapping. */
-int watch_attach(struct watch *ret, void *segment, uint64_t size, const uint64_t shape[4], struct eventcount *event);
+/* 0, or what header_check() says; IPC_EBADMSG: too small for its shape.  Works on a read-only
+ * mapping. */
+int watch_attach(struct watch *ret, void *segment, uint64_t size, const uint64_t shape[4],
+		 struct eventcount *event);
 
 /* 0; IPC_EPIPE: shut down; IPC_EBADMSG, IPC_ENOTRECOVERABLE: broken. */
 int watch_end(const struct watch *watch);
@@ -69,23 +77,30 @@ int watch_end(const struct watch *watch);
 /*
  * 0; IPC_EAGAIN: nothing newer; IPC_EMSGSIZE: *ret_size is what is needed; or broken.
  */
-int watch_read(const struct watch *watch, uint64_t newer_than, void *buffer, size_t size, uint64_t *ret_size, uint64_t *ret_version);
+int watch_read(const struct watch *watch, uint64_t newer_than, void *buffer, size_t size,
+	       uint64_t *ret_size, uint64_t *ret_version);
 
 /* ---- producers ---- */
 
-/* 0; IPC_EMSGSIZE; IPC_EBUSY: an edit is open, or others hold the lock all the time; IPC_EPIPE; broken. */
+/* 0; IPC_EMSGSIZE; IPC_EBUSY: an edit is open, or others hold the lock all the time; IPC_EPIPE;
+ * broken. */
 int watch_publish(struct watch *watch, const void *data, size_t size);
 
-/* The same, waiting for the lock: also IPC_EDEADLK (this thread's edit is open) and what waiter_lock() says. */
+/* The same, waiting for the lock: also IPC_EDEADLK (this thread's edit is open) and what
+ * waiter_lock() says. */
 int watch_publish_wait(struct watch *watch, struct waiter *waiter, const void *data, size_t size);
 
-/* Takes the lock and gives a copy of the latest value; holder_id is who holds it, for people.  Results as above, without EMSGSIZE, EBUSY. */
-int watch_edit_wait(struct watch *watch, struct waiter *waiter, uint64_t holder_id, struct value_edit *ret_edit, uint64_t *ret_size);
+/* Takes the lock and gives a copy of the latest value; holder_id is who holds it, for people.
+ * Results as above, without EMSGSIZE, EBUSY. */
+int watch_edit_wait(struct watch *watch, struct waiter *waiter, uint64_t holder_id,
+		    struct value_edit *ret_edit, uint64_t *ret_size);
 
-/* Whether the calling thread holds the lock with the edit of this holder.  False after another holder took it over from a dead thread. */
+/* Whether the calling thread holds the lock with the edit of this holder.  False after another
+ * holder took it over from a dead thread. */
 bool watch_is_editing(const struct watch *watch, uint64_t holder_id);
 
-/* By the editing thread.  0, and the lock is free; IPC_EMSGSIZE, IPC_EPIPE, broken: nothing happened, the edit stays open. */
+/* By the editing thread.  0, and the lock is free; IPC_EMSGSIZE, IPC_EPIPE, broken: nothing
+ * happened, the edit stays open. */
 int watch_commit(struct watch *watch, const struct value_edit *edit, size_t size);
 
 /* By the editing thread. */

@@ -25,7 +25,8 @@ struct ipc_watch_producer {
 	struct endpoint endpoint;
 	struct watch view;
 
-	/* The open edit.  Belongs to the thread that holds the lock; is_editing is also looked at by whoever closes. */
+	/* The open edit.  Belongs to the thread that holds the lock; is_editing is also looked at
+	 * by whoever closes. */
 	struct value_edit edit;
 	_Atomic uint32_t is_editing;
 };
@@ -37,20 +38,39 @@ struct ipc_watch_consumer {
 };
 ASSERT_OFFSET(struct ipc_watch_consumer, endpoint, 0);
 
+/*
+ * The name of a channel, so to say: nothing is mapped and the broker does not know it.  `magic` is
+ * where an endpoint has its own.
+ */
+struct ipc_watch_weak {
+	uint64_t magic;
+	ipc_client *client; /* a reference */
+	uint64_t generation;
+	uint32_t channel_slot;
+	uint32_t epoch;
+	bool stays; /* as the producer that it comes from */
+	struct thread_object object;
+};
+ASSERT_OFFSET(struct ipc_watch_weak, magic, offsetof(struct endpoint, magic));
+
+#define WEAK_MAGIC (ENDPOINT_MAGIC | IPC_ROLE_WATCH_WEAK)
+
 /* ---- open ---- */
 
 static int producer_attach(struct endpoint *endpoint)
 {
 	ipc_watch_producer *producer = (ipc_watch_producer *)endpoint;
 
-	return watch_attach(&producer->view, endpoint->header, endpoint->segment_size, endpoint->shape, &endpoint->lines[CONSUMERS]);
+	return watch_attach(&producer->view, endpoint->header, endpoint->segment_size,
+			    endpoint->shape, &endpoint->lines[CONSUMERS]);
 }
 
 static int consumer_attach(struct endpoint *endpoint)
 {
 	ipc_watch_consumer *consumer = (ipc_watch_consumer *)endpoint;
 
-	return watch_attach(&consumer->view, endpoint->header, endpoint->segment_size, endpoint->shape, &endpoint->lines[CONSUMERS]);
+	return watch_attach(&consumer->view, endpoint->header, endpoint->segment_size,
+			    endpoint->shape, &endpoint->lines[CONSUMERS]);
 }
 
 static void watch_free(struct endpoint *endpoint)
@@ -59,9 +79,10 @@ static void watch_free(struct endpoint *endpoint)
 }
 
 /*
- * An open edit is dropped.  Only the thread that holds the lock can let go of it: if it is another one of this process, the memory stays
- * mapped, since the C library would write into the lock when that thread takes its next robust lock or ends; its end frees the lock.  A
- * thread that is just taking the lock either sees `closing` (producer_keep_edit) or is seen here.
+ * An open edit is dropped.  Only the thread that holds the lock can let go of it: if it is another
+ * one of this process, the memory stays mapped, since the C library would write into the lock when
+ * that thread takes its next robust lock or ends; its end frees the lock.  A thread that is just
+ * taking the lock either sees `closing` (producer_keep_edit) or is seen here.
  */
 static void producer_closing(struct endpoint *endpoint)
 {
@@ -78,7 +99,8 @@ static void producer_closing(struct endpoint *endpoint)
 		endpoint->keep_mapped = true;
 }
 
-static int watch_request(struct endpoint_request *ret, enum ipc_role role, const char *name, const struct ipc_watch_options *given)
+static int watch_request(struct endpoint_request *ret, enum ipc_role role, const char *name,
+			 const struct ipc_watch_options *given)
 {
 	struct ipc_watch_options options;
 	int r;
@@ -87,7 +109,8 @@ static int watch_request(struct endpoint_request *ret, enum ipc_role role, const
 	if (r < 0)
 		return r;
 
-	r = options_check(options.flags, IPC_CREATE | IPC_EXCLUSIVE | IPC_AWAIT | IPC_STAY, &options.mode);
+	r = options_check(options.flags, IPC_CREATE | IPC_EXCLUSIVE | IPC_AWAIT | IPC_STAY,
+			  &options.mode);
 	if (r < 0)
 		return r;
 	if (options.reserved != 0)
@@ -103,9 +126,11 @@ static int watch_request(struct endpoint_request *ret, enum ipc_role role, const
 		.flags = options.flags,
 		.mode = options.mode,
 		.gid = options.gid,
-		.shape = { options.value_size_max, options.consumers_max },
-		.shape_new = { options.value_size_max ? options.value_size_max : WATCH_VALUE_SIZE_DEFAULT,
-			       options.consumers_max ? options.consumers_max : WATCH_CONSUMERS_DEFAULT },
+		.shape = {options.value_size_max, options.consumers_max},
+		.shape_new = {options.value_size_max ? options.value_size_max
+						     : WATCH_VALUE_SIZE_DEFAULT,
+			      options.consumers_max ? options.consumers_max
+						    : WATCH_CONSUMERS_DEFAULT},
 		.make = watch_make,
 		.attach = role == IPC_ROLE_WATCH_PRODUCER ? producer_attach : consumer_attach,
 	};
@@ -113,7 +138,9 @@ static int watch_request(struct endpoint_request *ret, enum ipc_role role, const
 	return 0;
 }
 
-static int producer_open_wait(ipc_watch_producer **ret, ipc_client *client, const struct endpoint_request *request, const struct timespec *deadline)
+static int producer_open_wait(ipc_watch_producer **ret, ipc_client *client,
+			      const struct endpoint_request *request,
+			      const struct timespec *deadline)
 {
 	ipc_watch_producer *producer;
 	int r;
@@ -134,7 +161,8 @@ static int producer_open_wait(ipc_watch_producer **ret, ipc_client *client, cons
 	return 0;
 }
 
-int ipc_watch_producer_open_wait(ipc_watch_producer **ret, ipc_client *client, const char *name, const struct ipc_watch_options *options,
+int ipc_watch_producer_open_wait(ipc_watch_producer **ret, ipc_client *client, const char *name,
+				 const struct ipc_watch_options *options,
 				 const struct timespec *deadline)
 {
 	struct endpoint_request request;
@@ -150,7 +178,8 @@ int ipc_watch_producer_open_wait(ipc_watch_producer **ret, ipc_client *client, c
 	return producer_open_wait(ret, client, &request, deadline);
 }
 
-int ipc_watch_consumer_open_wait(ipc_watch_consumer **ret, ipc_client *client, const char *name, const struct ipc_watch_options *options,
+int ipc_watch_consumer_open_wait(ipc_watch_consumer **ret, ipc_client *client, const char *name,
+				 const struct ipc_watch_options *options,
 				 const struct timespec *deadline)
 {
 	struct endpoint_request request;
@@ -223,14 +252,18 @@ int ipc_watch_consumer_peers(ipc_watch_consumer *handle)
 	return endpoint_peers((struct endpoint *)handle, IPC_ROLE_WATCH_CONSUMER);
 }
 
-int ipc_watch_producer_peers_wait(ipc_watch_producer *handle, bool present, const struct timespec *deadline)
+int ipc_watch_producer_peers_wait(ipc_watch_producer *handle, bool present,
+				  const struct timespec *deadline)
 {
-	return endpoint_peers_wait((struct endpoint *)handle, IPC_ROLE_WATCH_PRODUCER, present, deadline);
+	return endpoint_peers_wait((struct endpoint *)handle, IPC_ROLE_WATCH_PRODUCER, present,
+				   deadline);
 }
 
-int ipc_watch_consumer_peers_wait(ipc_watch_consumer *handle, bool present, const struct timespec *deadline)
+int ipc_watch_consumer_peers_wait(ipc_watch_consumer *handle, bool present,
+				  const struct timespec *deadline)
 {
-	return endpoint_peers_wait((struct endpoint *)handle, IPC_ROLE_WATCH_CONSUMER, present, deadline);
+	return endpoint_peers_wait((struct endpoint *)handle, IPC_ROLE_WATCH_CONSUMER, present,
+				   deadline);
 }
 
 /* ---- producers ---- */
@@ -257,7 +290,8 @@ int ipc_watch_publish(ipc_watch_producer *producer, const void *data, size_t siz
 	return r;
 }
 
-int ipc_watch_publish_wait(ipc_watch_producer *producer, const void *data, size_t size, const struct timespec *deadline)
+int ipc_watch_publish_wait(ipc_watch_producer *producer, const void *data, size_t size,
+			   const struct timespec *deadline)
 {
 	struct waiter waiter;
 	uint64_t deadline_ns;
@@ -282,14 +316,15 @@ int ipc_watch_publish_wait(ipc_watch_producer *producer, const void *data, size_
 }
 
 /*
- * The calling thread holds the lock and keeps it beyond this call: unless another thread closes the handle meanwhile, which has to find the edit
- * or be found here.
+ * The calling thread holds the lock and keeps it beyond this call: unless another thread closes the
+ * handle meanwhile, which has to find the edit or be found here.
  */
 static int producer_keep_edit(ipc_watch_producer *producer)
 {
 	atomic_store_explicit(&producer->is_editing, 1, memory_order_relaxed);
 
-	/* [W2] Either this thread sees `closing`, or the closing one sees the edit.  Pairs with [W1]. */
+	/* [W2] Either this thread sees `closing`, or the closing one sees the edit.  Pairs with
+	 * [W1]. */
 	atomic_thread_fence(memory_order_seq_cst);
 	if (!atomic_load_explicit(&producer->endpoint.closing, memory_order_relaxed))
 		return 0;
@@ -299,7 +334,8 @@ static int producer_keep_edit(ipc_watch_producer *producer)
 	return IPC_ECANCELED;
 }
 
-/* Stands for an edit until the lock is free or the edit is kept after all: another thread may begin one as soon as the lock is free. */
+/* Stands for an edit until the lock is free or the edit is kept after all: another thread may begin
+ * one as soon as the lock is free. */
 static bool producer_take_edit(ipc_watch_producer *producer)
 {
 	if (!atomic_load_explicit(&producer->is_editing, memory_order_relaxed) ||
@@ -310,7 +346,8 @@ static bool producer_take_edit(ipc_watch_producer *producer)
 	return true;
 }
 
-int ipc_watch_edit_wait(ipc_watch_producer *producer, void **ret_value, size_t *ret_size, size_t *ret_size_max, const struct timespec *deadline)
+int ipc_watch_edit_wait(ipc_watch_producer *producer, void **ret_value, size_t *ret_size,
+			size_t *ret_size_max, const struct timespec *deadline)
 {
 	struct value_edit edit;
 	struct waiter waiter;
@@ -409,7 +446,8 @@ static void tell_size(size_t *ret_size, int result, uint64_t size)
 		*ret_size = size;
 }
 
-int ipc_watch_read(ipc_watch_consumer *consumer, void *buffer, size_t size, size_t *ret_size, uint64_t *ret_version)
+int ipc_watch_read(ipc_watch_consumer *consumer, void *buffer, size_t size, size_t *ret_size,
+		   uint64_t *ret_version)
 {
 	uint64_t value_size = 0, version = 0;
 	int r;
@@ -459,7 +497,8 @@ static int reading_look(void *subject)
 	const struct watch *view = &reading->consumer->view;
 	int r, end;
 
-	r = watch_read(view, reading->newer_than, reading->buffer, reading->size, &reading->value_size, &reading->version);
+	r = watch_read(view, reading->newer_than, reading->buffer, reading->size,
+		       &reading->value_size, &reading->version);
 	if (LIKELY(r != IPC_EAGAIN))
 		return r;
 
@@ -467,14 +506,17 @@ static int reading_look(void *subject)
 	if (end == 0)
 		return WAITER_NOT_YET;
 
-	/* The last value may have come between the two looks; it is seen now, since it came before the end (W-5). */
-	r = watch_read(view, reading->newer_than, reading->buffer, reading->size, &reading->value_size, &reading->version);
+	/* The last value may have come between the two looks; it is seen now, since it came before
+	 * the end (W-5). */
+	r = watch_read(view, reading->newer_than, reading->buffer, reading->size,
+		       &reading->value_size, &reading->version);
 	return r != IPC_EAGAIN ? r : end;
 }
 
-int ipc_watch_read_next(ipc_watch_consumer *consumer, void *buffer, size_t size, size_t *ret_size, uint64_t *version)
+int ipc_watch_read_next(ipc_watch_consumer *consumer, void *buffer, size_t size, size_t *ret_size,
+			uint64_t *version)
 {
-	struct reading reading = { .consumer = consumer, .buffer = buffer, .size = size };
+	struct reading reading = {.consumer = consumer, .buffer = buffer, .size = size};
 	int r;
 
 	if ((!buffer && size > 0) || !version)
@@ -498,10 +540,10 @@ int ipc_watch_read_next(ipc_watch_consumer *consumer, void *buffer, size_t size,
 	return r;
 }
 
-int ipc_watch_read_wait(ipc_watch_consumer *consumer, void *buffer, size_t size, size_t *ret_size, uint64_t *version,
-			const struct timespec *deadline)
+int ipc_watch_read_wait(ipc_watch_consumer *consumer, void *buffer, size_t size, size_t *ret_size,
+			uint64_t *version, const struct timespec *deadline)
 {
-	struct reading reading = { .consumer = consumer, .buffer = buffer, .size = size };
+	struct reading reading = {.consumer = consumer, .buffer = buffer, .size = size};
 	struct waiter waiter;
 	uint64_t deadline_ns;
 	int r;
@@ -521,7 +563,8 @@ int ipc_watch_read_wait(ipc_watch_consumer *consumer, void *buffer, size_t size,
 	reading.began = endpoint_opposite(&consumer->endpoint);
 	r = reading_look(&reading);
 	if (r == WAITER_NOT_YET) {
-		endpoint_waiter(&consumer->endpoint, &waiter, &consumer->endpoint.lines[CONSUMERS], deadline_ns);
+		endpoint_waiter(&consumer->endpoint, &waiter, &consumer->endpoint.lines[CONSUMERS],
+				deadline_ns);
 		r = waiter_wait(&waiter, reading_look, &reading);
 	}
 
@@ -531,4 +574,115 @@ int ipc_watch_read_wait(ipc_watch_consumer *consumer, void *buffer, size_t size,
 
 	endpoint_leave(&consumer->endpoint);
 	return r;
+}
+
+/* ---- weak producers ---- */
+
+static void weak_free(struct thread_object *object)
+{
+	ipc_watch_weak *weak =
+		(ipc_watch_weak *)((char *)object - offsetof(struct ipc_watch_weak, object));
+
+	(void)ipc_client_unref(weak->client);
+	free(weak);
+}
+
+int ipc_watch_weaken(ipc_watch_weak **ret, ipc_watch_producer *producer)
+{
+	ipc_watch_weak *weak;
+	int r;
+
+	if (!ret)
+		return IPC_EINVAL;
+
+	r = producer_enter(producer);
+	if (r < 0)
+		return r;
+
+	weak = calloc(1, sizeof(*weak));
+	if (weak) {
+		*weak = (ipc_watch_weak){
+			.magic = WEAK_MAGIC,
+			.client = ipc_client_ref(producer->endpoint.client),
+			.generation = producer->endpoint.generation,
+			.channel_slot = producer->endpoint.channel_slot,
+			.epoch = producer->endpoint.epoch,
+			.stays = producer->endpoint.stays,
+			.object = {.address = weak, .free = weak_free},
+		};
+		*ret = weak;
+	} else {
+		r = IPC_ENOMEM;
+	}
+
+	endpoint_leave(&producer->endpoint);
+	return r;
+}
+
+static int weak_upgrade_wait(ipc_watch_producer **ret, const ipc_watch_weak *weak,
+			     const struct timespec *deadline)
+{
+	const struct endpoint_request request = {
+		.kind = IPC_KIND_WATCH,
+		.role = IPC_ROLE_WATCH_PRODUCER,
+		.side = PRODUCERS,
+		.flags = weak->stays ? IPC_STAY : 0,
+		.mode = 0600,
+		.is_upgrade = true,
+		.channel_slot = weak->channel_slot,
+		.generation = weak->generation,
+		.make = watch_make,
+		.attach = producer_attach,
+	};
+	ipc_watch_producer *producer;
+	int r;
+
+	r = producer_open_wait(&producer, weak->client, &request, deadline);
+	if (r < 0)
+		return r;
+
+	/* The broker knows whether there is a producer, the channel's memory whether it was shut
+	 * down. */
+	r = watch_end(&producer->view);
+	if (r < 0) {
+		(void)ipc_watch_producer_close(producer);
+		return r;
+	}
+
+	*ret = producer;
+	return 0;
+}
+
+int ipc_watch_upgrade_wait(ipc_watch_producer **ret, ipc_watch_weak *weak,
+			   const struct timespec *deadline)
+{
+	int r;
+
+	if (!ret || !weak || weak->magic != WEAK_MAGIC)
+		return IPC_EINVAL;
+
+	r = thread_enter(weak, weak->epoch);
+	if (r < 0)
+		return r;
+
+	r = weak_upgrade_wait(ret, weak, deadline);
+
+	thread_leave();
+	return r;
+}
+
+ipc_watch_weak *ipc_watch_weak_close(ipc_watch_weak *weak)
+{
+	if (!weak || weak->magic != WEAK_MAGIC)
+		return NULL;
+
+	weak->magic = 0;
+
+	/* In a forked child nobody else is inside: the threads of the parent are not here. */
+	if (thread_is_foreign(weak->epoch))
+		weak_free(&weak->object);
+	else
+		thread_retire(&weak->object);
+
+	return NULL;
 }

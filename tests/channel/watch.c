@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The structure of `watch` on one mapping, without a broker: threads and forked processes play producers and consumers.
+ * The structure of `watch` on one mapping, without a broker: threads and forked processes play
+ * producers and consumers.
  */
 #include "libipc/channel/watch.h"
 
@@ -26,7 +27,7 @@ struct scene {
 	_Atomic uint64_t n_published;
 };
 
-static const uint64_t shape[4] = { 256, 4 };
+static const uint64_t shape[4] = {256, 4};
 static struct scene *scene;
 static void *segment;
 static uint64_t segment_size;
@@ -70,7 +71,8 @@ static struct waiter waiter_until(uint64_t deadline_ns)
 	};
 }
 
-static int edit_until(uint64_t deadline_ns, uint64_t holder_id, struct value_edit *edit, uint64_t *size)
+static int edit_until(uint64_t deadline_ns, uint64_t holder_id, struct value_edit *edit,
+		      uint64_t *size)
 {
 	struct waiter waiter = waiter_until(deadline_ns);
 
@@ -124,8 +126,9 @@ static void until_ready(uint32_t n)
 {
 	uint64_t limit = clock_after_ns(10 * NS_PER_S);
 
-	for (uint32_t now = atomic_load(&scene->n_ready); now < n; now = atomic_load(&scene->n_ready)) {
-		struct futex_word word = { .word = &scene->n_ready, .expected = now };
+	for (uint32_t now = atomic_load(&scene->n_ready); now < n;
+	     now = atomic_load(&scene->n_ready)) {
+		struct futex_word word = {.word = &scene->n_ready, .expected = now};
 
 		cr_assert_lt(clock_now_ns(), limit, "only %u of %u became ready", now, n);
 		futex_sleep(&word, 1, limit);
@@ -137,8 +140,9 @@ static void until_ready(uint32_t n)
 /* M-76 */
 Test(watch, shapes_that_cannot_be_have_no_size, .timeout = 20)
 {
-	const uint64_t largest[4] = { IPC_VALUE_SIZE_MAX, 1 }, larger[4] = { IPC_VALUE_SIZE_MAX + 1, 1 };
-	const uint64_t none[4] = { 0, 1 }, nobody[4] = { 1, 0 }, absurd[4] = { UINT64_MAX, 1 };
+	const uint64_t largest[4] = {IPC_VALUE_SIZE_MAX, 1},
+		       larger[4] = {IPC_VALUE_SIZE_MAX + 1, 1};
+	const uint64_t none[4] = {0, 1}, nobody[4] = {1, 0}, absurd[4] = {UINT64_MAX, 1};
 
 	cr_assert_geq(watch_size(largest), 3 * IPC_VALUE_SIZE_MAX);
 	cr_assert_eq(watch_size(larger), 0);
@@ -162,24 +166,28 @@ Test(watch, values_are_aligned_to_64, .init = setup, .fini = teardown, .timeout 
 }
 
 /* M-62, M-60 */
-Test(watch, attach_refuses_what_is_not_such_a_segment, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, attach_refuses_what_is_not_such_a_segment, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
-	const uint64_t other[4] = { 257, 4 };
+	const uint64_t other[4] = {257, 4};
 	struct channel_header *header = segment;
 	struct watch view;
 
 	cr_assert_eq(watch_attach(&view, segment, segment_size, other, &scene->event), IPC_EBADMSG);
-	cr_assert_eq(watch_attach(&view, segment, watch_size(shape) - 1, shape, &scene->event), IPC_EBADMSG);
+	cr_assert_eq(watch_attach(&view, segment, watch_size(shape) - 1, shape, &scene->event),
+		     IPC_EBADMSG);
 	cr_assert_eq(watch_attach(&view, segment, 8, shape, &scene->event), IPC_EBADMSG);
 
 	header->kind = IPC_KIND_SHARED;
 	cr_assert_eq(watch_attach(&view, segment, segment_size, shape, &scene->event), IPC_EBADMSG);
 	header->kind = IPC_KIND_WATCH;
 	header->version++;
-	cr_assert_eq(watch_attach(&view, segment, segment_size, shape, &scene->event), IPC_EPROTONOSUPPORT);
+	cr_assert_eq(watch_attach(&view, segment, segment_size, shape, &scene->event),
+		     IPC_EPROTONOSUPPORT);
 	header->version--;
 	header->lock_stamp ^= 1;
-	cr_assert_eq(watch_attach(&view, segment, segment_size, shape, &scene->event), IPC_EPROTONOSUPPORT);
+	cr_assert_eq(watch_attach(&view, segment, segment_size, shape, &scene->event),
+		     IPC_EPROTONOSUPPORT);
 	header->lock_stamp ^= 1;
 	header->magic = 0;
 	cr_assert_eq(watch_attach(&view, segment, segment_size, shape, &scene->event), IPC_EBADMSG);
@@ -219,7 +227,8 @@ Test(watch, value_of_the_largest_size_and_one_more, .init = setup, .fini = teard
 }
 
 /* W-11, W-12 */
-Test(watch, the_editing_thread_cannot_publish_or_edit_beside_its_edit, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, the_editing_thread_cannot_publish_or_edit_beside_its_edit, .init = setup,
+     .fini = teardown, .timeout = 20)
 {
 	struct value_edit edit, second;
 	uint64_t number = 1, size;
@@ -252,7 +261,8 @@ static void *publish_beside(void *arg)
 }
 
 /* W-11 */
-Test(watch, open_edit_of_another_thread_keeps_publishers_out, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, open_edit_of_another_thread_keeps_publishers_out, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	struct value_edit edit;
 	pthread_t thread;
@@ -271,7 +281,8 @@ Test(watch, open_edit_of_another_thread_keeps_publishers_out, .init = setup, .fi
 }
 
 /* W-13: the copy is of the latest value, and nobody sees it change before the commit. */
-Test(watch, edit_is_invisible_until_the_commit_and_gone_after_the_abort, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, edit_is_invisible_until_the_commit_and_gone_after_the_abort, .init = setup,
+     .fini = teardown, .timeout = 20)
 {
 	uint64_t number = 5, size = 0, version, *copy;
 	struct value_edit edit;
@@ -325,7 +336,8 @@ Test(watch, only_publish_and_commit_wake, .init = setup, .fini = teardown, .time
 }
 
 /* W-10: with nobody asleep the event word is not even written. */
-Test(watch, publish_without_sleepers_leaves_the_event_alone, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, publish_without_sleepers_leaves_the_event_alone, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	uint64_t number = 5;
 
@@ -350,7 +362,8 @@ static void die_in_edit(void)
 }
 
 /* W-3 */
-Test(watch, edit_of_a_killed_producer_is_dropped_and_the_next_publishes_at_once, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, edit_of_a_killed_producer_is_dropped_and_the_next_publishes_at_once, .init = setup,
+     .fini = teardown, .timeout = 20)
 {
 	uint64_t number = 5, version;
 	pid_t pid;
@@ -386,7 +399,8 @@ static void edit_and_commit(void)
 }
 
 /* W-3, M-25 */
-Test(watch, waiting_editor_gets_the_lock_of_a_killed_one, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, waiting_editor_gets_the_lock_of_a_killed_one, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	pid_t holder, next;
 	uint64_t version;
@@ -431,7 +445,8 @@ Test(watch, edit_of_a_thread_that_ended_is_dropped, .init = setup, .fini = teard
 /* ---- shutdown ---- */
 
 /* W-16 */
-Test(watch, after_a_shutdown_nothing_is_published_and_the_value_stays, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, after_a_shutdown_nothing_is_published_and_the_value_stays, .init = setup,
+     .fini = teardown, .timeout = 20)
 {
 	uint64_t number = 5, size, version;
 	struct value_edit edit;
@@ -483,7 +498,8 @@ Test(watch, shutdown_ends_every_wait_for_the_lock, .init = setup, .fini = teardo
 /* ---- damage ---- */
 
 /* M-61 */
-Test(watch, overwritten_lock_breaks_the_channel_for_everybody, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, overwritten_lock_breaks_the_channel_for_everybody, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	uint64_t number = 5, size, version;
 	struct value_edit edit;
@@ -499,7 +515,8 @@ Test(watch, overwritten_lock_breaks_the_channel_for_everybody, .init = setup, .f
 
 	cr_assert_neq(atomic_load(&scene->event.word), word, "waiting consumers were not told");
 	watch.segment->lock = saved;
-	cr_assert_eq(watch_publish(&watch, &number, sizeof(number)), IPC_EBADMSG, "a broken channel was whole again");
+	cr_assert_eq(watch_publish(&watch, &number, sizeof(number)), IPC_EBADMSG,
+		     "a broken channel was whole again");
 	cr_assert_eq(publish_until(CLOCK_FOREVER, &number, sizeof(number)), IPC_EBADMSG);
 	cr_assert_eq(edit_until(CLOCK_FOREVER, 7, &edit, &size), IPC_EBADMSG);
 	cr_assert_eq(watch_read(&watch, 0, &number, sizeof(number), &size, &version), IPC_EBADMSG);
@@ -508,7 +525,8 @@ Test(watch, overwritten_lock_breaks_the_channel_for_everybody, .init = setup, .f
 }
 
 /* M-60, M-61: what consumers call broken is not covered up by the next publish. */
-Test(watch, overwritten_value_breaks_the_channel_for_everybody, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, overwritten_value_breaks_the_channel_for_everybody, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	uint64_t number = 5, size, version;
 
@@ -534,7 +552,8 @@ static void publish_many(void)
 
 		for (unsigned k = 0; k < 4; ++k)
 			words[k] = i * 1000 + (uint64_t)getpid() % 1000;
-		r = i % 2 ? watch_publish(&watch, words, sizeof(words)) : publish_until(CLOCK_FOREVER, words, sizeof(words));
+		r = i % 2 ? watch_publish(&watch, words, sizeof(words))
+			  : publish_until(CLOCK_FOREVER, words, sizeof(words));
 		if (r == 0)
 			++n_done;
 		else if (r != IPC_EBUSY)

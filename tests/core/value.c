@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The latest value on one mapping: what readers may see, whatever writers do, and what they say about memory that no writer left so.
+ * The latest value on one mapping: what readers may see, whatever writers do, and what they say
+ * about memory that no writer left so.
  */
 #include "libipc/core/value.h"
 
@@ -26,7 +27,8 @@ static void start(uint64_t size_max, uint32_t n_slots)
 	memory = mmap(NULL, memory_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	cr_assert_neq(memory, MAP_FAILED);
 	memset(memory, 0xa5, memory_size);
-	value_view(&value, memory, (unsigned char *)memory + sizeof(struct value_control), size_max, n_slots);
+	value_view(&value, memory, (unsigned char *)memory + sizeof(struct value_control), size_max,
+		   n_slots);
 	value_init(&value);
 }
 
@@ -64,7 +66,8 @@ static uint32_t latest_slot(void)
 }
 
 /* W-1 */
-Test(value, nothing_is_newer_than_0_before_the_first_commit, .init = setup, .fini = teardown, .timeout = 20)
+Test(value, nothing_is_newer_than_0_before_the_first_commit, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	char buffer[8] = "before";
 	uint64_t size = 77, version = 78;
@@ -77,26 +80,31 @@ Test(value, nothing_is_newer_than_0_before_the_first_commit, .init = setup, .fin
 }
 
 /* W-1 */
-Test(value, versions_count_1_2_3_and_each_comes_with_its_bytes, .init = setup, .fini = teardown, .timeout = 20)
+Test(value, versions_count_1_2_3_and_each_comes_with_its_bytes, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	for (uint64_t i = 1; i <= 20; ++i) {
-		uint64_t data[4] = { i, i * 3, i * 5, i * 7 }, copy[4] = { 0 }, size, version;
+		uint64_t data[4] = {i, i * 3, i * 5, i * 7}, copy[4] = {0}, size, version;
 
 		cr_assert_eq(put(data, sizeof(data)), VALUE_DONE);
-		cr_assert_eq(value_read(&value, i - 1, copy, sizeof(copy), &size, &version), VALUE_DONE);
+		cr_assert_eq(value_read(&value, i - 1, copy, sizeof(copy), &size, &version),
+			     VALUE_DONE);
 
 		cr_assert_eq(version, i);
 		cr_assert_eq(size, sizeof(data));
 		cr_assert_arr_eq(copy, data, sizeof(data));
-		cr_assert_eq(value_read(&value, i, copy, sizeof(copy), &size, &version), VALUE_NONE);
+		cr_assert_eq(value_read(&value, i, copy, sizeof(copy), &size, &version),
+			     VALUE_NONE);
 	}
 }
 
 /* M-72, W-1 */
-Test(value, every_size_from_0_to_the_largest_comes_back, .init = setup, .fini = teardown, .timeout = 20)
+Test(value, every_size_from_0_to_the_largest_comes_back, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	static unsigned char data[SIZE_MAX_HERE], copy[SIZE_MAX_HERE + 1];
-	const uint64_t sizes[] = { 0, 1, 7, 8, 9, 63, 64, 65, 1000, SIZE_MAX_HERE - 1, SIZE_MAX_HERE };
+	const uint64_t sizes[] = {
+		0, 1, 7, 8, 9, 63, 64, 65, 1000, SIZE_MAX_HERE - 1, SIZE_MAX_HERE};
 
 	for (unsigned i = 0; i < SIZE_MAX_HERE; ++i)
 		data[i] = (unsigned char)(i * 7 + 1);
@@ -106,7 +114,9 @@ Test(value, every_size_from_0_to_the_largest_comes_back, .init = setup, .fini = 
 
 		memset(copy, 0xee, sizeof(copy));
 		cr_assert_eq(put(sizes[i] ? data : NULL, sizes[i]), VALUE_DONE);
-		cr_assert_eq(value_read(&value, 0, sizes[i] ? copy : NULL, sizes[i], &size, &version), VALUE_DONE);
+		cr_assert_eq(
+			value_read(&value, 0, sizes[i] ? copy : NULL, sizes[i], &size, &version),
+			VALUE_DONE);
 
 		cr_assert_eq(size, sizes[i]);
 		cr_assert_eq(memcmp(copy, data, sizes[i]), 0);
@@ -115,15 +125,17 @@ Test(value, every_size_from_0_to_the_largest_comes_back, .init = setup, .fini = 
 }
 
 /* W-14 */
-Test(value, small_buffer_gets_the_needed_size_and_nothing_else, .init = setup, .fini = teardown, .timeout = 20)
+Test(value, small_buffer_gets_the_needed_size_and_nothing_else, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
-	unsigned char data[100] = { 1 }, buffer[99];
+	unsigned char data[100] = {1}, buffer[99];
 	uint64_t size = 0, version = 1234;
 
 	memset(buffer, 0xee, sizeof(buffer));
 	cr_assert_eq(put(data, sizeof(data)), VALUE_DONE);
 
-	cr_assert_eq(value_read(&value, 0, buffer, sizeof(buffer), &size, &version), VALUE_TOO_LARGE);
+	cr_assert_eq(value_read(&value, 0, buffer, sizeof(buffer), &size, &version),
+		     VALUE_TOO_LARGE);
 
 	cr_assert_eq(size, 100);
 	cr_assert_eq(version, 1234);
@@ -131,8 +143,10 @@ Test(value, small_buffer_gets_the_needed_size_and_nothing_else, .init = setup, .
 		cr_assert_eq(buffer[i], 0xee);
 }
 
-/* W-3: what a writer leaves that dies before the flip, however far it came, is invisible, and the next writer goes on. */
-Test(value, unfinished_write_changes_nothing_and_stops_nobody, .init = setup, .fini = teardown, .timeout = 20)
+/* W-3: what a writer leaves that dies before the flip, however far it came, is invisible, and the
+ * next writer goes on. */
+Test(value, unfinished_write_changes_nothing_and_stops_nobody, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	uint64_t old = 11, new = 22, copy, size, version;
 	struct value_edit edit;
@@ -176,7 +190,8 @@ Test(value, edit_starts_from_the_latest_value, .init = setup, .fini = teardown, 
 }
 
 /* W-16 */
-Test(value, nothing_is_committed_after_the_close_and_the_last_value_stays, .init = setup, .fini = teardown, .timeout = 20)
+Test(value, nothing_is_committed_after_the_close_and_the_last_value_stays, .init = setup,
+     .fini = teardown, .timeout = 20)
 {
 	uint64_t data = 5, copy = 0, size, version;
 	struct value_edit edit;
@@ -207,7 +222,8 @@ Test(value, close_before_the_first_value, .init = setup, .fini = teardown, .time
 	cr_assert_eq(value_read(&value, 0, NULL, 0, &size, &version), VALUE_NONE);
 }
 
-/* M-60: each kind of damage is told, at once, by readers and by the next writer, and costs no access out of bounds. */
+/* M-60: each kind of damage is told, at once, by readers and by the next writer, and costs no
+ * access out of bounds. */
 Test(value, damage_is_broken_to_readers_and_writers, .init = setup, .fini = teardown, .timeout = 20)
 {
 	struct value_edit edit;
@@ -218,7 +234,8 @@ Test(value, damage_is_broken_to_readers_and_writers, .init = setup, .fini = tear
 
 	for (uint64_t slot = SLOTS; slot < 128; ++slot) {
 		atomic_store(&value.control->latest, (good & ~UINT64_C(0x7f)) | slot);
-		cr_assert_eq(value_read(&value, 0, &copy, sizeof(copy), &size, &version), VALUE_BROKEN);
+		cr_assert_eq(value_read(&value, 0, &copy, sizeof(copy), &size, &version),
+			     VALUE_BROKEN);
 		cr_assert_eq(value_begin(&value, &edit), VALUE_BROKEN);
 	}
 
@@ -228,7 +245,8 @@ Test(value, damage_is_broken_to_readers_and_writers, .init = setup, .fini = tear
 
 	atomic_store(&value.control->latest, VALUE_VERSION_MAX << 8);
 	atomic_store(&slot_of(0)->sequence, 2 * VALUE_VERSION_MAX);
-	cr_assert_eq(value_begin(&value, &edit), VALUE_BROKEN, "the version would start again from 0");
+	cr_assert_eq(value_begin(&value, &edit), VALUE_BROKEN,
+		     "the version would start again from 0");
 
 	atomic_store(&value.control->latest, good);
 	atomic_store(&slot_of(latest_slot())->size, SIZE_MAX_HERE + 1);
@@ -244,7 +262,8 @@ Test(value, damage_is_broken_to_readers_and_writers, .init = setup, .fini = tear
 }
 
 /* M-60 */
-Test(value, latest_word_that_changed_under_a_writer_is_broken, .init = setup, .fini = teardown, .timeout = 20)
+Test(value, latest_word_that_changed_under_a_writer_is_broken, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	struct value_edit edit;
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Kill at every instruction: the structure of `watch` on one mapping, without a broker.  The test plays the broker: after each death it moves the
- * attention word, as the broker does for those who look at the dead one's side.
+ * Kill at every instruction: the structure of `watch` on one mapping, without a broker.  The test
+ * plays the broker: after each death it moves the attention word, as the broker does for those who
+ * look at the dead one's side.
  *
- * A live consumer waits all the time, in a process of its own, and tells each version that it got.  After each death the survivors go on: the value is the old or
- * the new one as a whole, the next producer publishes at once, and the consumer gets that without waiting for a slice.
+ * A live consumer waits all the time, in a process of its own, and tells each version that it got.
+ * After each death the survivors go on: the value is the old or the new one as a whole, the next
+ * producer publishes at once, and the consumer gets that without waiting for a slice.
  */
 #include "libipc/channel/watch.h"
 
@@ -25,12 +27,12 @@ struct scene {
 	_Alignas(64) _Atomic uint32_t peer_got; /* version, by the live consumer */
 	_Atomic uint32_t peer_failed;
 	_Alignas(64) _Atomic uint32_t peer_locked; /* how often the live producer got the lock */
-	uint64_t number; /* what the survivors published last */
+	uint64_t number;                           /* what the survivors published last */
 	uint64_t version;
 	long n_points, n_late, n_changed;
 };
 
-static const uint64_t shape[4] = { WORDS * 8, 4 };
+static const uint64_t shape[4] = {WORDS * 8, 4};
 static struct scene *scene;
 static void *segment;
 static uint64_t segment_size;
@@ -77,9 +79,10 @@ static int edit(uint64_t holder, struct value_edit *ret_edit)
 /* The value, -1: torn or unreadable. */
 static int64_t value_now(uint64_t newer_than, uint64_t *ret_version)
 {
-	uint64_t words[WORDS] = { 0 }, size = 0;
+	uint64_t words[WORDS] = {0}, size = 0;
 
-	if (watch_read(&watch, newer_than, words, sizeof(words), &size, ret_version) < 0 || size != sizeof(words))
+	if (watch_read(&watch, newer_than, words, sizeof(words), &size, ret_version) < 0 ||
+	    size != sizeof(words))
 		return -1;
 	for (unsigned i = 1; i < WORDS; ++i)
 		if (words[i] != words[0])
@@ -132,10 +135,12 @@ static void until_consumed(uint64_t version)
 {
 	uint64_t began = clock_now_ns(), limit = clock_after_ns(10 * NS_PER_S);
 
-	for (uint32_t got = atomic_load(&scene->peer_got); got < version; got = atomic_load(&scene->peer_got)) {
-		struct futex_word word = { .word = &scene->peer_got, .expected = got };
+	for (uint32_t got = atomic_load(&scene->peer_got); got < version;
+	     got = atomic_load(&scene->peer_got)) {
+		struct futex_word word = {.word = &scene->peer_got, .expected = got};
 
-		cr_assert_lt(clock_now_ns(), limit, "the waiting consumer has version %u of %lu", got, version);
+		cr_assert_lt(clock_now_ns(), limit, "the waiting consumer has version %u of %lu",
+			     got, version);
 		futex_sleep(&word, 1, limit);
 	}
 	cr_assert_eq(atomic_load(&scene->peer_failed), 0, "the consumer read something torn");
@@ -179,7 +184,8 @@ static void teardown(void)
 	munmap(scene, sizeof(*scene));
 }
 
-/* The value is what it was, or `new` one version later.  A death that came after the change is told to the consumer by the broker. */
+/* The value is what it was, or `new` one version later.  A death that came after the change is told
+ * to the consumer by the broker. */
 static void check_value(long n, uint64_t new)
 {
 	uint64_t version = 0;
@@ -187,8 +193,10 @@ static void check_value(long n, uint64_t new)
 
 	attend();
 	number = value_now(0, &version);
-	cr_assert(number == (int64_t)scene->number || number == (int64_t)new, "killed before instruction %ld: value %ld", n, number);
-	cr_assert_eq(version, scene->version + (number != (int64_t)scene->number), "killed before instruction %ld", n);
+	cr_assert(number == (int64_t)scene->number || number == (int64_t) new,
+		  "killed before instruction %ld: value %ld", n, number);
+	cr_assert_eq(version, scene->version + (number != (int64_t)scene->number),
+		     "killed before instruction %ld", n);
 
 	scene->n_changed += number != (int64_t)scene->number;
 	scene->number = (uint64_t)number;
@@ -196,7 +204,8 @@ static void check_value(long n, uint64_t new)
 	until_consumed(version);
 }
 
-/* The next producer publishes at once, the next editor edits at once, and the consumer gets both. */
+/* The next producer publishes at once, the next editor edits at once, and the consumer gets both.
+ */
 static void check_survivors(long n)
 {
 	struct value_edit next;
@@ -206,23 +215,27 @@ static void check_survivors(long n)
 	until_consumed(++scene->version);
 
 	cr_assert_eq(edit(HOLDER_TEST, &next), 0, "killed before instruction %ld", n);
-	cr_assert_eq(*(uint64_t *)value_data(&watch.value, &next), scene->number, "killed before instruction %ld", n);
+	cr_assert_eq(*(uint64_t *)value_data(&watch.value, &next), scene->number,
+		     "killed before instruction %ld", n);
 	scene->number += 10;
 	fill(value_data(&watch.value, &next), scene->number);
 	cr_assert_eq(watch_commit(&watch, &next, WORDS * 8), 0);
 	until_consumed(++scene->version);
 }
 
-/* Both outcomes have to have come up, else the operation was not cut where it matters; and wakes came by themselves. */
+/* Both outcomes have to have come up, else the operation was not cut where it matters; and wakes
+ * came by themselves. */
 static void check_points(long n_points, bool changes)
 {
-	cr_log_info("%ld kill points, %ld of them after the change, %ld late waits", n_points, scene->n_changed, scene->n_late);
+	cr_log_info("%ld kill points, %ld of them after the change, %ld late waits", n_points,
+		    scene->n_changed, scene->n_late);
 	cr_assert_gt(n_points, 20);
 	if (changes) {
 		cr_assert_gt(scene->n_changed, 0, "no kill point after the change");
 		cr_assert_lt(scene->n_changed, n_points, "no kill point before the change");
 	}
-	cr_assert_leq(scene->n_late * 20, scene->n_points, "%ld of %ld waits took a slice", scene->n_late, scene->n_points);
+	cr_assert_leq(scene->n_late * 20, scene->n_points, "%ld of %ld waits took a slice",
+		      scene->n_late, scene->n_points);
 }
 
 /* ---- the operations ---- */
@@ -244,7 +257,7 @@ static void check_change(void *arg, long n)
 /* W-3, W-4, M-26 */
 Test(crash_watch, publish, .init = setup, .fini = teardown, .timeout = 280)
 {
-	const struct step_case step = { .operation = do_publish, .check = check_change };
+	const struct step_case step = {.operation = do_publish, .check = check_change};
 
 	check_points(step_run(&step, NULL), true);
 }
@@ -269,7 +282,8 @@ static void do_commit(void *arg)
 /* W-3 */
 Test(crash_watch, commit, .init = setup, .fini = teardown, .timeout = 280)
 {
-	const struct step_case step = { .prepare = open_edit, .operation = do_commit, .check = check_change };
+	const struct step_case step = {
+		.prepare = open_edit, .operation = do_commit, .check = check_change};
 
 	check_points(step_run(&step, NULL), true);
 }
@@ -291,7 +305,7 @@ static void check_no_change(void *arg, long n)
 /* W-3, W-13 */
 Test(crash_watch, edit, .init = setup, .fini = teardown, .timeout = 280)
 {
-	const struct step_case step = { .operation = do_edit, .check = check_no_change };
+	const struct step_case step = {.operation = do_edit, .check = check_no_change};
 
 	check_points(step_run(&step, NULL), false);
 }
@@ -305,7 +319,8 @@ static void do_abort(void *arg)
 /* W-3, W-4 */
 Test(crash_watch, abort, .init = setup, .fini = teardown, .timeout = 280)
 {
-	const struct step_case step = { .prepare = open_edit, .operation = do_abort, .check = check_no_change };
+	const struct step_case step = {
+		.prepare = open_edit, .operation = do_abort, .check = check_no_change};
 
 	check_points(step_run(&step, NULL), false);
 }
@@ -322,7 +337,7 @@ static void do_read(void *arg)
 /* W-2, M-26 */
 Test(crash_watch, read, .init = setup, .fini = teardown, .timeout = 280)
 {
-	const struct step_case step = { .operation = do_read, .check = check_no_change };
+	const struct step_case step = {.operation = do_read, .check = check_no_change};
 
 	check_points(step_run(&step, NULL), false);
 }
@@ -336,10 +351,11 @@ static void do_read_wait(void *arg)
 	(void)waiter_wait(&waiter, look_for_newer, &version);
 }
 
-/* M-26: a consumer that is killed on its way into the sleep, or asleep, takes no other's wake with it. */
+/* M-26: a consumer that is killed on its way into the sleep, or asleep, takes no other's wake with
+ * it. */
 Test(crash_watch, read_wait, .init = setup, .fini = teardown, .timeout = 280)
 {
-	const struct step_case step = { .operation = do_read_wait, .check = check_no_change };
+	const struct step_case step = {.operation = do_read_wait, .check = check_no_change};
 
 	check_points(step_run(&step, NULL), false);
 }
@@ -370,7 +386,7 @@ static void check_shutdown(void *arg, long n)
 /* W-16 */
 Test(crash_watch, shutdown, .init = setup, .fini = teardown, .timeout = 280)
 {
-	const struct step_case step = { .operation = do_shutdown, .check = check_shutdown };
+	const struct step_case step = {.operation = do_shutdown, .check = check_shutdown};
 	long n_points;
 
 	actor_kill(&consumer); /* the channel is made anew after each point */
@@ -409,10 +425,14 @@ static void until_locked(uint32_t n, long point)
 {
 	uint64_t limit = clock_after_ns(5 * NS_PER_S);
 
-	for (uint32_t now = atomic_load(&scene->peer_locked); now < n; now = atomic_load(&scene->peer_locked)) {
-		struct futex_word word = { .word = &scene->peer_locked, .expected = now };
+	for (uint32_t now = atomic_load(&scene->peer_locked); now < n;
+	     now = atomic_load(&scene->peer_locked)) {
+		struct futex_word word = {.word = &scene->peer_locked, .expected = now};
 
-		cr_assert_lt(clock_now_ns(), limit, "the waiting producer never got the lock, killed before instruction %ld", point);
+		cr_assert_lt(
+			clock_now_ns(), limit,
+			"the waiting producer never got the lock, killed before instruction %ld",
+			point);
 		futex_sleep(&word, 1, limit);
 	}
 }
@@ -432,7 +452,7 @@ static void check_lock_passes(void *arg, long n)
 /* M-26, M-33 */
 Test(crash_watch, wait_for_the_lock, .init = setup, .fini = teardown, .timeout = 280)
 {
-	const struct step_case step = { .operation = wait_for_lock, .check = check_lock_passes };
+	const struct step_case step = {.operation = wait_for_lock, .check = check_lock_passes};
 	struct actor peer;
 	long n_points;
 

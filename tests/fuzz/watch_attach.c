@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * A watch whose memory somebody else wrote: the input is the segment, byte for byte behind a header that is made to fit, so that the inputs get past the
- * attach check (and, by the first byte, also as they are).  Whatever it holds, every operation comes back, with a result of the table, and
+ * A watch whose memory somebody else wrote: the input is the segment, byte for byte behind a header
+ * that is made to fit, so that the inputs get past the attach check (and, by the first byte, also
+ * as they are).  Whatever it holds, every operation comes back, with a result of the table, and
  * nobody reads or writes outside.
  */
 
@@ -19,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { VALUE_SIZE_MAX = 100, HOLDER = 7 };
 
-static const uint64_t shape[4] = { VALUE_SIZE_MAX, 4 };
+static const uint64_t shape[4] = {VALUE_SIZE_MAX, 4};
 static struct eventcount event;
 static _Atomic uint32_t attention, cancel_word, handle_cancelled, client_cancelled;
 
@@ -37,7 +38,8 @@ static void read_once(const struct watch *watch, uint64_t newer_than, size_t buf
 
 	require(buffer);
 	r = watch_read(watch, newer_than, buffer, buffer_size, &size, &version);
-	require(r == 0 || r == IPC_EAGAIN || r == IPC_EMSGSIZE || r == IPC_EBADMSG || r == IPC_ENOTRECOVERABLE);
+	require(r == 0 || r == IPC_EAGAIN || r == IPC_EMSGSIZE || r == IPC_EBADMSG ||
+		r == IPC_ENOTRECOVERABLE);
 	if (r == 0)
 		require(size <= buffer_size && version > newer_than);
 	if (r == IPC_EMSGSIZE)
@@ -47,12 +49,13 @@ static void read_once(const struct watch *watch, uint64_t newer_than, size_t buf
 
 static void require_producer_result(int r)
 {
-	require(r == 0 || r == IPC_EBUSY || r == IPC_EPIPE || r == IPC_ETIMEDOUT || r == IPC_EDEADLK || r == IPC_EBADMSG || r == IPC_ENOTRECOVERABLE);
+	require(r == 0 || r == IPC_EBUSY || r == IPC_EPIPE || r == IPC_ETIMEDOUT ||
+		r == IPC_EDEADLK || r == IPC_EBADMSG || r == IPC_ENOTRECOVERABLE);
 }
 
 static void produce(struct watch *watch)
 {
-	unsigned char value[VALUE_SIZE_MAX] = { 1, 2, 3 };
+	unsigned char value[VALUE_SIZE_MAX] = {1, 2, 3};
 	struct waiter waiter = {
 		.event = &event,
 		.attention = &attention,
@@ -101,10 +104,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 
 	/*
-	 * Bit 0: the input covers the header too.  Bit 1: it covers the lock; else the lock stays a good one, since a lock that is broken ends every
-	 * producer's call right there.
+	 * Bit 0: the input covers the header too.  Bit 1: it covers the lock; else the lock stays a
+	 * good one, since a lock that is broken ends every producer's call right there.
 	 */
-	kept = data[0] & 1 ? 0 : data[0] & 2 ? sizeof(struct channel_header) : sizeof(struct channel_header) + sizeof(struct lock);
+	kept = data[0] & 1   ? 0
+	       : data[0] & 2 ? sizeof(struct channel_header)
+			     : sizeof(struct channel_header) + sizeof(struct lock);
 	n = size - 1 < segment_size - kept ? size - 1 : segment_size - kept;
 	memcpy(segment + kept, data + 1, n);
 	eventcount_init(&event);

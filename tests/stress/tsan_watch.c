@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The protocol of `watch` as threads upon one mapping: two that publish, one that edits, two that read and wait.  For the thread sanitizer; worth
- * running without it too, since it asserts that no value is torn or goes back, and that everybody comes to the end.
+ * The protocol of `watch` as threads upon one mapping: two that publish, one that edits, two that
+ * read and wait.  For the thread sanitizer; worth running without it too, since it asserts that no
+ * value is torn or goes back, and that everybody comes to the end.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 
 enum { WORDS = 8, PUBLISHES = 100000, EDITS = 20000 };
 
-static const uint64_t shape[4] = { WORDS * 8, 4 };
+static const uint64_t shape[4] = {WORDS * 8, 4};
 static struct eventcount event;
 static struct watch watch;
 static _Atomic uint32_t attention, cancel_word, handle_cancelled, client_cancelled;
@@ -57,7 +58,8 @@ static void *producer(void *arg)
 		int r;
 
 		fill(words, i);
-		r = i % 3 ? watch_publish(&watch, words, sizeof(words)) : watch_publish_wait(&watch, &waiter, words, sizeof(words));
+		r = i % 3 ? watch_publish(&watch, words, sizeof(words))
+			  : watch_publish_wait(&watch, &waiter, words, sizeof(words));
 		require(r == 0 || (r == IPC_EBUSY && i % 3), "publish failed");
 		n_done += r == 0;
 	}
@@ -104,7 +106,8 @@ static int reader_look(void *subject)
 	int r, end;
 
 	end = watch_end(&watch);
-	r = watch_read(&watch, reader->version, reader->words, sizeof(reader->words), &size, &version);
+	r = watch_read(&watch, reader->version, reader->words, sizeof(reader->words), &size,
+		       &version);
 	if (r == IPC_EAGAIN)
 		return end < 0 ? end : WAITER_NOT_YET;
 	if (r < 0)
@@ -120,7 +123,7 @@ static int reader_look(void *subject)
 
 static void *consumer(void *arg)
 {
-	struct reader reader = { .version = 0 };
+	struct reader reader = {.version = 0};
 	int r;
 
 	do {
@@ -148,7 +151,8 @@ int main(void)
 	for (unsigned i = 0; i < 2; ++i)
 		require(pthread_create(&consumers[i], NULL, consumer, NULL) == 0, "thread");
 	for (unsigned i = 0; i < 3; ++i)
-		require(pthread_create(&producers[i], NULL, i < 2 ? producer : editor, NULL) == 0, "thread");
+		require(pthread_create(&producers[i], NULL, i < 2 ? producer : editor, NULL) == 0,
+			"thread");
 	for (unsigned i = 0; i < 3; ++i)
 		pthread_join(producers[i], NULL);
 
