@@ -2,8 +2,9 @@
 #include "libipc/platform/bytes.h"
 
 /*
- * One loop per direction.  The shared side decides the alignment: single bytes up to the next 8-byte boundary, words, then the rest.
- * The private side is any memory; an 8-byte memcpy is one move there.
+ * One loop per direction.  The shared side decides the alignment: single bytes up to the next
+ * 8-byte boundary, words, then the rest. The private side is any memory; an 8-byte memcpy is one
+ * move there.
  */
 
 #include <stdatomic.h>
@@ -32,7 +33,8 @@ static size_t bytes_to_boundary(const void *shared, size_t size)
 	return n < size ? n : size;
 }
 
-static const unsigned char *bytes_read_single(unsigned char *to, const unsigned char *shared, size_t size)
+static const unsigned char *bytes_read_single(unsigned char *to, const unsigned char *shared,
+					      size_t size)
 {
 	for (size_t i = 0; i < size; ++i)
 		to[i] = __atomic_load_n(shared + i, __ATOMIC_RELAXED);
@@ -40,7 +42,8 @@ static const unsigned char *bytes_read_single(unsigned char *to, const unsigned 
 	return shared + size;
 }
 
-static unsigned char *bytes_write_single(unsigned char *shared, const unsigned char *from, size_t size)
+static unsigned char *bytes_write_single(unsigned char *shared, const unsigned char *from,
+					 size_t size)
 {
 	for (size_t i = 0; i < size; ++i)
 		__atomic_store_n(shared + i, from[i], __ATOMIC_RELAXED);
@@ -70,7 +73,8 @@ void bytes_read_shared(void *to, const void *shared, size_t size)
 	size -= head;
 
 	for (; size >= 8; size -= 8, source += 8, target += 8) {
-		uint64_t word = __atomic_load_n((const shared_word *)(const void *)source, __ATOMIC_RELAXED);
+		uint64_t word = __atomic_load_n((const shared_word *)(const void *)source,
+						__ATOMIC_RELAXED);
 
 		memcpy(target, &word, 8);
 	}

@@ -2,8 +2,8 @@
 #include "libipc/platform/clock.h"
 
 /*
- * The one clock of the library.  Arithmetic saturates: a deadline that is too far away to be told in nanoseconds is
- * 584 years from boot, and no caller has to think about overflow.
+ * The one clock of the library.  Arithmetic saturates: a deadline that is too far away to be told
+ * in nanoseconds is 584 years from boot, and no caller has to think about overflow.
  */
 
 #include <ipc/error.h>

@@ -2,7 +2,8 @@
 #include "libipc/platform/crash.h"
 
 /*
- * A death that can be asked for by number.  SIGKILL and nothing softer: no handler, no exit function, no flush.
+ * A death that can be asked for by number.  SIGKILL and nothing softer: no handler, no exit
+ * function, no flush.
  */
 
 #include <signal.h>
@@ -46,7 +47,8 @@ static enum crash_mode crash_read_wish(void)
 	return mode;
 }
 
-/* Differs between threads, between forked copies and between passes; nothing more is asked of it. */
+/* Differs between threads, between forked copies and between passes; nothing more is asked of it.
+ */
 static uint64_t crash_dice(uint64_t passed)
 {
 	uint64_t x = clock_now_ns() ^ (uint64_t)getpid() << 40 ^ passed << 20;

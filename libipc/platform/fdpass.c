@@ -2,8 +2,8 @@
 #include "libipc/platform/fdpass.h"
 
 /*
- * sendmsg() and recvmsg() with their traps taken out: what came along is closed on every path that does not hand it out, and a
- * message without bytes is told from the end of the stream.
+ * sendmsg() and recvmsg() with their traps taken out: what came along is closed on every path that
+ * does not hand it out, and a message without bytes is told from the end of the stream.
  */
 
 #include <assert.h>
@@ -43,8 +43,8 @@ void fd_closep(int *fd)
 int fdpass_send(int socket_fd, const void *data, size_t size, const int *fds, unsigned n_fds)
 {
 	union fdpass_control control;
-	struct iovec vector = { .iov_base = (void *)(uintptr_t)data, .iov_len = size };
-	struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1 };
+	struct iovec vector = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
+	struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
 	ssize_t n;
 
 	assert(n_fds <= FDPASS_FDS_MAX);
@@ -66,7 +66,8 @@ int fdpass_send(int socket_fd, const void *data, size_t size, const int *fds, un
 	return n < 0 ? syserr(SYSERR_SEND, errno) : 0;
 }
 
-/* What the message brought, whatever its type says: descriptors that are not taken out here would stay open for ever. */
+/* What the message brought, whatever its type says: descriptors that are not taken out here would
+ * stay open for ever. */
 static unsigned fdpass_collect(struct msghdr *message, int fds[FDPASS_FDS_MAX])
 {
 	unsigned n_fds = 0;
@@ -88,17 +89,18 @@ static unsigned fdpass_collect(struct msghdr *message, int fds[FDPASS_FDS_MAX])
 /* recv() says 0 for an empty message as well as at the end; only the end also shows in poll(). */
 static bool fdpass_has_hung_up(int socket_fd)
 {
-	struct pollfd poll_fd = { .fd = socket_fd, .events = POLLRDHUP };
+	struct pollfd poll_fd = {.fd = socket_fd, .events = POLLRDHUP};
 
-	return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL));
+	return poll(&poll_fd, 1, 0) > 0 &&
+	       (poll_fd.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL));
 }
 
-static int fdpass_receive_flags(int socket_fd, void *data, size_t size, size_t *ret_size, int *fds, unsigned *ret_n_fds,
-                                int flags)
+static int fdpass_receive_flags(int socket_fd, void *data, size_t size, size_t *ret_size, int *fds,
+				unsigned *ret_n_fds, int flags)
 {
 	union fdpass_control control;
-	struct iovec vector = { .iov_base = data, .iov_len = size };
-	struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1 };
+	struct iovec vector = {.iov_base = data, .iov_len = size};
+	struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
 	unsigned n_fds = 0;
 	ssize_t n;
 	int r = 0;
@@ -137,7 +139,8 @@ static int fdpass_receive_flags(int socket_fd, void *data, size_t size, size_t *
 	return 0;
 }
 
-int fdpass_receive(int socket_fd, void *data, size_t size, size_t *ret_size, int *fds, unsigned *ret_n_fds)
+int fdpass_receive(int socket_fd, void *data, size_t size, size_t *ret_size, int *fds,
+		   unsigned *ret_n_fds)
 {
 	return fdpass_receive_flags(socket_fd, data, size, ret_size, fds, ret_n_fds, 0);
 }

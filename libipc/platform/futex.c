@@ -2,8 +2,9 @@
 #include "libipc/platform/futex.h"
 
 /*
- * Two system calls behind one function.  futex_waitv() watches all words and tells a handler that wants to interrupt from one that does not.
- * FUTEX_WAIT_BITSET watches one word; the others are looked at before each of its short slices.
+ * Two system calls behind one function.  futex_waitv() watches all words and tells a handler that
+ * wants to interrupt from one that does not. FUTEX_WAIT_BITSET watches one word; the others are
+ * looked at before each of its short slices.
  */
 
 #include <assert.h>
@@ -63,7 +64,8 @@ static int futex_wait_all(const struct futex_word *words, unsigned n_words, uint
 			.flags = WAITV_SIZE_U32 | (words[i].is_private ? FUTEX_PRIVATE_FLAG : 0),
 		};
 
-	return syscall(SYS_futex_waitv, vector, n_words, 0, &until, CLOCK_MONOTONIC) < 0 ? errno : 0;
+	return syscall(SYS_futex_waitv, vector, n_words, 0, &until, CLOCK_MONOTONIC) < 0 ? errno
+											 : 0;
 }
 
 /* 0 or the errno. */
@@ -72,17 +74,19 @@ static int futex_wait_one(const struct futex_word *word, uint64_t until_ns)
 	struct timespec until = clock_to_timespec(until_ns);
 	int op = FUTEX_WAIT_BITSET | (word->is_private ? FUTEX_PRIVATE_FLAG : 0);
 
-	return syscall(SYS_futex, word->word, op, word->expected, &until, NULL, FUTEX_BITSET_MATCH_ANY) < 0
-	               ? errno
-	               : 0;
+	return syscall(SYS_futex, word->word, op, word->expected, &until, NULL,
+		       FUTEX_BITSET_MATCH_ANY) < 0
+		       ? errno
+		       : 0;
 }
 
 /*
- * Wakes of the other words are not seen before the slice is over, which is why it is short.  EINTR is no news here: with a timeout
- * the kernel says it whatever the handler's SA_RESTART is, so it counts as a wake and the caller looks again.
+ * Wakes of the other words are not seen before the slice is over, which is why it is short.  EINTR
+ * is no news here: with a timeout the kernel says it whatever the handler's SA_RESTART is, so it
+ * counts as a wake and the caller looks again.
  */
-static enum futex_result futex_sleep_fallback(const struct futex_word *words, unsigned n_words, uint64_t deadline_ns,
-                                              uint64_t now_ns)
+static enum futex_result futex_sleep_fallback(const struct futex_word *words, unsigned n_words,
+					      uint64_t deadline_ns, uint64_t now_ns)
 {
 	int error;
 
@@ -90,7 +94,8 @@ static enum futex_result futex_sleep_fallback(const struct futex_word *words, un
 		if (atomic_load_explicit(words[i].word, memory_order_relaxed) != words[i].expected)
 			return FUTEX_WOKEN;
 
-	error = futex_wait_one(&words[0], futex_slice_end(deadline_ns, now_ns, FUTEX_SLICE_FALLBACK_NS));
+	error = futex_wait_one(&words[0],
+			       futex_slice_end(deadline_ns, now_ns, FUTEX_SLICE_FALLBACK_NS));
 	switch (error) {
 	case ETIMEDOUT:
 		return FUTEX_SLICE_OVER;
@@ -103,7 +108,8 @@ static enum futex_result futex_sleep_fallback(const struct futex_word *words, un
 	}
 }
 
-enum futex_result futex_sleep(const struct futex_word *words, unsigned n_words, uint64_t deadline_ns)
+enum futex_result futex_sleep(const struct futex_word *words, unsigned n_words,
+			      uint64_t deadline_ns)
 {
 	uint64_t now_ns = clock_now_ns();
 	int error;
@@ -116,7 +122,8 @@ enum futex_result futex_sleep(const struct futex_word *words, unsigned n_words, 
 	if (UNLIKELY(!futex_has_waitv()))
 		return futex_sleep_fallback(words, n_words, deadline_ns, now_ns);
 
-	error = futex_wait_all(words, n_words, futex_slice_end(deadline_ns, now_ns, FUTEX_SLICE_NS));
+	error = futex_wait_all(words, n_words,
+			       futex_slice_end(deadline_ns, now_ns, FUTEX_SLICE_NS));
 	switch (error) {
 	case 0:
 	case EAGAIN:
@@ -133,17 +140,20 @@ enum futex_result futex_sleep(const struct futex_word *words, unsigned n_words, 
 		futex_refuse_waitv();
 		return futex_sleep_fallback(words, n_words, deadline_ns, now_ns);
 	default:
-		/* ENOMEM: the kernel copies the vector.  One word needs no memory; the next sleep tries again. */
+		/* ENOMEM: the kernel copies the vector.  One word needs no memory; the next sleep
+		 * tries again. */
 		return futex_sleep_fallback(words, n_words, deadline_ns, now_ns);
 	}
 }
 
-/* The pointer is only a key to the kernel, so a read-only word is fine.  errno is kept for the sake of signal handlers. */
+/* The pointer is only a key to the kernel, so a read-only word is fine.  errno is kept for the sake
+ * of signal handlers. */
 static void futex_wake(const _Atomic uint32_t *word, int op, int n)
 {
 	int saved_errno = errno;
 
-	/* Nothing to do about a failure: the memory is gone (EFAULT), so nobody sleeps there who is not cured by the slice. */
+	/* Nothing to do about a failure: the memory is gone (EFAULT), so nobody sleeps there who is
+	 * not cured by the slice. */
 	(void)syscall(SYS_futex, word, op, n, NULL, NULL, 0);
 	errno = saved_errno;
 }

@@ -2,13 +2,14 @@
 #include "libipc/platform/lock.h"
 
 /*
- * glibc's robust mutex does the taking and giving back, because it owns the one list per thread that the kernel walks at a death.  The
- * sleeping is ours, and so is the distrust: what the mutex says about itself is compared with what this thread knows before
- * glibc follows it.
+ * glibc's robust mutex does the taking and giving back, because it owns the one list per thread
+ * that the kernel walks at a death.  The sleeping is ours, and so is the distrust: what the mutex
+ * says about itself is compared with what this thread knows before glibc follows it.
  *
- * What the kernel cannot do for us, it leaves in two places.  A list that is broken (memory of an application's own mutex unmapped, say)
- * stops its walk: locks stay with a thread that no longer exists, and the next one who waits for a slice releases them.  And a mutex that
- * was overwritten while this thread held it must leave the list without being asked for its neighbours.
+ * What the kernel cannot do for us, it leaves in two places.  A list that is broken (memory of an
+ * application's own mutex unmapped, say) stops its walk: locks stay with a thread that no longer
+ * exists, and the next one who waits for a slice releases them.  And a mutex that was overwritten
+ * while this thread held it must leave the list without being asked for its neighbours.
  */
 
 #include <assert.h>
@@ -31,42 +32,47 @@ static_assert(sizeof(pthread_mutex_t) <= sizeof(struct lock), "the mutex fits");
 static_assert(__PTHREAD_MUTEX_HAVE_PREV, "a doubly linked robust list: 64-bit glibc");
 ASSERT_OFFSET(pthread_mutex_t, __data.__lock, 0);
 
-/* What glibc writes into __owner when a mutex was given up.  Never done here; found in strangers' memory only. */
+/* What glibc writes into __owner when a mutex was given up.  Never done here; found in strangers'
+ * memory only. */
 #define LOCK_OWNER_GIVEN_UP (INT_MAX - 1)
 
 /* Counts changes of what this file does with the mutex, as opposed to what glibc does. */
 #define LOCK_PROTOCOL 1
 
-/* Locks of one thread that are remembered.  More of them work as well, but glibc is taken at its word. */
+/* Locks of one thread that are remembered.  More of them work as well, but glibc is taken at its
+ * word. */
 #define LOCK_HELD_MAX 16
 
 /* The kernel walks no longer list than this: a bound for ours. */
 #define LOCK_LIST_MAX 2048
 
-/* An entry of the robust list, as the kernel sees it; glibc's back pointer stands before it, in its own head too. */
+/* An entry of the robust list, as the kernel sees it; glibc's back pointer stands before it, in its
+ * own head too. */
 struct lock_node {
 	struct lock_node *next;
 };
 
 /*
- * What this thread knows about its locks, out of reach of others.  A forked child inherits the memory, but glibc empties the
- * child's list: an empty list outweighs what is remembered.
+ * What this thread knows about its locks, out of reach of others.  A forked child inherits the
+ * memory, but glibc empties the child's list: an empty list outweighs what is remembered.
  */
 struct lock_thread {
 	struct lock_node *head; /* of the robust list: glibc's, private to the thread */
 	uint32_t tid;           /* as of the lock that was taken last */
 	uint32_t n_held;
-	uint32_t n_unknown;     /* held, but not in held[] */
+	uint32_t n_unknown; /* held, but not in held[] */
 	struct {
 		struct lock *lock;
 		struct lock_node *next; /* the neighbour that it was put in front of */
 	} held[LOCK_HELD_MAX];
 };
 
-/* initial-exec: two loads instead of a call for each lock and unlock.  Small enough for a library that is opened late. */
+/* initial-exec: two loads instead of a call for each lock and unlock.  Small enough for a library
+ * that is opened late. */
 static _Thread_local struct lock_thread lock_thread __attribute__((__tls_model__("initial-exec")));
 
-/* The type word of every lock of this libc; 0: not looked up yet, -1: there are no such mutexes here. */
+/* The type word of every lock of this libc; 0: not looked up yet, -1: there are no such mutexes
+ * here. */
 static _Atomic int lock_kind_cache;
 
 static pthread_mutex_t *lock_mutex(struct lock *lock)
@@ -81,7 +87,8 @@ static _Atomic uint32_t *lock_word(const struct lock *lock)
 
 static struct lock_node *lock_node(struct lock *lock)
 {
-	return (struct lock_node *)(void *)(lock->mutex + offsetof(pthread_mutex_t, __data.__list.__next));
+	return (struct lock_node *)(void *)(lock->mutex +
+					    offsetof(pthread_mutex_t, __data.__list.__next));
 }
 
 /* glibc marks neighbours of another protocol (priority inheritance) in the lowest bit. */
@@ -143,7 +150,8 @@ void lock_init(struct lock *lock)
 {
 	memset(lock, 0, sizeof(*lock));
 
-	/* Refused only where the kernel keeps no robust lists; the zeros that stay are LOCK_BROKEN to everybody. */
+	/* Refused only where the kernel keeps no robust lists; the zeros that stay are LOCK_BROKEN
+	 * to everybody. */
 	if (lock_make(lock_mutex(lock)) != 0)
 		memset(lock, 0, sizeof(*lock));
 }
@@ -235,14 +243,15 @@ static void lock_forget(struct lock_thread *thread, unsigned i, struct lock_node
 }
 
 /*
- * Whether 4 bytes that may be anywhere hold a value.  The kernel looks for us, since a pointer out of shared memory may lead nowhere: a
- * requeue of no sleepers that compares first.
+ * Whether 4 bytes that may be anywhere hold a value.  The kernel looks for us, since a pointer out
+ * of shared memory may lead nowhere: a requeue of no sleepers that compares first.
  */
 static bool lock_memory_is_u32(const void *address, uint32_t value)
 {
 	uint32_t target = 0;
 
-	return syscall(SYS_futex, address, FUTEX_CMP_REQUEUE | FUTEX_PRIVATE_FLAG, 0, NULL, &target, value) >= 0;
+	return syscall(SYS_futex, address, FUTEX_CMP_REQUEUE | FUTEX_PRIVATE_FLAG, 0, NULL, &target,
+		       value) >= 0;
 }
 
 static bool lock_memory_is(const void *address, const struct lock_node *value)
@@ -253,17 +262,21 @@ static bool lock_memory_is(const void *address, const struct lock_node *value)
 	memcpy(halves, &value, sizeof(halves));
 
 	return lock_memory_is_u32(address, halves[0]) &&
-	       lock_memory_is_u32((const void *)((uintptr_t)address + sizeof(halves[0])), halves[1]);
+	       lock_memory_is_u32((const void *)((uintptr_t)address + sizeof(halves[0])),
+				  halves[1]);
 }
 
-/* What stands behind it in the list: what the lock says if that is true, else what this thread remembers. */
+/* What stands behind it in the list: what the lock says if that is true, else what this thread
+ * remembers. */
 static struct lock_node *lock_next(const struct lock_thread *thread, unsigned i)
 {
 	struct lock_node *node = lock_node(thread->held[i].lock);
 	struct lock_node *next = __atomic_load_n(&node->next, __ATOMIC_RELAXED);
 
-	/* Other than remembered: an application's own mutex may have left the list since, and then the new neighbour points back. */
-	if (LIKELY(next == thread->held[i].next) || lock_memory_is(lock_previous(lock_unmarked(next)), node))
+	/* Other than remembered: an application's own mutex may have left the list since, and then
+	 * the new neighbour points back. */
+	if (LIKELY(next == thread->held[i].next) ||
+	    lock_memory_is(lock_previous(lock_unmarked(next)), node))
 		return next;
 
 	return thread->held[i].next;
@@ -280,7 +293,8 @@ static struct lock_node *lock_step(const struct lock_thread *thread, struct lock
 }
 
 /* Who stands before it in the list; NULL: it is not in there. */
-static struct lock_node *lock_find_previous(const struct lock_thread *thread, const struct lock_node *node)
+static struct lock_node *lock_find_previous(const struct lock_thread *thread,
+					    const struct lock_node *node)
 {
 	struct lock_node *previous = thread->head;
 
@@ -305,7 +319,8 @@ static bool lock_is_intact(const struct lock_thread *thread, unsigned i)
 	struct lock_node *previous = __atomic_load_n(lock_previous(node), __ATOMIC_RELAXED);
 
 	if (!lock_is_ours(lock) || (lock_load(lock) & ~FUTEX_WAITERS) != thread->tid ||
-	    (uint32_t)__atomic_load_n(&lock_mutex(lock)->__data.__owner, __ATOMIC_RELAXED) != thread->tid)
+	    (uint32_t)__atomic_load_n(&lock_mutex(lock)->__data.__owner, __ATOMIC_RELAXED) !=
+		    thread->tid)
 		return false;
 
 	/* Nearly always the lock that was taken last is given back first. */
@@ -320,8 +335,9 @@ static bool lock_is_intact(const struct lock_thread *thread, unsigned i)
 }
 
 /*
- * Gives up a lock that somebody wrote over, without following anything in it: it leaves the list by what this thread remembers, so that
- * the memory may be unmapped.  Who waits for it is woken to find it broken.
+ * Gives up a lock that somebody wrote over, without following anything in it: it leaves the list by
+ * what this thread remembers, so that the memory may be unmapped.  Who waits for it is woken to
+ * find it broken.
  */
 static void lock_drop(struct lock_thread *thread, unsigned i)
 {
@@ -337,9 +353,10 @@ static void lock_drop(struct lock_thread *thread, unsigned i)
 	lock_forget(thread, i, next);
 
 	if ((word & FUTEX_TID_MASK) == thread->tid)
-		/* [L1] What was done under the lock is visible to the next holder, if it can still have one.  Pairs with glibc's trylock. */
-		(void)atomic_compare_exchange_strong_explicit(lock_word(lock), &word, 0, memory_order_release,
-		                                              memory_order_relaxed);
+		/* [L1] What was done under the lock is visible to the next holder, if it can still
+		 * have one.  Pairs with glibc's trylock. */
+		(void)atomic_compare_exchange_strong_explicit(
+			lock_word(lock), &word, 0, memory_order_release, memory_order_relaxed);
 	futex_wake_all(lock_word(lock));
 }
 
@@ -355,13 +372,14 @@ int lock_is_mine(const struct lock *lock)
 }
 
 /*
- * What the kernel should have done at the death of the one whose id is in `word`.  Only that very word is replaced, and nobody but a
- * living holder could have changed it.
+ * What the kernel should have done at the death of the one whose id is in `word`.  Only that very
+ * word is replaced, and nobody but a living holder could have changed it.
  */
 static void lock_release_for(struct lock *lock, uint32_t word)
 {
-	if (atomic_compare_exchange_strong_explicit(lock_word(lock), &word, FUTEX_OWNER_DIED | (word & FUTEX_WAITERS),
-	                                            memory_order_relaxed, memory_order_relaxed))
+	if (atomic_compare_exchange_strong_explicit(lock_word(lock), &word,
+						    FUTEX_OWNER_DIED | (word & FUTEX_WAITERS),
+						    memory_order_relaxed, memory_order_relaxed))
 		futex_wake_n(lock_word(lock), 1);
 }
 
@@ -373,8 +391,10 @@ static enum lock_result lock_try_once(struct lock *lock)
 	pthread_mutex_t *mutex = lock_mutex(lock);
 	uint32_t word;
 
-	/* glibc forgets to give back what it took from a mutex that was given up, so it may not see one. */
-	if (!lock_is_ours(lock) || __atomic_load_n(&mutex->__data.__owner, __ATOMIC_RELAXED) == LOCK_OWNER_GIVEN_UP)
+	/* glibc forgets to give back what it took from a mutex that was given up, so it may not see
+	 * one. */
+	if (!lock_is_ours(lock) ||
+	    __atomic_load_n(&mutex->__data.__owner, __ATOMIC_RELAXED) == LOCK_OWNER_GIVEN_UP)
 		return LOCK_BROKEN;
 
 	switch (pthread_mutex_trylock(mutex)) {
@@ -390,9 +410,11 @@ static enum lock_result lock_try_once(struct lock *lock)
 	case EDEADLK:
 		return LOCK_DEADLOCK;
 	case EBUSY:
-		/* Sleepers and nobody to wake them: no step of any locker leaves that behind, and trylock would wait for ever. */
+		/* Sleepers and nobody to wake them: no step of any locker leaves that behind, and
+		 * trylock would wait for ever. */
 		word = lock_load(lock);
-		return (word & FUTEX_TID_MASK) == 0 && word == FUTEX_WAITERS ? LOCK_BROKEN : LOCK_BUSY;
+		return (word & FUTEX_TID_MASK) == 0 && word == FUTEX_WAITERS ? LOCK_BROKEN
+									     : LOCK_BUSY;
 	default:
 		return LOCK_BROKEN;
 	}
@@ -403,7 +425,8 @@ enum lock_result lock_try(struct lock *lock)
 	enum lock_result r = lock_try_once(lock);
 
 	if (UNLIKELY(r == LOCK_DEADLOCK) && !lock_is_mine(lock)) {
-		/* The word names this thread, but this thread knows better: a dead one had its id and was not released. */
+		/* The word names this thread, but this thread knows better: a dead one had its id
+		 * and was not released. */
 		lock_release_for(lock, lock_load(lock));
 		r = lock_try_once(lock);
 	}
@@ -411,7 +434,8 @@ enum lock_result lock_try(struct lock *lock)
 	return r;
 }
 
-/* No thread and no process of this id, or a dead process that nobody has reaped yet.  Needs no right. */
+/* No thread and no process of this id, or a dead process that nobody has reaped yet.  Needs no
+ * right. */
 static bool lock_holder_is_gone(pid_t tid)
 {
 	int saved_errno = errno;
@@ -431,7 +455,8 @@ static bool lock_holder_is_gone(pid_t tid)
 	return is_gone;
 }
 
-enum futex_result lock_sleep(struct lock *lock, const struct futex_word *others, unsigned n_others, uint64_t deadline_ns)
+enum futex_result lock_sleep(struct lock *lock, const struct futex_word *others, unsigned n_others,
+			     uint64_t deadline_ns)
 {
 	struct futex_word words[FUTEX_WORDS_MAX];
 	uint32_t word = lock_load(lock);
@@ -444,19 +469,21 @@ enum futex_result lock_sleep(struct lock *lock, const struct futex_word *others,
 
 	/* Only beside an owner: alone the bit would keep everybody out. */
 	if (!(word & FUTEX_WAITERS)) {
-		if (!atomic_compare_exchange_strong_explicit(lock_word(lock), &word, word | FUTEX_WAITERS,
-		                                             memory_order_relaxed, memory_order_relaxed))
+		if (!atomic_compare_exchange_strong_explicit(
+			    lock_word(lock), &word, word | FUTEX_WAITERS, memory_order_relaxed,
+			    memory_order_relaxed))
 			return FUTEX_WOKEN;
 		word |= FUTEX_WAITERS;
 	}
 
-	words[0] = (struct futex_word){ .word = lock_word(lock), .expected = word };
+	words[0] = (struct futex_word){.word = lock_word(lock), .expected = word};
 	for (unsigned i = 0; i < n_others; ++i)
 		words[i + 1] = others[i];
 
 	r = futex_sleep(words, n_others + 1, deadline_ns);
 
-	if (r == FUTEX_SLICE_OVER && lock_load(lock) == word && lock_holder_is_gone((pid_t)(word & FUTEX_TID_MASK)))
+	if (r == FUTEX_SLICE_OVER && lock_load(lock) == word &&
+	    lock_holder_is_gone((pid_t)(word & FUTEX_TID_MASK)))
 		lock_release_for(lock, word);
 
 	return r;
@@ -478,7 +505,8 @@ int lock_unlock(struct lock *lock)
 	unsigned i = lock_recall(thread, lock);
 
 	if (UNLIKELY(i == LOCK_HELD_MAX)) {
-		if (!lock_is_mine(lock) || !lock_is_ours(lock) || pthread_mutex_unlock(lock_mutex(lock)) != 0)
+		if (!lock_is_mine(lock) || !lock_is_ours(lock) ||
+		    pthread_mutex_unlock(lock_mutex(lock)) != 0)
 			return -1;
 		--thread->n_unknown;
 		return 0;

@@ -2,8 +2,9 @@
 #include "libipc/platform/peer.h"
 
 /*
- * SO_PEERCRED alone names a pid that may be somebody else's by now; SO_PEERPIDFD names the process itself.  Where it is missing, the pidfd of
- * that pid is a guess, and becomes certain when a message came from that pid while the process behind the pidfd was alive.
+ * SO_PEERCRED alone names a pid that may be somebody else's by now; SO_PEERPIDFD names the process
+ * itself.  Where it is missing, the pidfd of that pid is a guess, and becomes certain when a
+ * message came from that pid while the process behind the pidfd was alive.
  */
 
 #include <errno.h>
@@ -57,7 +58,8 @@ static int peer_get_pidfd(int socket_fd, int *ret_pidfd)
 	case ENOPROTOOPT:
 		return 0;
 	case EINVAL:
-		/* How kernels before 6.16 say that the peer has been reaped; later ones give the descriptor all the same. */
+		/* How kernels before 6.16 say that the peer has been reaped; later ones give the
+		 * descriptor all the same. */
 		return IPC_ESTALE;
 	default:
 		return syserr(SYSERR_SOCKOPT, errno);
@@ -127,7 +129,8 @@ int peer_sender(int socket_fd, pid_t *ret_pid)
 		struct cmsghdr align;
 		unsigned char buffer[CMSG_SPACE(sizeof(struct ucred))];
 	} control;
-	struct msghdr message = { .msg_control = control.buffer, .msg_controllen = sizeof(control.buffer) };
+	struct msghdr message = {.msg_control = control.buffer,
+				 .msg_controllen = sizeof(control.buffer)};
 	struct ucred credentials;
 	ssize_t n;
 
@@ -138,7 +141,8 @@ int peer_sender(int socket_fd, pid_t *ret_pid)
 	if (n < 0)
 		return syserr(SYSERR_RECEIVE, errno);
 
-	/* Credentials come first and fill the buffer, so no descriptor of the message is ever installed here. */
+	/* Credentials come first and fill the buffer, so no descriptor of the message is ever
+	 * installed here. */
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS ||
 		    c->cmsg_len != CMSG_LEN(sizeof(credentials)))
@@ -155,7 +159,8 @@ int peer_sender(int socket_fd, pid_t *ret_pid)
 
 int peer_identity_confirm(const struct peer_identity *identity, pid_t sender_pid)
 {
-	/* This order: the message came from the pid, and afterwards the process behind the pidfd lives, so they are one. */
+	/* This order: the message came from the pid, and afterwards the process behind the pidfd
+	 * lives, so they are one. */
 	if (sender_pid != identity->pid || peer_has_ended(identity->pidfd))
 		return IPC_ESTALE;
 
@@ -164,14 +169,15 @@ int peer_identity_confirm(const struct peer_identity *identity, pid_t sender_pid
 
 int peer_has_ended(int pidfd)
 {
-	struct pollfd poll_fd = { .fd = pidfd, .events = POLLIN };
+	struct pollfd poll_fd = {.fd = pidfd, .events = POLLIN};
 	int r;
 
 	do
 		r = poll(&poll_fd, 1, 0);
 	while (r < 0 && errno == EINTR);
 
-	/* Anything but a plain yes is no: only a confirmed death may release what a process holds. */
+	/* Anything but a plain yes is no: only a confirmed death may release what a process holds.
+	 */
 	return r > 0 && (poll_fd.revents & (POLLIN | POLLHUP)) && !(poll_fd.revents & POLLNVAL);
 }
 
@@ -197,7 +203,8 @@ bool peer_in_group(int socket_fd, const struct peer_identity *identity, gid_t gi
 	if (getsockopt(socket_fd, SOL_SOCKET, SO_PEERGROUPS, usual, &length) == 0)
 		return peer_groups_contain(usual, length, gid);
 
-	/* ERANGE tells the size, which the peer cannot change any more: the groups are those of its connect(). */
+	/* ERANGE tells the size, which the peer cannot change any more: the groups are those of its
+	 * connect(). */
 	if (errno != ERANGE)
 		return false;
 

@@ -2,8 +2,9 @@
 #include "libipc/platform/process.h"
 
 /*
- * What is true of this process as a whole.  The state here is written once and read by every call, hence the atomics; a
- * forked child inherits all of it except the marked page, which the kernel hands to it zeroed.
+ * What is true of this process as a whole.  The state here is written once and read by every call,
+ * hence the atomics; a forked child inherits all of it except the marked page, which the kernel
+ * hands to it zeroed.
  */
 
 #include <errno.h>
@@ -49,7 +50,8 @@ static int process_map_mark(_Atomic uint32_t **ret, size_t size)
 		return syserr(SYSERR_MMAP, errno);
 
 	if (madvise(page, size, MADV_WIPEONFORK) < 0) {
-		/* The arguments are right, so EINVAL means a kernel that does not know the advice (before 4.14). */
+		/* The arguments are right, so EINVAL means a kernel that does not know the advice
+		 * (before 4.14). */
 		r = errno == EINVAL ? IPC_ENOSYS : syserr(SYSERR_MADVISE, errno);
 		(void)munmap(page, size);
 		return r;
@@ -60,8 +62,9 @@ static int process_map_mark(_Atomic uint32_t **ret, size_t size)
 }
 
 /*
- * A kernel before 4.14 or a sandbox refuses: both sides fence then.  The flag is set after the registration, so a light side that sees it
- * set is reached by every later heavy side, which does not ask the flag at all.
+ * A kernel before 4.14 or a sandbox refuses: both sides fence then.  The flag is set after the
+ * registration, so a light side that sees it set is reached by every later heavy side, which does
+ * not ask the flag at all.
  */
 static void process_register_membarrier(void)
 {
@@ -75,7 +78,8 @@ int process_mark_init(void)
 	_Atomic uint32_t *mark, *other = NULL;
 	int r;
 
-	/* A forked child stays one: a new mark would make the handles of its parent look like its own. */
+	/* A forked child stays one: a new mark would make the handles of its parent look like its
+	 * own. */
 	if (atomic_load_explicit(&process_mark, memory_order_acquire))
 		return 0;
 
@@ -87,8 +91,8 @@ int process_mark_init(void)
 	atomic_store_explicit(mark, 1, memory_order_relaxed);
 
 	/* [M1] The 1 is there before the page can be found.  Pairs with [M2]. */
-	if (!atomic_compare_exchange_strong_explicit(&process_mark, &other, mark, memory_order_acq_rel,
-	                                             memory_order_acquire))
+	if (!atomic_compare_exchange_strong_explicit(&process_mark, &other, mark,
+						     memory_order_acq_rel, memory_order_acquire))
 		(void)munmap((void *)mark, size);
 
 	return 0;
@@ -103,11 +107,12 @@ uint32_t process_cpu(void)
 
 static unsigned process_count_cpus(void)
 {
-	unsigned long set[PROCESS_CPUS_MAX / (8 * sizeof(unsigned long))] = { 0 };
+	unsigned long set[PROCESS_CPUS_MAX / (8 * sizeof(unsigned long))] = {0};
 	unsigned n = 0;
 	long size;
 
-	/* The system call, since the library's function wants a cpu_set_t of the caller's own length. */
+	/* The system call, since the library's function wants a cpu_set_t of the caller's own
+	 * length. */
 	size = syscall(SYS_sched_getaffinity, 0, sizeof(set), set);
 	if (size <= 0)
 		return 1;
@@ -134,14 +139,16 @@ void process_fence_heavy(void)
 {
 	int saved_errno = errno;
 
-	/* [F1] What this thread stored is visible, and then every other thread passes a fence.  Pairs with [F2]. */
+	/* [F1] What this thread stored is visible, and then every other thread passes a fence.
+	 * Pairs with [F2]. */
 	atomic_thread_fence(memory_order_seq_cst);
 
 	if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) < 0 &&
 	    atomic_load_explicit(&process_has_membarrier, memory_order_relaxed)) {
 		/*
-		 * A filter was installed after the registration.  From now on both sides fence; a thread that is between its
-		 * compiler barrier and its load at this moment has emptied its store buffer before we are back on the CPU.
+		 * A filter was installed after the registration.  From now on both sides fence; a
+		 * thread that is between its compiler barrier and its load at this moment has
+		 * emptied its store buffer before we are back on the CPU.
 		 */
 		atomic_store_explicit(&process_has_membarrier, 0, memory_order_relaxed);
 		(void)sched_yield();
@@ -156,6 +163,7 @@ void process_fence_light(void)
 	if (LIKELY(atomic_load_explicit(&process_has_membarrier, memory_order_relaxed)))
 		atomic_signal_fence(memory_order_seq_cst);
 	else
-		/* [F2] The store before is visible before the load after is made.  Pairs with [F1]. */
+		/* [F2] The store before is visible before the load after is made.  Pairs with [F1].
+		 */
 		atomic_thread_fence(memory_order_seq_cst);
 }

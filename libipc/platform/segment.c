@@ -2,8 +2,8 @@
 #include "libipc/platform/segment.h"
 
 /*
- * Making, reserving and mapping.  A segment is a descriptor until it is mapped, and has no name at any instruction where the kernel
- * lets us; so a death in here leaves nothing behind.
+ * Making, reserving and mapping.  A segment is a descriptor until it is mapped, and has no name at
+ * any instruction where the kernel lets us; so a death in here leaves nothing behind.
  */
 
 #include <assert.h>
@@ -28,17 +28,18 @@
 #define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
 #endif
 
-#define SEGMENT_MODE            0600
-#define SEGMENT_SEALS           (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
-#define SEGMENT_PIECE           (UINT64_C(4) << 20)
-#define SEGMENT_PIECE_SMALLEST  (UINT64_C(64) << 10)
-#define SEGMENT_NAME_TRIES      16
+#define SEGMENT_MODE           0600
+#define SEGMENT_SEALS          (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+#define SEGMENT_PIECE          (UINT64_C(4) << 20)
+#define SEGMENT_PIECE_SMALLEST (UINT64_C(64) << 10)
+#define SEGMENT_NAME_TRIES     16
 
 int segment_maker_init(struct segment_maker *maker)
 {
 	*maker = (struct segment_maker)SEGMENT_MAKER_NULL;
 
-	/* /proc/self is this process at the moment of opening: a forked copy needs a maker of its own. */
+	/* /proc/self is this process at the moment of opening: a forked copy needs a maker of its
+	 * own. */
 	maker->self_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (maker->self_fd < 0)
 		return syserr(SYSERR_OPEN, errno);
@@ -67,7 +68,8 @@ uint64_t segment_round(uint64_t size)
 	return size > UINT64_MAX - (page - 1) ? 0 : (size + page - 1) & ~(page - 1);
 }
 
-/* Mode and size of a new file.  The mode is set again because the umask may have taken away what we need. */
+/* Mode and size of a new file.  The mode is set again because the umask may have taken away what we
+ * need. */
 static int segment_shape(int fd, uint64_t size)
 {
 	if (size > INT64_MAX)
@@ -93,13 +95,14 @@ static int segment_open_named(int *ret_fd)
 		int fd;
 
 		if (getrandom(number, sizeof(number), GRND_NONBLOCK) != (ssize_t)sizeof(number)) {
-			/* Early in the boot.  O_EXCL keeps it safe; a number that is there already costs another try. */
+			/* Early in the boot.  O_EXCL keeps it safe; a number that is there already
+			 * costs another try. */
 			number[0] = clock_now_ns();
 			number[1] = (uint64_t)getpid() << 32 | i;
 		}
 
-		(void)snprintf(name, sizeof(name), "/ipc-%016llx%016llx", (unsigned long long)number[0],
-		               (unsigned long long)number[1]);
+		(void)snprintf(name, sizeof(name), "/ipc-%016llx%016llx",
+			       (unsigned long long)number[0], (unsigned long long)number[1]);
 
 		fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, SEGMENT_MODE);
 		if (fd >= 0) {
@@ -124,7 +127,8 @@ int segment_new_shm(int *ret_fd, const struct segment_maker *maker, uint64_t siz
 
 	fd = openat(maker->shm_fd, ".", O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, SEGMENT_MODE);
 	if (fd < 0) {
-		/* EISDIR and ENOENT are what kernels and file systems say that do not know O_TMPFILE. */
+		/* EISDIR and ENOENT are what kernels and file systems say that do not know
+		 * O_TMPFILE. */
 		if (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT) {
 			r = segment_open_named(&fd);
 			if (r < 0)
@@ -206,7 +210,8 @@ int segment_reserve(int fd, uint64_t size, uint64_t deadline_ns)
 			if (errno != EINTR)
 				return syserr(SYSERR_FALLOCATE, errno);
 
-			/* An interrupted piece is given back by the kernel; under a fast timer only a smaller one gets through. */
+			/* An interrupted piece is given back by the kernel; under a fast timer only
+			 * a smaller one gets through. */
 			if (piece > SEGMENT_PIECE_SMALLEST)
 				piece /= 2;
 			continue;
@@ -225,7 +230,8 @@ int segment_is_reserved(int fd, uint64_t size)
 	if (fstat(fd, &status) < 0)
 		return syserr(SYSERR_STAT, errno);
 
-	return (uint64_t)status.st_size >= size && (uint64_t)status.st_blocks >= size / 512 + (size % 512 > 0);
+	return (uint64_t)status.st_size >= size &&
+	       (uint64_t)status.st_blocks >= size / 512 + (size % 512 > 0);
 }
 
 int segment_map(void **ret_address, int fd, uint64_t offset, uint64_t size, bool writable)
@@ -236,11 +242,13 @@ int segment_map(void **ret_address, int fd, uint64_t offset, uint64_t size, bool
 	if (size > SIZE_MAX || offset > INT64_MAX)
 		return IPC_EINVAL;
 
-	address = mmap(NULL, size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd, (off_t)offset);
+	address = mmap(NULL, size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd,
+		       (off_t)offset);
 	if (address == MAP_FAILED)
 		return syserr(SYSERR_MMAP, errno);
 
-	if (madvise(address, size, MADV_DONTFORK) < 0 || madvise(address, size, MADV_DONTDUMP) < 0) {
+	if (madvise(address, size, MADV_DONTFORK) < 0 ||
+	    madvise(address, size, MADV_DONTDUMP) < 0) {
 		r = syserr(SYSERR_MADVISE, errno);
 		segment_unmap(address, size);
 		return r;
