@@ -8,10 +8,10 @@ add_library(flags_strict INTERFACE)
 
 target_compile_definitions(flags_strict INTERFACE _GNU_SOURCE)
 
-# Two builds in two folders are the same bytes.
+# Two builds in two folders are the same bytes.  The last one that fits is taken: the build folder may lie in the source folder.
 target_compile_options(flags_strict INTERFACE
-	-ffile-prefix-map=${PROJECT_BINARY_DIR}=.
-	-ffile-prefix-map=${PROJECT_SOURCE_DIR}=.)
+	-ffile-prefix-map=${PROJECT_SOURCE_DIR}=.
+	-ffile-prefix-map=${PROJECT_BINARY_DIR}=.)
 
 target_compile_options(flags_strict INTERFACE
 	-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wswitch-enum -Wvla -Wundef -Wformat=2 -Wno-format-nonliteral
