@@ -68,7 +68,8 @@ static int channels_add(const struct ipc_channel_info *info, void *userdata)
 
 static int compare_names(const void *a, const void *b)
 {
-	return strcmp(((const struct ipc_channel_info *)a)->name, ((const struct ipc_channel_info *)b)->name);
+	return strcmp(((const struct ipc_channel_info *)a)->name,
+		      ((const struct ipc_channel_info *)b)->name);
 }
 
 static const char *user_name(char text[QUANTITY_SIZE], uint32_t uid)
@@ -115,8 +116,9 @@ static void table_add_channel(struct table *table, const struct ipc_channel_info
 
 static int channels_print(const struct channels *channels)
 {
-	static const char *const heads[] = { "NAME",    "KIND",    "OWNER", "MODE",   "SIZE", "MEMORY",
-					     "HANDLES", "WAITERS", "DEPTH", "HOLDER", "HELD" };
+	static const char *const heads[] = {"NAME",  "KIND",   "OWNER",   "MODE",
+					    "SIZE",  "MEMORY", "HANDLES", "WAITERS",
+					    "DEPTH", "HOLDER", "HELD"};
 	struct table table;
 	int r;
 
@@ -148,7 +150,7 @@ static int channels_print_json(const struct channels *channels)
 int ctl_list(const struct ctl *ctl)
 {
 	const char *pattern = ctl->args[0] ? ctl->args[0] : "*";
-	struct channels channels = { 0 };
+	struct channels channels = {0};
 	int r;
 
 	r = ipc_client_list_wait(ctl->client, pattern, channels_add, &channels, ctl->deadline);
@@ -166,7 +168,8 @@ int ctl_list(const struct ctl *ctl)
 
 static void table_add_flags(struct table *table, const struct ipc_channel_info *info)
 {
-	uint64_t known = IPC_KEEP | (info->kind == IPC_KIND_SHARED ? (uint64_t)IPC_SHARED_IN_PLACE : 0);
+	uint64_t known =
+		IPC_KEEP | (info->kind == IPC_KIND_SHARED ? (uint64_t)IPC_SHARED_IN_PLACE : 0);
 	uint64_t others = info->flags & ~known;
 
 	table_add(table, "flags");
@@ -175,7 +178,9 @@ static void table_add_flags(struct table *table, const struct ipc_channel_info *
 	else
 		table_add(table, "%s%s%s", info->flags & IPC_KEEP ? "keep" : "",
 			  (info->flags & known) == known && known != IPC_KEEP ? ", " : "",
-			  info->flags & known & ~(uint64_t)IPC_KEEP ? "in place" : info->flags ? "" : "none");
+			  info->flags & known & ~(uint64_t)IPC_KEEP ? "in place"
+			  : info->flags                             ? ""
+								    : "none");
 }
 
 static void table_add_details(struct table *table, const struct ipc_channel_info *info)
@@ -209,15 +214,15 @@ static void table_add_details(struct table *table, const struct ipc_channel_info
 	table_add(table, "%" PRIu64 ", at most %" PRIu64, info->depth, info->depth_max);
 	table_add(table, "holder");
 	if (info->holder_id)
-		table_add(table, "process %" PRId64 ", handle %" PRIu64 ", for %s", info->holder_pid, info->holder_id,
-			  quantity_time(text, info->held_ns));
+		table_add(table, "process %" PRId64 ", handle %" PRIu64 ", for %s",
+			  info->holder_pid, info->holder_id, quantity_time(text, info->held_ns));
 	else
 		table_add(table, "none");
 }
 
 int ctl_stat(const struct ctl *ctl)
 {
-	struct ipc_channel_info info = { .size = sizeof(info) };
+	struct ipc_channel_info info = {.size = sizeof(info)};
 	struct table table;
 	int r;
 

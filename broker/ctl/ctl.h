@@ -3,8 +3,8 @@
 #define BROKER_CTL_CTL_H
 
 /*
- * ipcctl(1): what its commands have in common.  A command is a function that gets the connected client and the words of the command line, and
- * returns the exit status.
+ * ipcctl(1): what its commands have in common.  A command is a function that gets the connected
+ * client and the words of the command line, and returns the exit status.
  */
 
 #include <stdbool.h>
@@ -21,10 +21,11 @@ struct ctl {
 	const char *address;             /* as given; NULL: the library's own rules */
 	const struct timespec *deadline; /* NULL: for ever */
 	bool json;
-	const char *args[1];             /* of the command; NULL: not given */
+	const char *args[1]; /* of the command; NULL: not given */
 };
 
-/* One line to standard error, "ipcctl: what: text (IPC_NAME)", and the status that goes with the result. */
+/* One line to standard error, "ipcctl: what: text (IPC_NAME)", and the status that goes with the
+ * result. */
 int ctl_fail(const char *what, int result);
 
 /* The same for a call of libc. */

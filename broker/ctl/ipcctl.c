@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * The command line of ipcctl(1).  It reaches a domain through the public interface alone, and never starts one: a tool that looks must not
- * change what it looks at.
+ * The command line of ipcctl(1).  It reaches a domain through the public interface alone, and never
+ * starts one: a tool that looks must not change what it looks at.
  */
 
 #include <argp.h>
@@ -25,11 +25,9 @@ struct command {
 };
 
 static const struct command commands[] = {
-	{ "list", 0, 1, true, ctl_list },
-	{ "stat", 1, 1, true, ctl_stat },
-	{ "get", 1, 1, false, ctl_get },
-	{ "set", 1, 1, false, ctl_set },
-	{ "remove", 1, 1, false, ctl_remove },
+	{"list", 0, 1, true, ctl_list},      {"stat", 1, 1, true, ctl_stat},
+	{"get", 1, 1, false, ctl_get},       {"set", 1, 1, false, ctl_set},
+	{"remove", 1, 1, false, ctl_remove},
 };
 
 struct line {
@@ -42,7 +40,8 @@ struct line {
 int ctl_fail(const char *what, int result)
 {
 	fflush(stdout);
-	fprintf(stderr, "ipcctl: %s: %s (%s)\n", what, ipc_error_text(result), ipc_error_name(result));
+	fprintf(stderr, "ipcctl: %s: %s (%s)\n", what, ipc_error_text(result),
+		ipc_error_name(result));
 	return result == IPC_ETIMEDOUT ? CTL_EXIT_TIMEDOUT : CTL_EXIT_FAILED;
 }
 
@@ -68,8 +67,10 @@ static void parse_timeout(struct line *line, const char *text, struct argp_state
 
 	errno = 0;
 	seconds = strtod(text, &end);
-	if (end == text || *end != '\0' || errno || !isfinite(seconds) || seconds < 0 || seconds > 1e9)
-		argp_error(state, "--timeout: '%s' is not a number of seconds from 0 to 1000000000", text);
+	if (end == text || *end != '\0' || errno || !isfinite(seconds) || seconds < 0 ||
+	    seconds > 1e9)
+		argp_error(state, "--timeout: '%s' is not a number of seconds from 0 to 1000000000",
+			   text);
 
 	ipc_deadline_after(&line->deadline, (uint64_t)(seconds * 1e9));
 	line->ctl.deadline = &line->deadline;
@@ -79,7 +80,8 @@ static void parse_word(struct line *line, const char *word, struct argp_state *s
 {
 	if (line->command) {
 		if (line->n_args == line->command->n_args_max)
-			argp_error(state, "%s: too many arguments: '%s'", line->command->name, word);
+			argp_error(state, "%s: too many arguments: '%s'", line->command->name,
+				   word);
 		line->ctl.args[line->n_args++] = word;
 		return;
 	}
@@ -130,10 +132,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp_option options[] = {
-	{ "address", 'a', "PATH", 0, "Socket of the broker", 0 },
-	{ "json", 'j', NULL, 0, "Print one JSON document (list, stat)", 0 },
-	{ "timeout", 't', "SECONDS", 0, "Give up after that time, with status 124", 0 },
-	{ NULL, 0, NULL, 0, NULL, 0 },
+	{"address", 'a', "PATH", 0, "Socket of the broker", 0},
+	{"json", 'j', NULL, 0, "Print one JSON document (list, stat)", 0},
+	{"timeout", 't', "SECONDS", 0, "Give up after that time, with status 124", 0},
+	{NULL, 0, NULL, 0, NULL, 0},
 };
 
 static const struct argp argp = {
@@ -156,8 +158,10 @@ static int connect_and_run(struct line *line)
 	struct ctl *ctl = &line->ctl;
 	int r;
 
-	r = ipc_client_connect_wait(&ctl->client,
-				    IPC_CLIENT_OPTIONS(.flags = IPC_CLIENT_NO_AUTOSTART, .address = ctl->address), ctl->deadline);
+	r = ipc_client_connect_wait(
+		&ctl->client,
+		IPC_CLIENT_OPTIONS(.flags = IPC_CLIENT_NO_AUTOSTART, .address = ctl->address),
+		ctl->deadline);
 	if (r < 0)
 		return ctl_fail(ctl->address ? ctl->address : "broker", r);
 
@@ -168,7 +172,7 @@ static int connect_and_run(struct line *line)
 
 int main(int argc, char **argv)
 {
-	struct line line = { 0 };
+	struct line line = {0};
 	int status;
 
 	argp_err_exit_status = CTL_EXIT_USAGE;

@@ -5,8 +5,8 @@
 #include <stdio.h>
 
 /*
- * The integers of jansson have 63 bits and a sign.  A number beyond goes out as a string of digits: exact all the same, where a
- * floating-point number would not be.
+ * The integers of jansson have 63 bits and a sign.  A number beyond goes out as a string of digits:
+ * exact all the same, where a floating-point number would not be.
  */
 static json_t *number(uint64_t value)
 {
@@ -34,7 +34,9 @@ json_t *json_channel(const struct ipc_channel_info *info)
 	r |= json_object_set_new(object, "bytes", number(info->bytes));
 	r |= json_object_set_new(object, "item_size_max", number(info->item_size_max));
 	r |= json_object_set_new(object, "capacity", number(info->capacity));
-	r |= json_object_set_new(object, "handles", json_pack("[o, o]", number(info->handles[0]), number(info->handles[1])));
+	r |= json_object_set_new(
+		object, "handles",
+		json_pack("[o, o]", number(info->handles[0]), number(info->handles[1])));
 	r |= json_object_set_new(object, "waiters", number(info->waiters));
 	r |= json_object_set_new(object, "depth", number(info->depth));
 	r |= json_object_set_new(object, "depth_max", number(info->depth_max));

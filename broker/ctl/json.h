@@ -14,6 +14,6 @@
 const char *channel_kind_name(enum ipc_kind kind);
 
 json_t *json_channel(const struct ipc_channel_info *info); /* NULL: out of memory */
-int json_print(const json_t *document);                    /* and a new line; 0, or -1: there is none */
+int json_print(const json_t *document); /* and a new line; 0, or -1: there is none */
 
 #endif

@@ -6,7 +6,7 @@
 
 const char *quantity_bytes(char text[QUANTITY_SIZE], uint64_t bytes)
 {
-	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
 	unsigned unit = 0;
 	double size;
 
@@ -36,8 +36,10 @@ const char *quantity_time(char text[QUANTITY_SIZE], uint64_t ns)
 	else if (s < 3600)
 		snprintf(text, QUANTITY_SIZE, "%" PRIu64 "m%02us", s / 60, (unsigned)(s % 60));
 	else if (s < 86400)
-		snprintf(text, QUANTITY_SIZE, "%" PRIu64 "h%02um", s / 3600, (unsigned)(s / 60 % 60));
+		snprintf(text, QUANTITY_SIZE, "%" PRIu64 "h%02um", s / 3600,
+			 (unsigned)(s / 60 % 60));
 	else
-		snprintf(text, QUANTITY_SIZE, "%" PRIu64 "d%02uh", s / 86400, (unsigned)(s / 3600 % 24));
+		snprintf(text, QUANTITY_SIZE, "%" PRIu64 "d%02uh", s / 86400,
+			 (unsigned)(s / 3600 % 24));
 	return text;
 }

@@ -10,7 +10,10 @@
 
 #define QUANTITY_SIZE 32
 
-const char *quantity_bytes(char text[QUANTITY_SIZE], uint64_t bytes); /* "512 B", "4 KiB", "1.5 MiB" */
-const char *quantity_time(char text[QUANTITY_SIZE], uint64_t ns);     /* "850 ns", "4.56 ms", "1.25 s", "3m05s", "2h07m", "3d04h" */
+const char *quantity_bytes(char text[QUANTITY_SIZE],
+			   uint64_t bytes); /* "512 B", "4 KiB", "1.5 MiB" */
+const char *
+quantity_time(char text[QUANTITY_SIZE],
+	      uint64_t ns); /* "850 ns", "4.56 ms", "1.25 s", "3m05s", "2h07m", "3d04h" */
 
 #endif

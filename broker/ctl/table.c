@@ -8,7 +8,7 @@
 
 void table_init(struct table *table, unsigned n_columns, unsigned right)
 {
-	*table = (struct table){ .n_columns = n_columns, .right = right };
+	*table = (struct table){.n_columns = n_columns, .right = right};
 }
 
 void table_deinit(struct table *table)
@@ -16,7 +16,7 @@ void table_deinit(struct table *table)
 	for (unsigned i = 0; i < table->n_cells; ++i)
 		free(table->cells[i]);
 	free(table->cells);
-	*table = (struct table){ 0 };
+	*table = (struct table){0};
 }
 
 static int table_grow(struct table *table)
@@ -53,7 +53,7 @@ void table_add(struct table *table, const char *format, ...)
 
 int table_print(const struct table *table)
 {
-	int widths[TABLE_COLUMNS_MAX] = { 0 };
+	int widths[TABLE_COLUMNS_MAX] = {0};
 
 	if (table->is_broken)
 		return -1;

@@ -15,7 +15,8 @@
 
 #include "broker/ctl/ctl.h"
 
-/* The value into a buffer that grows with what is asked for: the next value may be larger than the one that was too large. */
+/* The value into a buffer that grows with what is asked for: the next value may be larger than the
+ * one that was too large. */
 static int value_read(ipc_watch_consumer *consumer, void **ret_value, size_t *ret_size)
 {
 	void *buffer = NULL;
@@ -114,12 +115,13 @@ static int value_publish(const struct ctl *ctl, const void *data, size_t size)
 }
 
 /*
- * The channel is not made: a watch lives as long as its handles, and the one of this command would take it away again.  It is
- * opened after the input was read, so that the side of the producers does not seem to be there while somebody types.
+ * The channel is not made: a watch lives as long as its handles, and the one of this command would
+ * take it away again.  It is opened after the input was read, so that the side of the producers
+ * does not seem to be there while somebody types.
  */
 int ctl_set(const struct ctl *ctl)
 {
-	struct ipc_channel_info info = { .size = sizeof(info) };
+	struct ipc_channel_info info = {.size = sizeof(info)};
 	void *data = NULL;
 	size_t size;
 	int r;

@@ -11,8 +11,9 @@
 #include "libipc/core/liveness.h"
 
 /*
- * Each type has its size and one function that looks at the fields.  What is checked here needs no knowledge of the receiver: whether a
- * version is common, a handle is open or a size is affordable is answered, not refused as a broken message.
+ * Each type has its size and one function that looks at the fields.  What is checked here needs no
+ * knowledge of the receiver: whether a version is common, a handle is open or a size is affordable
+ * is answered, not refused as a broken message.
  */
 
 /* No errno is larger: what the kernel reserves for errors. */
@@ -21,7 +22,8 @@
 #define OPEN_FLAGS_LOW   UINT64_C(0xffff) /* <sys/ipc.h> has IPC_CREAT and IPC_EXCL there */
 #define OPEN_FLAGS_KNOWN (UINT64_C(0xffff0000) | OPEN_LOOK_ONCE | OPEN_UPGRADE)
 
-#define LISTED_SIZE(n) (offsetof(struct message_listed, channel) + (size_t)(n) * sizeof(struct message_channel))
+#define LISTED_SIZE(n)                                                                             \
+	(offsetof(struct message_listed, channel) + (size_t)(n) * sizeof(struct message_channel))
 
 int name_check(const char *name)
 {
@@ -32,8 +34,9 @@ int name_check(const char *name)
 
 	for (i = 0; name[i] != '\0'; ++i) {
 		char c = name[i];
-		bool is_legal = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
-				c == '.' || c == '_' || c == '-' || c == '/';
+		bool is_legal = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+				(c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-' ||
+				c == '/';
 
 		if (i == IPC_NAME_SIZE_MAX || !is_legal)
 			return IPC_EINVAL;
@@ -95,7 +98,8 @@ static bool hello_is_good(const union message *message)
 {
 	const struct message_hello *hello = &message->hello;
 
-	return hello->version_min != 0 && hello->version_min <= hello->version_max && hello->pid > 0;
+	return hello->version_min != 0 && hello->version_min <= hello->version_max &&
+	       hello->pid > 0;
 }
 
 static bool open_is_good(const union message *message)
@@ -115,8 +119,8 @@ static bool open_is_good(const union message *message)
 		return false;
 
 	if (open->flags & OPEN_UPGRADE)
-		return !(open->flags & IPC_CREATE) && open->name[0] == '\0' && open->generation != 0 &&
-		       open->channel_slot < LIVENESS_CHANNELS_MAX;
+		return !(open->flags & IPC_CREATE) && open->name[0] == '\0' &&
+		       open->generation != 0 && open->channel_slot < LIVENESS_CHANNELS_MAX;
 
 	if ((open->flags & IPC_CREATE) && (open->size_new == 0 || open->size_new > INT64_MAX))
 		return false;
@@ -128,7 +132,8 @@ static bool confirm_is_good(const union message *message)
 {
 	const struct message_confirm *confirm = &message->confirm;
 
-	return confirm->handle_id != 0 && confirm->status <= 0 && confirm->status >= RESULT_MIN && confirm->reserved == 0;
+	return confirm->handle_id != 0 && confirm->status <= 0 && confirm->status >= RESULT_MIN &&
+	       confirm->reserved == 0;
 }
 
 static bool close_is_good(const union message *message)
@@ -151,7 +156,8 @@ static bool list_is_good(const union message *message)
 {
 	const struct message_list *list = &message->list;
 
-	return list->cursor != PROTOCOL_CURSOR_END && list->reserved == 0 && text_is_terminated(list->pattern);
+	return list->cursor != PROTOCOL_CURSOR_END && list->reserved == 0 &&
+	       text_is_terminated(list->pattern);
 }
 
 static bool remove_is_good(const union message *message)
@@ -163,8 +169,9 @@ static bool welcome_is_good(const union message *message)
 {
 	const struct message_welcome *welcome = &message->welcome;
 
-	return welcome->version != 0 && welcome->client_slot < LIVENESS_CLIENTS_MAX && welcome->is_foreign <= 1 &&
-	       region_is_good(&welcome->table) && region_is_good(&welcome->desk);
+	return welcome->version != 0 && welcome->client_slot < LIVENESS_CLIENTS_MAX &&
+	       welcome->is_foreign <= 1 && region_is_good(&welcome->table) &&
+	       region_is_good(&welcome->desk);
 }
 
 static bool done_is_good(const union message *message)
@@ -182,15 +189,17 @@ static bool opened_is_good(const union message *message)
 {
 	const struct message_opened *opened = &message->opened;
 
-	return opened->handle_id != 0 && opened->generation != 0 && opened->channel_slot < LIVENESS_CHANNELS_MAX &&
-	       (opened->fds & ~(OPENED_FD_VALUE | OPENED_FD_LINES | OPENED_FD_TABLE)) == 0 && opened->is_writable <= 1 &&
-	       region_is_good(&opened->value) && region_is_good(&opened->lines) && region_is_good(&opened->table);
+	return opened->handle_id != 0 && opened->generation != 0 &&
+	       opened->channel_slot < LIVENESS_CHANNELS_MAX &&
+	       (opened->fds & ~(OPENED_FD_VALUE | OPENED_FD_LINES | OPENED_FD_TABLE)) == 0 &&
+	       opened->is_writable <= 1 && region_is_good(&opened->value) &&
+	       region_is_good(&opened->lines) && region_is_good(&opened->table);
 }
 
 static bool channel_is_good(const struct message_channel *channel)
 {
-	return name_is_good(channel->name) && channel->kind >= IPC_KIND_WATCH && channel->kind <= IPC_KIND_LIMITER &&
-	       channel->reserved == 0;
+	return name_is_good(channel->name) && channel->kind >= IPC_KIND_WATCH &&
+	       channel->kind <= IPC_KIND_LIMITER && channel->reserved == 0;
 }
 
 static bool info_reply_is_good(const union message *message)
@@ -215,32 +224,41 @@ static bool listed_is_good(const union message *message)
 }
 
 struct format {
-	uint32_t size;     /* exact; of LISTED the smallest */
+	uint32_t size; /* exact; of LISTED the smallest */
 	bool is_request;
-	bool is_variable;  /* the check compares the size */
-	bool may_fail;     /* result may be negative */
+	bool is_variable; /* the check compares the size */
+	bool may_fail;    /* result may be negative */
 	bool (*is_good)(const union message *message);
 };
 
 static const struct format *format_of(unsigned type)
 {
 	static const struct format requests[] = {
-		[MESSAGE_HELLO] = { sizeof(struct message_hello), true, false, false, hello_is_good },
-		[MESSAGE_OPEN] = { sizeof(struct message_open), true, false, false, open_is_good },
-		[MESSAGE_CONFIRM] = { sizeof(struct message_confirm), true, false, false, confirm_is_good },
-		[MESSAGE_CLOSE] = { sizeof(struct message_close), true, false, false, close_is_good },
-		[MESSAGE_CANCEL] = { sizeof(struct message_cancel), true, false, false, cancel_is_good },
-		[MESSAGE_INFO] = { sizeof(struct message_info), true, false, false, info_is_good },
-		[MESSAGE_LIST] = { sizeof(struct message_list), true, false, false, list_is_good },
-		[MESSAGE_REMOVE] = { sizeof(struct message_remove), true, false, false, remove_is_good },
+		[MESSAGE_HELLO] = {sizeof(struct message_hello), true, false, false, hello_is_good},
+		[MESSAGE_OPEN] = {sizeof(struct message_open), true, false, false, open_is_good},
+		[MESSAGE_CONFIRM] = {sizeof(struct message_confirm), true, false, false,
+				     confirm_is_good},
+		[MESSAGE_CLOSE] = {sizeof(struct message_close), true, false, false, close_is_good},
+		[MESSAGE_CANCEL] = {sizeof(struct message_cancel), true, false, false,
+				    cancel_is_good},
+		[MESSAGE_INFO] = {sizeof(struct message_info), true, false, false, info_is_good},
+		[MESSAGE_LIST] = {sizeof(struct message_list), true, false, false, list_is_good},
+		[MESSAGE_REMOVE] = {sizeof(struct message_remove), true, false, false,
+				    remove_is_good},
 	};
 	static const struct format replies[] = {
-		[MESSAGE_WELCOME - MESSAGE_WELCOME] = { sizeof(struct message_welcome), false, false, false, welcome_is_good },
-		[MESSAGE_DONE - MESSAGE_WELCOME] = { sizeof(struct message_head), false, false, true, done_is_good },
-		[MESSAGE_RESERVE - MESSAGE_WELCOME] = { sizeof(struct message_reserve), false, false, false, reserve_is_good },
-		[MESSAGE_OPENED - MESSAGE_WELCOME] = { sizeof(struct message_opened), false, false, false, opened_is_good },
-		[MESSAGE_INFO_REPLY - MESSAGE_WELCOME] = { sizeof(struct message_info_reply), false, false, false, info_reply_is_good },
-		[MESSAGE_LISTED - MESSAGE_WELCOME] = { LISTED_SIZE(0), false, true, false, listed_is_good },
+		[MESSAGE_WELCOME - MESSAGE_WELCOME] = {sizeof(struct message_welcome), false, false,
+						       false, welcome_is_good},
+		[MESSAGE_DONE - MESSAGE_WELCOME] = {sizeof(struct message_head), false, false, true,
+						    done_is_good},
+		[MESSAGE_RESERVE - MESSAGE_WELCOME] = {sizeof(struct message_reserve), false, false,
+						       false, reserve_is_good},
+		[MESSAGE_OPENED - MESSAGE_WELCOME] = {sizeof(struct message_opened), false, false,
+						      false, opened_is_good},
+		[MESSAGE_INFO_REPLY - MESSAGE_WELCOME] = {sizeof(struct message_info_reply), false,
+							  false, false, info_reply_is_good},
+		[MESSAGE_LISTED -
+			MESSAGE_WELCOME] = {LISTED_SIZE(0), false, true, false, listed_is_good},
 	};
 
 	if (type >= MESSAGE_HELLO && type < N_ELEMENTS(requests))
@@ -283,7 +301,8 @@ static int message_check(const union message *message, size_t size, bool is_requ
 	if (format->is_variable ? size < format->size : size != format->size)
 		return IPC_EPROTO;
 
-	if (head->result > 0 || head->result < RESULT_MIN || (head->result < 0 && !format->may_fail))
+	if (head->result > 0 || head->result < RESULT_MIN ||
+	    (head->result < 0 && !format->may_fail))
 		return IPC_EPROTO;
 
 	return format->is_good(message) ? 0 : IPC_EPROTO;

@@ -37,12 +37,16 @@ static void setup(void)
 	domain_start(&domain, NULL);
 	client = domain_connect(&domain);
 
-	cr_assert_eq(ipc_watch_producer_open_wait(&producer, client, "ctl/watch",
-						  IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .value_size_max = 10000), NULL),
+	cr_assert_eq(ipc_watch_producer_open_wait(
+			     &producer, client, "ctl/watch",
+			     IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .value_size_max = 10000), NULL),
 		     0);
-	cr_assert_eq(ipc_shared_open_wait(&shared, client, "ctl/shared", IPC_SIDE_B,
-					  IPC_SHARED_OPTIONS(.flags = IPC_CREATE | IPC_SHARED_IN_PLACE, .value_size = 4096), NULL),
-		     0);
+	cr_assert_eq(
+		ipc_shared_open_wait(&shared, client, "ctl/shared", IPC_SIDE_B,
+				     IPC_SHARED_OPTIONS(.flags = IPC_CREATE | IPC_SHARED_IN_PLACE,
+							.value_size = 4096),
+				     NULL),
+		0);
 }
 
 static void teardown(void)
@@ -88,8 +92,9 @@ static size_t stream_take(int fd, char *text, size_t size_max)
 /* args: NULL-terminated, after the program's name. */
 static void ctl_run(const char *const *args, const void *input, size_t input_size)
 {
-	const char *program = getenv("IPC_TEST_CTL"), *argv[16] = { "ipcctl" };
-	int in = stream_new("in", input, input_size), out = stream_new("out", "", 0), err = stream_new("err", "", 0);
+	const char *program = getenv("IPC_TEST_CTL"), *argv[16] = {"ipcctl"};
+	int in = stream_new("in", input, input_size), out = stream_new("out", "", 0),
+	    err = stream_new("err", "", 0);
 	pid_t pid;
 
 	for (unsigned n = 1; *args; ++args)
@@ -109,8 +114,8 @@ static void ctl_run(const char *const *args, const void *input, size_t input_siz
 	(void)stream_take(err, run.err, sizeof(run.err));
 }
 
-#define CTL_INPUT(input, size, ...) \
-	ctl_run((const char *const[]){ "--address", domain.address, __VA_ARGS__, NULL }, input, size)
+#define CTL_INPUT(input, size, ...)                                                                \
+	ctl_run((const char *const[]){"--address", domain.address, __VA_ARGS__, NULL}, input, size)
 #define CTL(...) CTL_INPUT("", 0, __VA_ARGS__)
 
 static unsigned count(const char *text, const char *word)
@@ -131,7 +136,9 @@ static void expect_failure(int status, const char *what, const char *entry)
 	snprintf(end, sizeof(end), " (%s)\n", entry);
 	cr_assert_eq(run.status, status, "status %d: %s", run.status, run.err);
 	cr_assert_eq(strncmp(run.err, start, strlen(start)), 0, "%s", run.err);
-	cr_assert(strlen(run.err) > strlen(end) && strcmp(run.err + strlen(run.err) - strlen(end), end) == 0, "%s", run.err);
+	cr_assert(strlen(run.err) > strlen(end) &&
+			  strcmp(run.err + strlen(run.err) - strlen(end), end) == 0,
+		  "%s", run.err);
 	cr_assert_eq(count(run.err, "\n"), 1, "%s", run.err);
 	cr_assert_eq(run.out_size, 0, "%s", run.out);
 }
@@ -210,7 +217,7 @@ static void expect_key_number(const char *key, uint64_t value)
 /* Every key, with the exact number that the public call gives. */
 static void expect_json_of(const char *name, const char *kind)
 {
-	struct ipc_channel_info info = { .size = sizeof(info) };
+	struct ipc_channel_info info = {.size = sizeof(info)};
 	char text[300];
 
 	cr_assert_eq(ipc_channel_info_wait(client, name, &info, NULL), 0);
@@ -259,7 +266,9 @@ Test(ctl, list_shows_every_channel_once)
 
 	for (unsigned i = 0; i < 40; ++i) {
 		snprintf(name, sizeof(name), "many/%02u.", i);
-		cr_assert_eq(ipc_shared_open_wait(&more[i], client, name, IPC_SIDE_A, IPC_SHARED_OPTIONS(.flags = IPC_CREATE), NULL), 0);
+		cr_assert_eq(ipc_shared_open_wait(&more[i], client, name, IPC_SIDE_A,
+						  IPC_SHARED_OPTIONS(.flags = IPC_CREATE), NULL),
+			     0);
 	}
 
 	CTL("list");
@@ -398,19 +407,22 @@ Test(ctl, a_wait_that_takes_too_long_ends_with_124)
 	clock_gettime(CLOCK_MONOTONIC, &end);
 
 	expect_failure(124, "ctl/watch", "IPC_ETIMEDOUT");
-	cr_assert_geq((double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9, 0.29);
+	cr_assert_geq((double)(end.tv_sec - start.tv_sec) +
+			      (double)(end.tv_nsec - start.tv_nsec) / 1e9,
+		      0.29);
 	cr_assert_eq(ipc_watch_abort(producer), 0);
 }
 
 static void expect_usage_error(const char *const *args)
 {
 	ctl_run(args, "", 0);
-	cr_assert_eq(run.status, 2, "%s ...: status %d: %s", args[0] ? args[0] : "", run.status, run.err);
+	cr_assert_eq(run.status, 2, "%s ...: status %d: %s", args[0] ? args[0] : "", run.status,
+		     run.err);
 	cr_assert_eq(run.out_size, 0);
 	cr_assert_eq(strncmp(run.err, "ipcctl: ", 8), 0, "%s", run.err);
 }
 
-#define USAGE_ERROR(...) expect_usage_error((const char *const[]){ __VA_ARGS__ })
+#define USAGE_ERROR(...) expect_usage_error((const char *const[]){__VA_ARGS__})
 
 /* */
 Test(ctl, wrong_usage_ends_with_2)
@@ -439,12 +451,13 @@ Test(ctl, help_and_version_end_with_0)
 {
 	char version[64];
 
-	ctl_run((const char *const[]){ "--help", NULL }, "", 0);
+	ctl_run((const char *const[]){"--help", NULL}, "", 0);
 	cr_assert_eq(run.status, 0);
 	cr_assert(strstr(run.out, "remove NAME"));
 
-	ctl_run((const char *const[]){ "--version", NULL }, "", 0);
-	snprintf(version, sizeof(version), "ipcctl %d.%d.%d\n", IPC_VERSION_MAJOR, IPC_VERSION_MINOR, IPC_VERSION_PATCH);
+	ctl_run((const char *const[]){"--version", NULL}, "", 0);
+	snprintf(version, sizeof(version), "ipcctl %d.%d.%d\n", IPC_VERSION_MAJOR,
+		 IPC_VERSION_MINOR, IPC_VERSION_PATCH);
 	cr_assert_eq(run.status, 0);
 	cr_assert_str_eq(run.out, version);
 }
@@ -455,16 +468,16 @@ Test(ctl, no_broker_is_a_failure_and_none_is_started)
 	char path[128];
 
 	snprintf(path, sizeof(path), "%s/none", domain.dir);
-	ctl_run((const char *const[]){ "--address", path, "list", NULL }, "", 0);
+	ctl_run((const char *const[]){"--address", path, "list", NULL}, "", 0);
 	expect_failure(1, path, "IPC_ECONNREFUSED");
 
 	setenv("IPC_BROKER", path, 1);
-	ctl_run((const char *const[]){ "list", NULL }, "", 0);
+	ctl_run((const char *const[]){"list", NULL}, "", 0);
 	expect_failure(1, "broker", "IPC_ECONNREFUSED");
 	cr_assert_eq(access(path, F_OK), -1);
 
 	setenv("IPC_BROKER", domain.address, 1);
-	ctl_run((const char *const[]){ "list", NULL }, "", 0);
+	ctl_run((const char *const[]){"list", NULL}, "", 0);
 	cr_assert_eq(run.status, 0);
 	unsetenv("IPC_BROKER");
 }
@@ -480,7 +493,8 @@ Test(ctl, a_full_disk_is_a_failure)
 
 		if (full < 0 || dup2(full, 1) < 0 || dup2(null, 2) < 0)
 			_exit(126);
-		execlp(program ? program : IPC_TEST_CTL, "ipcctl", "--address", domain.address, "list", NULL);
+		execlp(program ? program : IPC_TEST_CTL, "ipcctl", "--address", domain.address,
+		       "list", NULL);
 		_exit(127);
 	}
 	cr_assert_eq(process_reap(pid, 30000), 1);
@@ -493,6 +507,7 @@ Test(ctl, it_works_while_the_worker_restarts)
 		kill(domain_worker(&domain), SIGKILL);
 		CTL("list");
 		cr_assert_eq(run.status, 0, "%s", run.err);
-		cr_assert(strstr(run.out, "ctl/watch") && strstr(run.out, "ctl/shared"), "%s", run.out);
+		cr_assert(strstr(run.out, "ctl/watch") && strstr(run.out, "ctl/shared"), "%s",
+			  run.out);
 	}
 }

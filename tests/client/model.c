@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * What every kind of channel has in common, through the public interface: names, ids, options, opening, ends, infos, removal, memory.
+ * What every kind of channel has in common, through the public interface: names, ids, options,
+ * opening, ends, infos, removal, memory.
  */
 
 #include <signal.h>
@@ -48,27 +49,30 @@ TestSuite(model, .init = setup, .fini = teardown, .timeout = 60);
 
 /* ---- short forms ---- */
 
-static const struct timespec past = { 0, 0 };
+static const struct timespec past = {0, 0};
 
 static int produce(ipc_watch_producer **ret, const char *name, uint64_t flags)
 {
 	struct timespec deadline = domain_deadline(WAIT_MS);
 
-	return ipc_watch_producer_open_wait(ret, client, name, IPC_WATCH_OPTIONS(.flags = flags), &deadline);
+	return ipc_watch_producer_open_wait(ret, client, name, IPC_WATCH_OPTIONS(.flags = flags),
+					    &deadline);
 }
 
 static int consume(ipc_watch_consumer **ret, const char *name, uint64_t flags)
 {
 	struct timespec deadline = domain_deadline(WAIT_MS);
 
-	return ipc_watch_consumer_open_wait(ret, client, name, IPC_WATCH_OPTIONS(.flags = flags), &deadline);
+	return ipc_watch_consumer_open_wait(ret, client, name, IPC_WATCH_OPTIONS(.flags = flags),
+					    &deadline);
 }
 
 static int share(ipc_shared **ret, const char *name, enum ipc_side side, uint64_t flags)
 {
 	struct timespec deadline = domain_deadline(WAIT_MS);
 
-	return ipc_shared_open_wait(ret, client, name, side, IPC_SHARED_OPTIONS(.flags = flags), &deadline);
+	return ipc_shared_open_wait(ret, client, name, side, IPC_SHARED_OPTIONS(.flags = flags),
+				    &deadline);
 }
 
 static ipc_watch_producer *producer_new(const char *name)
@@ -91,7 +95,7 @@ static int info_of(const char *name, struct ipc_channel_info *ret)
 {
 	struct timespec deadline = domain_deadline(WAIT_MS);
 
-	*ret = (struct ipc_channel_info){ .size = sizeof(*ret) };
+	*ret = (struct ipc_channel_info){.size = sizeof(*ret)};
 	return ipc_channel_info_wait(client, name, ret, &deadline);
 }
 
@@ -120,7 +124,7 @@ struct seen {
 static int see(const struct ipc_channel_info *info, void *userdata)
 {
 	struct seen *seen = userdata;
-	struct ipc_channel_info other = { .size = sizeof(other) };
+	struct ipc_channel_info other = {.size = sizeof(other)};
 
 	cr_assert_eq(info->size, sizeof(*info));
 	++seen->n;
@@ -132,14 +136,16 @@ static int see(const struct ipc_channel_info *info, void *userdata)
 
 static void expect_name(const char *name, int expected)
 {
-	struct ipc_channel_info info = { .size = sizeof(info) };
+	struct ipc_channel_info info = {.size = sizeof(info)};
 	int expected_absent = expected == 0 ? IPC_ENOENT : expected;
 	ipc_watch_producer *producer = NULL;
 	ipc_watch_consumer *consumer = NULL;
 	ipc_shared *shared = NULL;
 
-	cr_assert_eq(ipc_channel_info_wait(client, name, &info, NULL), expected_absent, "info %.300s", name);
-	cr_assert_eq(ipc_channel_remove_wait(client, name, 0, NULL), expected_absent, "remove %.300s", name);
+	cr_assert_eq(ipc_channel_info_wait(client, name, &info, NULL), expected_absent,
+		     "info %.300s", name);
+	cr_assert_eq(ipc_channel_remove_wait(client, name, 0, NULL), expected_absent,
+		     "remove %.300s", name);
 	cr_assert_eq(consume(&consumer, name, 0), expected_absent, "consumer %.300s", name);
 
 	cr_assert_eq(produce(&producer, name, IPC_CREATE), expected, "producer %.300s", name);
@@ -177,7 +183,7 @@ Test(model, names_are_1_to_255_legal_bytes)
 Test(model, patterns_have_up_to_255_bytes)
 {
 	char pattern[258];
-	struct seen seen = { 0 };
+	struct seen seen = {0};
 	ipc_watch_producer *producer = producer_new("a");
 
 	memset(pattern, '*', sizeof(pattern));
@@ -197,9 +203,12 @@ Test(model, a_channel_has_an_owner_rights_and_a_size)
 	ipc_watch_producer *producer;
 	ipc_shared *shared;
 
-	cr_assert_eq(ipc_watch_producer_open_wait(&producer, client, "a",
-						  IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .mode = 0640, .gid = 12, .value_size_max = 777), NULL),
-		     0);
+	cr_assert_eq(
+		ipc_watch_producer_open_wait(&producer, client, "a",
+					     IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .mode = 0640,
+							       .gid = 12, .value_size_max = 777),
+					     NULL),
+		0);
 	cr_assert_eq(info_of("a", &info), 0);
 	cr_assert_str_eq(info.name, "a");
 	cr_assert_eq(info.kind, IPC_KIND_WATCH);
@@ -212,9 +221,12 @@ Test(model, a_channel_has_an_owner_rights_and_a_size)
 	cr_assert_eq(info.handles[0], 1);
 	cr_assert_eq(info.handles[1], 0);
 
-	cr_assert_eq(ipc_shared_open_wait(&shared, client, "b", IPC_SIDE_B,
-					  IPC_SHARED_OPTIONS(.flags = IPC_CREATE | IPC_SHARED_IN_PLACE, .value_size = 5), NULL),
-		     0);
+	cr_assert_eq(
+		ipc_shared_open_wait(&shared, client, "b", IPC_SIDE_B,
+				     IPC_SHARED_OPTIONS(.flags = IPC_CREATE | IPC_SHARED_IN_PLACE,
+							.value_size = 5),
+				     NULL),
+		0);
 	cr_assert_eq(info_of("b", &info), 0);
 	cr_assert_eq(info.kind, IPC_KIND_SHARED);
 	cr_assert_eq(info.gid, getgid());
@@ -270,7 +282,8 @@ static void hold_producer(struct actor *self, void *arg)
 	ipc_watch_producer *producer;
 	uint64_t id;
 
-	if (ipc_watch_producer_open_wait(&producer, own, arg, NULL, NULL) < 0 || ipc_watch_producer_get_id(producer, &id) < 0)
+	if (ipc_watch_producer_open_wait(&producer, own, arg, NULL, NULL) < 0 ||
+	    ipc_watch_producer_get_id(producer, &id) < 0)
 		process_end(1);
 	actor_say(self, (int64_t)id);
 	(void)actor_hear(self);
@@ -345,7 +358,9 @@ Test(model, handles_keep_their_client)
 	ipc_watch_producer *producer = NULL;
 	uint64_t id;
 
-	cr_assert_eq(ipc_watch_producer_open_wait(&producer, own, "a", IPC_WATCH_OPTIONS(.flags = IPC_CREATE), NULL), 0);
+	cr_assert_eq(ipc_watch_producer_open_wait(&producer, own, "a",
+						  IPC_WATCH_OPTIONS(.flags = IPC_CREATE), NULL),
+		     0);
 	cr_assert_null(ipc_client_unref(own));
 
 	cr_assert_eq(ipc_watch_publish(producer, "x", 1), 0);
@@ -375,7 +390,9 @@ Test(model, results_are_written_on_success_only)
 	cr_assert_eq(consumer, (void *)&past);
 	cr_assert_eq(share(&shared, "none", IPC_SIDE_A, 0), IPC_ENOENT);
 	cr_assert_eq(shared, (void *)&past);
-	cr_assert_eq(ipc_client_connect_wait(&other, IPC_CLIENT_OPTIONS(.address = "/nowhere/broker"), &past), IPC_ECONNREFUSED);
+	cr_assert_eq(ipc_client_connect_wait(
+			     &other, IPC_CLIENT_OPTIONS(.address = "/nowhere/broker"), &past),
+		     IPC_ECONNREFUSED);
 	cr_assert_eq(other, (void *)&past);
 
 	memset(&info, 0x5a, sizeof(info));
@@ -392,7 +409,7 @@ static int open_sized(size_t size, unsigned char last)
 	struct {
 		struct ipc_watch_options options;
 		unsigned char more[64];
-	} given = { .options = { .size = size, .flags = IPC_CREATE } };
+	} given = {.options = {.size = size, .flags = IPC_CREATE}};
 	ipc_watch_producer *producer = NULL;
 	int r;
 
@@ -434,7 +451,8 @@ Test(model, zero_means_default_in_every_field)
 	cr_assert_eq(info.gid, getgid());
 
 	shared_options.flags = IPC_CREATE;
-	cr_assert_eq(ipc_shared_open_wait(&shared, client, "b", IPC_SIDE_A, &shared_options, NULL), 0);
+	cr_assert_eq(ipc_shared_open_wait(&shared, client, "b", IPC_SIDE_A, &shared_options, NULL),
+		     0);
 	cr_assert_eq(info_of("b", &info), 0);
 	cr_assert_eq(info.item_size_max, 4096);
 
@@ -447,8 +465,10 @@ Test(model, zero_means_default_in_every_field)
 /* M-41, M-47: the flags of <sys/ipc.h> among them. */
 Test(model, flags_that_are_not_for_the_role_are_refused)
 {
-	static const uint64_t bad[] = { 1, IPC_CREAT, IPC_EXCL, IPC_NOWAIT, 0x8000, IPC_KEEP, IPC_EXCLUSIVE, IPC_CLIENT_NO_AUTOSTART,
-					0x200000, UINT64_C(1) << 32, UINT64_C(1) << 33, UINT64_C(1) << 63 };
+	static const uint64_t bad[] = {
+		1,        IPC_CREAT,         IPC_EXCL,          IPC_NOWAIT,
+		0x8000,   IPC_KEEP,          IPC_EXCLUSIVE,     IPC_CLIENT_NO_AUTOSTART,
+		0x200000, UINT64_C(1) << 32, UINT64_C(1) << 33, UINT64_C(1) << 63};
 	ipc_watch_producer *producer = NULL;
 	ipc_watch_consumer *consumer = NULL;
 	ipc_shared *shared = NULL;
@@ -462,8 +482,15 @@ Test(model, flags_that_are_not_for_the_role_are_refused)
 		cr_assert_eq(share(&shared, "a", IPC_SIDE_A, flags), IPC_EINVAL, "shared %zu", i);
 	}
 	cr_assert_eq(produce(&producer, "a", IPC_CREATE | IPC_SHARED_IN_PLACE), IPC_EINVAL);
-	cr_assert_eq(ipc_client_connect_wait(&other, IPC_CLIENT_OPTIONS(.flags = IPC_CREATE, .address = domain.address), NULL), IPC_EINVAL);
-	cr_assert_eq(ipc_client_connect_wait(&other, IPC_CLIENT_OPTIONS(.flags = 1, .address = domain.address), NULL), IPC_EINVAL);
+	cr_assert_eq(ipc_client_connect_wait(
+			     &other,
+			     IPC_CLIENT_OPTIONS(.flags = IPC_CREATE, .address = domain.address),
+			     NULL),
+		     IPC_EINVAL);
+	cr_assert_eq(
+		ipc_client_connect_wait(
+			&other, IPC_CLIENT_OPTIONS(.flags = 1, .address = domain.address), NULL),
+		IPC_EINVAL);
 	cr_assert(!exists("a"));
 }
 
@@ -473,8 +500,14 @@ Test(model, modes_and_sides_that_do_not_exist_are_refused)
 	ipc_watch_producer *producer;
 	ipc_shared *shared;
 
-	cr_assert_eq(ipc_watch_producer_open_wait(&producer, client, "a", IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .mode = 0700), NULL), IPC_EINVAL);
-	cr_assert_eq(ipc_watch_producer_open_wait(&producer, client, "a", IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .mode = 04600), NULL), IPC_EINVAL);
+	cr_assert_eq(ipc_watch_producer_open_wait(
+			     &producer, client, "a",
+			     IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .mode = 0700), NULL),
+		     IPC_EINVAL);
+	cr_assert_eq(ipc_watch_producer_open_wait(
+			     &producer, client, "a",
+			     IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .mode = 04600), NULL),
+		     IPC_EINVAL);
 	cr_assert_eq(share(&shared, "a", 0, IPC_CREATE), IPC_EINVAL);
 	cr_assert_eq(share(&shared, "a", 3, IPC_CREATE), IPC_EINVAL);
 }
@@ -512,8 +545,10 @@ Test(model, any_side_may_create)
 static int open_shape(uint64_t value_size_max, uint32_t consumers_max)
 {
 	ipc_watch_consumer *consumer = NULL;
-	int r = ipc_watch_consumer_open_wait(&consumer, client, "a",
-					     IPC_WATCH_OPTIONS(.value_size_max = value_size_max, .consumers_max = consumers_max), NULL);
+	int r = ipc_watch_consumer_open_wait(
+		&consumer, client, "a",
+		IPC_WATCH_OPTIONS(.value_size_max = value_size_max, .consumers_max = consumers_max),
+		NULL);
 
 	ipc_watch_consumer_close(consumer);
 	return r;
@@ -526,7 +561,10 @@ Test(model, shapes_fit_or_are_zero)
 	ipc_shared *shared, *other = NULL;
 
 	cr_assert_eq(ipc_watch_producer_open_wait(&producer, client, "a",
-						  IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .value_size_max = 100, .consumers_max = 7), NULL),
+						  IPC_WATCH_OPTIONS(.flags = IPC_CREATE,
+								    .value_size_max = 100,
+								    .consumers_max = 7),
+						  NULL),
 		     0);
 	cr_assert_eq(open_shape(100, 7), 0);
 	cr_assert_eq(open_shape(0, 7), 0);
@@ -535,10 +573,19 @@ Test(model, shapes_fit_or_are_zero)
 	cr_assert_eq(open_shape(0, 8), IPC_EPROTOTYPE);
 	ipc_watch_producer_close(producer);
 
-	cr_assert_eq(ipc_shared_open_wait(&shared, client, "b", IPC_SIDE_A, IPC_SHARED_OPTIONS(.flags = IPC_CREATE, .value_size = 64), NULL), 0);
-	cr_assert_eq(ipc_shared_open_wait(&other, client, "b", IPC_SIDE_B, IPC_SHARED_OPTIONS(.value_size = 65), NULL), IPC_EPROTOTYPE);
-	cr_assert_eq(ipc_shared_open_wait(&other, client, "b", IPC_SIDE_B, IPC_SHARED_OPTIONS(.flags = IPC_SHARED_IN_PLACE), NULL), IPC_EPROTOTYPE);
-	cr_assert_eq(ipc_shared_open_wait(&other, client, "b", IPC_SIDE_B, IPC_SHARED_OPTIONS(.value_size = 64), NULL), 0);
+	cr_assert_eq(ipc_shared_open_wait(&shared, client, "b", IPC_SIDE_A,
+					  IPC_SHARED_OPTIONS(.flags = IPC_CREATE, .value_size = 64),
+					  NULL),
+		     0);
+	cr_assert_eq(ipc_shared_open_wait(&other, client, "b", IPC_SIDE_B,
+					  IPC_SHARED_OPTIONS(.value_size = 65), NULL),
+		     IPC_EPROTOTYPE);
+	cr_assert_eq(ipc_shared_open_wait(&other, client, "b", IPC_SIDE_B,
+					  IPC_SHARED_OPTIONS(.flags = IPC_SHARED_IN_PLACE), NULL),
+		     IPC_EPROTOTYPE);
+	cr_assert_eq(ipc_shared_open_wait(&other, client, "b", IPC_SIDE_B,
+					  IPC_SHARED_OPTIONS(.value_size = 64), NULL),
+		     0);
 	ipc_shared_close(other);
 	ipc_shared_close(shared);
 }
@@ -554,9 +601,11 @@ Test(model, a_name_belongs_to_one_kind)
 	ipc_watch_producer_close(producer);
 }
 
-static int consume_limited(ipc_watch_consumer **ret, uint64_t flags, const struct timespec *deadline)
+static int consume_limited(ipc_watch_consumer **ret, uint64_t flags,
+			   const struct timespec *deadline)
 {
-	return ipc_watch_consumer_open_wait(ret, client, "a", IPC_WATCH_OPTIONS(.flags = flags), deadline);
+	return ipc_watch_consumer_open_wait(ret, client, "a", IPC_WATCH_OPTIONS(.flags = flags),
+					    deadline);
 }
 
 static void await_consumer(struct actor *self, void *arg)
@@ -567,12 +616,14 @@ static void await_consumer(struct actor *self, void *arg)
 
 	(void)arg;
 	actor_say(self, 0);
-	r = ipc_watch_consumer_open_wait(&consumer, own, "a", IPC_WATCH_OPTIONS(.flags = IPC_AWAIT), NULL);
+	r = ipc_watch_consumer_open_wait(&consumer, own, "a", IPC_WATCH_OPTIONS(.flags = IPC_AWAIT),
+					 NULL);
 	actor_say(self, r);
 	(void)actor_hear(self);
 }
 
-/* M-43, M-10: EBUSY at once; with IPC_AWAIT the place is waited for, and given by a close as by a death. */
+/* M-43, M-10: EBUSY at once; with IPC_AWAIT the place is waited for, and given by a close as by a
+ * death. */
 Test(model, a_role_that_is_taken_is_busy_or_waited_for)
 {
 	ipc_watch_producer *producer;
@@ -580,7 +631,10 @@ Test(model, a_role_that_is_taken_is_busy_or_waited_for)
 	struct timespec soon = domain_deadline(50);
 	struct actor actor, other;
 
-	cr_assert_eq(ipc_watch_producer_open_wait(&producer, client, "a", IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .consumers_max = 1), NULL), 0);
+	cr_assert_eq(ipc_watch_producer_open_wait(
+			     &producer, client, "a",
+			     IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .consumers_max = 1), NULL),
+		     0);
 	cr_assert_eq(consume_limited(&first, 0, NULL), 0);
 	cr_assert_eq(consume_limited(&second, 0, NULL), IPC_EBUSY);
 	cr_assert_eq(consume_limited(&second, IPC_AWAIT, &past), IPC_ETIMEDOUT);
@@ -618,7 +672,8 @@ Test(model, a_name_that_is_not_there_is_waited_for)
 	actor_kill(&actor);
 	ipc_watch_producer_close(producer);
 
-	cr_assert_eq(consume_limited(&consumer, IPC_AWAIT | IPC_CREATE, &past), 0, "with both flags the channel is made");
+	cr_assert_eq(consume_limited(&consumer, IPC_AWAIT | IPC_CREATE, &past), 0,
+		     "with both flags the channel is made");
 	ipc_watch_consumer_close(consumer);
 }
 
@@ -633,7 +688,10 @@ Test(model, a_dead_waiter_for_a_name_is_forgotten)
 	cr_assert_eq(actor_hear(&actor), 0);
 	actor_kill(&actor);
 
-	cr_assert_eq(ipc_watch_producer_open_wait(&producer, client, "a", IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .consumers_max = 1), NULL), 0);
+	cr_assert_eq(ipc_watch_producer_open_wait(
+			     &producer, client, "a",
+			     IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .consumers_max = 1), NULL),
+		     0);
 	cr_assert_eq(consume_limited(&consumer, IPC_AWAIT, NULL), 0);
 	ipc_watch_consumer_close(consumer);
 	ipc_watch_producer_close(producer);
@@ -648,7 +706,8 @@ static void race_to_create(struct actor *self, void *arg)
 	(void)arg;
 	actor_say(self, 0);
 	(void)actor_hear(self);
-	r = ipc_shared_open_wait(&shared, own, "race", IPC_SIDE_A, IPC_SHARED_OPTIONS(.flags = IPC_CREATE | IPC_EXCLUSIVE), NULL);
+	r = ipc_shared_open_wait(&shared, own, "race", IPC_SIDE_A,
+				 IPC_SHARED_OPTIONS(.flags = IPC_CREATE | IPC_EXCLUSIVE), NULL);
 	actor_say(self, r);
 	(void)actor_hear(self);
 }
@@ -697,7 +756,8 @@ Test(model, infos_are_written_as_far_as_both_know_them)
 		unsigned char bytes[sizeof(struct ipc_channel_info) + 64];
 	} given;
 	ipc_watch_producer *producer = producer_new("a");
-	size_t known = sizeof(struct ipc_channel_info), part = offsetof(struct ipc_channel_info, generation);
+	size_t known = sizeof(struct ipc_channel_info),
+	       part = offsetof(struct ipc_channel_info, generation);
 
 	memset(&given, 0x5a, sizeof(given));
 	given.info.size = part;
@@ -723,22 +783,23 @@ Test(model, infos_are_written_as_far_as_both_know_them)
 /* M-45, M-42 */
 Test(model, a_list_calls_back_and_can_be_stopped)
 {
-	ipc_watch_producer *a = producer_new("a/1"), *b = producer_new("a/2"), *c = producer_new("b");
-	struct seen seen = { 0 };
+	ipc_watch_producer *a = producer_new("a/1"), *b = producer_new("a/2"),
+			   *c = producer_new("b");
+	struct seen seen = {0};
 
 	cr_assert_eq(ipc_client_list_wait(client, "*", see, &seen, NULL), 0);
 	cr_assert_eq(seen.n, 3);
 	cr_assert_eq(seen.inner, IPC_EDEADLK, "callbacks must not call the library");
 
-	seen = (struct seen){ 0 };
+	seen = (struct seen){0};
 	cr_assert_eq(ipc_client_list_wait(client, "a*", see, &seen, NULL), 0, "* crosses /");
 	cr_assert_eq(seen.n, 2);
 
-	seen = (struct seen){ .stop_after = 2, .result = 5 };
+	seen = (struct seen){.stop_after = 2, .result = 5};
 	cr_assert_eq(ipc_client_list_wait(client, "*", see, &seen, NULL), 0);
 	cr_assert_eq(seen.n, 2);
 
-	seen = (struct seen){ .stop_after = 1, .result = IPC_ENOSPC };
+	seen = (struct seen){.stop_after = 1, .result = IPC_ENOSPC};
 	cr_assert_eq(ipc_client_list_wait(client, "*", see, &seen, NULL), IPC_ENOSPC);
 	cr_assert_eq(seen.n, 1);
 
@@ -766,9 +827,12 @@ Test(model, a_removed_name_is_free_and_its_handles_go_on)
 	cr_assert_eq(consume(&other, "a", 0), IPC_ENOENT);
 
 	/* Grown: the same name, another shape, another generation. */
-	cr_assert_eq(ipc_watch_producer_open_wait(&fresh, client, "a",
-						  IPC_WATCH_OPTIONS(.flags = IPC_CREATE | IPC_EXCLUSIVE, .value_size_max = 50000), NULL),
-		     0);
+	cr_assert_eq(
+		ipc_watch_producer_open_wait(&fresh, client, "a",
+					     IPC_WATCH_OPTIONS(.flags = IPC_CREATE | IPC_EXCLUSIVE,
+							       .value_size_max = 50000),
+					     NULL),
+		0);
 	cr_assert_eq(info_of("a", &after), 0);
 	cr_assert_neq(after.generation, before.generation);
 
@@ -798,7 +862,8 @@ Test(model, removal_compares_the_generation)
 	ipc_watch_producer_close(producer);
 }
 
-/* M-22, M-48: nobody can come any more, so the last one that goes is the end, with IPC_STAY as well. */
+/* M-22, M-48: nobody can come any more, so the last one that goes is the end, with IPC_STAY as
+ * well. */
 Test(model, a_removed_channel_ends_for_good_with_the_last_handle_of_a_side)
 {
 	ipc_watch_producer *producer = producer_new("a");
@@ -812,8 +877,10 @@ Test(model, a_removed_channel_ends_for_good_with_the_last_handle_of_a_side)
 	cr_assert_eq(take_away("a", 0), 0);
 	ipc_watch_producer_close(producer);
 
-	cr_assert_eq(ipc_watch_read_wait(consumer, value, sizeof(value), &size, &version, NULL), 0, "what was committed comes first");
-	cr_assert_eq(ipc_watch_read_wait(consumer, value, sizeof(value), &size, &version, NULL), IPC_EPIPE);
+	cr_assert_eq(ipc_watch_read_wait(consumer, value, sizeof(value), &size, &version, NULL), 0,
+		     "what was committed comes first");
+	cr_assert_eq(ipc_watch_read_wait(consumer, value, sizeof(value), &size, &version, NULL),
+		     IPC_EPIPE);
 	cr_assert_eq(ipc_watch_consumer_peers_wait(consumer, true, NULL), IPC_EPIPE);
 	ipc_watch_consumer_close(consumer);
 }
@@ -909,7 +976,8 @@ static void die_in_place(struct actor *self, void *arg)
 	ipc_shared *shared;
 
 	(void)arg;
-	if (ipc_shared_open_wait(&shared, own, "a", IPC_SIDE_B, NULL, NULL) < 0 || ipc_shared_lock_wait(shared, &value, NULL) < 0)
+	if (ipc_shared_open_wait(&shared, own, "a", IPC_SIDE_B, NULL, NULL) < 0 ||
+	    ipc_shared_lock_wait(shared, &value, NULL) < 0)
 		process_end(1);
 	actor_say(self, 0);
 	(void)actor_hear(self);
@@ -968,7 +1036,8 @@ Test(model, a_corrupt_channel_stays_corrupt_for_everybody)
 
 	for (unsigned i = 0; i < 2; ++i) {
 		cr_assert_eq(ipc_watch_publish(producer, "y", 1), IPC_EBADMSG);
-		cr_assert_eq(ipc_watch_read(consumer, value, sizeof(value), NULL, NULL), IPC_EBADMSG);
+		cr_assert_eq(ipc_watch_read(consumer, value, sizeof(value), NULL, NULL),
+			     IPC_EBADMSG);
 	}
 	r = consume(&late, "a", 0);
 	if (r == 0) {
@@ -1007,8 +1076,8 @@ Test(model, a_segment_of_another_layout_is_refused)
 /* What the broker answers to a greeting: its result, or 0. */
 static int greet(uint32_t version, uint32_t lock_stamp, uint32_t word_size)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct timeval limit = { WAIT_MS / 1000, 0 };
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct timeval limit = {WAIT_MS / 1000, 0};
 	union message message;
 	ssize_t n;
 	int fd;
@@ -1035,22 +1104,28 @@ static int greet(uint32_t version, uint32_t lock_stamp, uint32_t word_size)
 Test(model, the_broker_refuses_processes_that_do_not_fit)
 {
 	cr_assert_eq(greet(PROTOCOL_VERSION, lock_layout_stamp(), sizeof(void *)), 0);
-	cr_assert_eq(greet(PROTOCOL_VERSION + 1, lock_layout_stamp(), sizeof(void *)), IPC_EPROTONOSUPPORT);
-	cr_assert_eq(greet(PROTOCOL_VERSION, lock_layout_stamp() ^ 1, sizeof(void *)), IPC_EPROTONOSUPPORT);
+	cr_assert_eq(greet(PROTOCOL_VERSION + 1, lock_layout_stamp(), sizeof(void *)),
+		     IPC_EPROTONOSUPPORT);
+	cr_assert_eq(greet(PROTOCOL_VERSION, lock_layout_stamp() ^ 1, sizeof(void *)),
+		     IPC_EPROTONOSUPPORT);
 	cr_assert_eq(greet(PROTOCOL_VERSION, lock_layout_stamp(), 4), IPC_EPROTONOSUPPORT);
 }
 
 /* M-20 */
 Test(model, deadlines_have_less_than_a_second_of_nanoseconds)
 {
-	static const struct timespec bad[] = { { 1, 1000000000 }, { 1, -1 } };
-	struct ipc_channel_info info = { .size = sizeof(info) };
+	static const struct timespec bad[] = {{1, 1000000000}, {1, -1}};
+	struct ipc_channel_info info = {.size = sizeof(info)};
 	ipc_watch_producer *producer = producer_new("a"), *other;
 	ipc_client *second;
 
 	for (unsigned i = 0; i < 2; ++i) {
-		cr_assert_eq(ipc_client_connect_wait(&second, IPC_CLIENT_OPTIONS(.address = domain.address), &bad[i]), IPC_EINVAL);
-		cr_assert_eq(ipc_watch_producer_open_wait(&other, client, "a", NULL, &bad[i]), IPC_EINVAL);
+		cr_assert_eq(ipc_client_connect_wait(&second,
+						     IPC_CLIENT_OPTIONS(.address = domain.address),
+						     &bad[i]),
+			     IPC_EINVAL);
+		cr_assert_eq(ipc_watch_producer_open_wait(&other, client, "a", NULL, &bad[i]),
+			     IPC_EINVAL);
 		cr_assert_eq(ipc_channel_info_wait(client, "a", &info, &bad[i]), IPC_EINVAL);
 		cr_assert_eq(ipc_channel_remove_wait(client, "a", 0, &bad[i]), IPC_EINVAL);
 		cr_assert_eq(ipc_client_list_wait(client, "*", see, NULL, &bad[i]), IPC_EINVAL);

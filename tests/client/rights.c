@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Who may open what: processes of other users and of another pid namespace.  Needs root, which alone can become others.
+ * Who may open what: processes of other users and of another pid namespace.  Needs root, which
+ * alone can become others.
  */
 
 #include <errno.h>
@@ -58,10 +59,10 @@ static void teardown(void)
 
 TestSuite(rights, .init = setup, .fini = teardown, .timeout = 60);
 
-#define NEEDS_ROOT() \
-	do { \
-		if (geteuid() != 0) \
-			cr_skip_test("needs root"); \
+#define NEEDS_ROOT()                                                                               \
+	do {                                                                                       \
+		if (geteuid() != 0)                                                                \
+			cr_skip_test("needs root");                                                \
 	} while (0)
 
 /* ---- one question to the broker, asked by somebody else ---- */
@@ -71,7 +72,7 @@ enum wish { PRODUCE, CONSUME, SHARE_A, SHARE_B, INFO, REMOVE, LIST, CREATE_WATCH
 struct question {
 	uid_t uid;
 	gid_t gid;
-	gid_t group;          /* supplementary; 0: none */
+	gid_t group;           /* supplementary; 0: none */
 	bool in_pid_namespace; /* its own */
 	enum wish wish;
 	const char *name;
@@ -87,10 +88,12 @@ static int count_one(const struct ipc_channel_info *info, void *userdata)
 
 static int answer(ipc_client *own, const struct question *q)
 {
-	struct ipc_watch_options watch_options = { .size = sizeof(watch_options), .mode = q->mode, .gid = q->channel_gid };
-	struct ipc_shared_options shared_options = { .size = sizeof(shared_options), .mode = q->mode, .gid = q->channel_gid };
+	struct ipc_watch_options watch_options = {
+		.size = sizeof(watch_options), .mode = q->mode, .gid = q->channel_gid};
+	struct ipc_shared_options shared_options = {
+		.size = sizeof(shared_options), .mode = q->mode, .gid = q->channel_gid};
 	struct timespec deadline = domain_deadline(WAIT_MS);
-	struct ipc_channel_info info = { .size = sizeof(info) };
+	struct ipc_channel_info info = {.size = sizeof(info)};
 	ipc_watch_producer *producer;
 	ipc_watch_consumer *consumer;
 	ipc_shared *shared;
@@ -102,14 +105,18 @@ static int answer(ipc_client *own, const struct question *q)
 	switch (q->wish) {
 	case PRODUCE:
 	case CREATE_WATCH:
-		return ipc_watch_producer_open_wait(&producer, own, q->name, &watch_options, &deadline);
+		return ipc_watch_producer_open_wait(&producer, own, q->name, &watch_options,
+						    &deadline);
 	case CONSUME:
-		return ipc_watch_consumer_open_wait(&consumer, own, q->name, &watch_options, &deadline);
+		return ipc_watch_consumer_open_wait(&consumer, own, q->name, &watch_options,
+						    &deadline);
 	case SHARE_A:
 	case CREATE_SHARED:
-		return ipc_shared_open_wait(&shared, own, q->name, IPC_SIDE_A, &shared_options, &deadline);
+		return ipc_shared_open_wait(&shared, own, q->name, IPC_SIDE_A, &shared_options,
+					    &deadline);
 	case SHARE_B:
-		return ipc_shared_open_wait(&shared, own, q->name, IPC_SIDE_B, &shared_options, &deadline);
+		return ipc_shared_open_wait(&shared, own, q->name, IPC_SIDE_B, &shared_options,
+					    &deadline);
 	case INFO:
 		return ipc_channel_info_wait(own, q->name, &info, &deadline);
 	case REMOVE:
@@ -168,15 +175,19 @@ static int asked(struct question q)
 	return r;
 }
 
-#define ASKED(...) asked((struct question){ __VA_ARGS__ })
-#define AS_A .uid = UID_A, .gid = GID_A
-#define AS_B .uid = UID_B, .gid = UID_B
+#define ASKED(...) asked((struct question){__VA_ARGS__})
+#define AS_A       .uid = UID_A, .gid = GID_A
+#define AS_B       .uid = UID_B, .gid = UID_B
 
 static ipc_watch_producer *watch_new(const char *name, uint32_t mode, uint32_t gid)
 {
 	ipc_watch_producer *producer = NULL;
 
-	cr_assert_eq(ipc_watch_producer_open_wait(&producer, client, name, IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .mode = mode, .gid = gid), NULL), 0);
+	cr_assert_eq(ipc_watch_producer_open_wait(
+			     &producer, client, name,
+			     IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .mode = mode, .gid = gid),
+			     NULL),
+		     0);
 	cr_assert_eq(ipc_watch_publish(producer, "x", 1), 0);
 	return producer;
 }
@@ -200,7 +211,8 @@ Test(rights, mode_bits_say_who_may_consume)
 	cr_assert_eq(ASKED(AS_B, .wish = CONSUME, .name = "own"), IPC_EACCES);
 	cr_assert_eq(ASKED(AS_B, .wish = CONSUME, .name = "group"), IPC_EACCES);
 	cr_assert_eq(ASKED(AS_B, .wish = CONSUME, .name = "all"), 0);
-	cr_assert_eq(ASKED(AS_B, .group = GID_A, .wish = CONSUME, .name = "group"), 0, "a supplementary group counts");
+	cr_assert_eq(ASKED(AS_B, .group = GID_A, .wish = CONSUME, .name = "group"), 0,
+		     "a supplementary group counts");
 	cr_assert_eq(ASKED(AS_B, .group = GID_TWO, .wish = CONSUME, .name = "group"), IPC_EACCES);
 
 	/* One class of bits counts, as for files. */
@@ -221,7 +233,9 @@ Test(rights, roles_with_a_lock_are_for_the_owner)
 
 	NEEDS_ROOT();
 	all = watch_new("all", 0644, 0);
-	cr_assert_eq(ipc_shared_open_wait(&shared, client, "shared", IPC_SIDE_A, IPC_SHARED_OPTIONS(.flags = IPC_CREATE), NULL), 0);
+	cr_assert_eq(ipc_shared_open_wait(&shared, client, "shared", IPC_SIDE_A,
+					  IPC_SHARED_OPTIONS(.flags = IPC_CREATE), NULL),
+		     0);
 
 	cr_assert_eq(ASKED(AS_A, .wish = PRODUCE, .name = "all"), IPC_EACCES);
 	cr_assert_eq(ASKED(AS_A, .wish = SHARE_A, .name = "shared"), IPC_EACCES);
@@ -253,7 +267,7 @@ Test(rights, others_see_what_they_may_read)
 /* M-48 */
 Test(rights, removal_is_for_the_owner_and_root)
 {
-	struct question create = { AS_A, .wish = CREATE_WATCH, .name = "a", .mode = 0644 };
+	struct question create = {AS_A, .wish = CREATE_WATCH, .name = "a", .mode = 0644};
 	struct actor holder;
 
 	NEEDS_ROOT();
@@ -270,11 +284,13 @@ Test(rights, removal_is_for_the_owner_and_root)
 	actor_kill(&holder);
 }
 
-/* M-2, M-50: the owner is who made it; root may read, but takes no lock in memory that another user writes. */
+/* M-2, M-50: the owner is who made it; root may read, but takes no lock in memory that another user
+ * writes. */
 Test(rights, root_reads_what_others_own)
 {
-	struct question create = { AS_A, .wish = CREATE_WATCH, .name = "a", .mode = 0640, .channel_gid = GID_TWO, .group = GID_TWO };
-	struct ipc_channel_info info = { .size = sizeof(info) };
+	struct question create = {AS_A,         .wish = CREATE_WATCH,   .name = "a",
+				  .mode = 0640, .channel_gid = GID_TWO, .group = GID_TWO};
+	struct ipc_channel_info info = {.size = sizeof(info)};
 	ipc_watch_consumer *consumer;
 	ipc_watch_producer *producer;
 	struct actor holder;
@@ -293,7 +309,8 @@ Test(rights, root_reads_what_others_own)
 	cr_assert_eq(ipc_watch_producer_open_wait(&producer, client, "a", NULL, NULL), IPC_EACCES);
 
 	actor_kill(&holder);
-	cr_assert_eq(ipc_watch_consumer_peers_wait(consumer, false, NULL), 0, "its death is told across users");
+	cr_assert_eq(ipc_watch_consumer_peers_wait(consumer, false, NULL), 0,
+		     "its death is told across users");
 	ipc_watch_consumer_close(consumer);
 }
 
@@ -301,22 +318,33 @@ Test(rights, root_reads_what_others_own)
 Test(rights, a_channel_is_given_to_own_groups_only)
 {
 	NEEDS_ROOT();
-	cr_assert_eq(ASKED(AS_A, .wish = CREATE_WATCH, .name = "a", .mode = 0640, .channel_gid = GID_A), 0);
-	cr_assert_eq(ASKED(AS_A, .wish = CREATE_WATCH, .name = "b", .mode = 0640, .channel_gid = GID_TWO), IPC_EACCES);
-	cr_assert_eq(ASKED(AS_A, .group = GID_TWO, .wish = CREATE_WATCH, .name = "c", .mode = 0640, .channel_gid = GID_TWO), 0);
+	cr_assert_eq(
+		ASKED(AS_A, .wish = CREATE_WATCH, .name = "a", .mode = 0640, .channel_gid = GID_A),
+		0);
+	cr_assert_eq(ASKED(AS_A, .wish = CREATE_WATCH, .name = "b", .mode = 0640,
+			   .channel_gid = GID_TWO),
+		     IPC_EACCES);
+	cr_assert_eq(ASKED(AS_A, .group = GID_TWO, .wish = CREATE_WATCH, .name = "c", .mode = 0640,
+			   .channel_gid = GID_TWO),
+		     0);
 }
 
 /* M-54 */
 Test(rights, kinds_with_a_lock_refuse_rights_to_write_for_others)
 {
-	static const uint32_t bad[] = { 0620, 0602, 0660, 0606, 0666 };
+	static const uint32_t bad[] = {0620, 0602, 0660, 0606, 0666};
 	ipc_watch_producer *producer;
 	ipc_shared *shared;
 
 	NEEDS_ROOT();
 	for (size_t i = 0; i < N_ELEMENTS(bad); ++i) {
-		cr_assert_eq(ipc_watch_producer_open_wait(&producer, client, "a", IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .mode = bad[i]), NULL), IPC_EACCES);
-		cr_assert_eq(ipc_shared_open_wait(&shared, client, "a", IPC_SIDE_A, IPC_SHARED_OPTIONS(.flags = IPC_CREATE, .mode = bad[i]), NULL),
+		cr_assert_eq(ipc_watch_producer_open_wait(
+				     &producer, client, "a",
+				     IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .mode = bad[i]), NULL),
+			     IPC_EACCES);
+		cr_assert_eq(ipc_shared_open_wait(
+				     &shared, client, "a", IPC_SIDE_A,
+				     IPC_SHARED_OPTIONS(.flags = IPC_CREATE, .mode = bad[i]), NULL),
 			     IPC_EACCES);
 	}
 	cr_assert_eq(ASKED(AS_A, .wish = CREATE_SHARED, .name = "a", .mode = 0660), IPC_EACCES);
@@ -353,7 +381,7 @@ static void try_to_write(struct actor *self, void *arg)
 /* M-50, W-9: the kernel refuses it, to the owner's own consumers too. */
 Test(rights, what_a_role_need_not_write_it_cannot_write)
 {
-	struct question questions[] = { { AS_A, .name = "all" }, { .uid = 0, .name = "all" } };
+	struct question questions[] = {{AS_A, .name = "all"}, {.uid = 0, .name = "all"}};
 	ipc_watch_producer *all;
 
 	NEEDS_ROOT();
@@ -381,12 +409,17 @@ Test(rights, another_pid_namespace_gets_only_what_takes_no_lock)
 
 	NEEDS_ROOT();
 	producer = watch_new("a", 0600, 0);
-	cr_assert_eq(ipc_shared_open_wait(&shared, client, "b", IPC_SIDE_A, IPC_SHARED_OPTIONS(.flags = IPC_CREATE), NULL), 0);
+	cr_assert_eq(ipc_shared_open_wait(&shared, client, "b", IPC_SIDE_A,
+					  IPC_SHARED_OPTIONS(.flags = IPC_CREATE), NULL),
+		     0);
 
 	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = CONSUME, .name = "a"), 0);
-	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = PRODUCE, .name = "a"), IPC_EPROTONOSUPPORT);
-	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = SHARE_B, .name = "b"), IPC_EPROTONOSUPPORT);
-	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = CREATE_SHARED, .name = "c"), IPC_EPROTONOSUPPORT);
+	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = PRODUCE, .name = "a"),
+		     IPC_EPROTONOSUPPORT);
+	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = SHARE_B, .name = "b"),
+		     IPC_EPROTONOSUPPORT);
+	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = CREATE_SHARED, .name = "c"),
+		     IPC_EPROTONOSUPPORT);
 	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = INFO, .name = "b"), 0);
 
 	ipc_watch_producer_close(producer);
@@ -403,7 +436,7 @@ static void consume_in_namespace(struct actor *self, void *arg)
 /* M-53, M-24: its death is seen like any other. */
 Test(rights, the_death_of_a_consumer_in_a_container_is_told)
 {
-	struct question q = { .in_pid_namespace = true, .wish = CONSUME, .name = "a" };
+	struct question q = {.in_pid_namespace = true, .wish = CONSUME, .name = "a"};
 	struct timespec deadline = domain_deadline(WAIT_MS);
 	ipc_watch_producer *producer;
 	struct actor actor;

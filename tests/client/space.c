@@ -47,7 +47,7 @@ TestSuite(space, .init = setup, .fini = teardown, .timeout = 60);
 
 static void start_with(const char *text)
 {
-	const char *const args[] = { "--config", config, NULL };
+	const char *const args[] = {"--config", config, NULL};
 	int fd;
 
 	strcpy(config, "/tmp/ipc-test-config-XXXXXX");
@@ -84,7 +84,9 @@ static void expect_logged(const char *quota, unsigned long long figure)
 
 static int open_a(ipc_client *client, ipc_shared **ret, const char *name, uint64_t value_size)
 {
-	return ipc_shared_open_wait(ret, client, name, IPC_SIDE_A, IPC_SHARED_OPTIONS(.flags = IPC_CREATE, .value_size = value_size), NULL);
+	return ipc_shared_open_wait(
+		ret, client, name, IPC_SIDE_A,
+		IPC_SHARED_OPTIONS(.flags = IPC_CREATE, .value_size = value_size), NULL);
 }
 
 /* M-51: a refusal leaves no trace, and what is given back can be had again. */
@@ -162,7 +164,9 @@ Test(space, quota_of_connections)
 	start_with("[limits]\nconnections = 2\n");
 	clients[0] = domain_connect(&domain);
 	clients[1] = domain_connect(&domain);
-	cr_assert_eq(ipc_client_connect_wait(&clients[2], IPC_CLIENT_OPTIONS(.address = domain.address), NULL), IPC_EDQUOT);
+	cr_assert_eq(ipc_client_connect_wait(&clients[2],
+					     IPC_CLIENT_OPTIONS(.address = domain.address), NULL),
+		     IPC_EDQUOT);
 	expect_logged("connections", 2);
 
 	ipc_client_unref(clients[0]);
@@ -177,7 +181,8 @@ static void wait_for_name(struct actor *self, void *arg)
 	ipc_client *client = domain_connect(&domain);
 	ipc_shared *shared;
 
-	actor_say(self, ipc_shared_open_wait(&shared, client, arg, IPC_SIDE_A, IPC_SHARED_OPTIONS(.flags = IPC_AWAIT), NULL));
+	actor_say(self, ipc_shared_open_wait(&shared, client, arg, IPC_SIDE_A,
+					     IPC_SHARED_OPTIONS(.flags = IPC_AWAIT), NULL));
 }
 
 /* M-51: the first one waits; the others are refused, until it is gone. */
@@ -198,7 +203,8 @@ Test(space, quota_of_waiting_requests)
 	do {
 		struct timespec soon = domain_deadline(20);
 
-		r = ipc_shared_open_wait(&shared, client, "other", IPC_SIDE_A, IPC_SHARED_OPTIONS(.flags = IPC_AWAIT), &soon);
+		r = ipc_shared_open_wait(&shared, client, "other", IPC_SIDE_A,
+					 IPC_SHARED_OPTIONS(.flags = IPC_AWAIT), &soon);
 		cr_assert(!process_has_passed(&deadline));
 	} while (r == IPC_ETIMEDOUT);
 	cr_assert_eq(r, IPC_EDQUOT);
@@ -211,7 +217,8 @@ Test(space, quota_of_waiting_requests)
 	do {
 		struct timespec soon = domain_deadline(20);
 
-		r = ipc_shared_open_wait(&shared, client, "other", IPC_SIDE_A, IPC_SHARED_OPTIONS(.flags = IPC_AWAIT), &soon);
+		r = ipc_shared_open_wait(&shared, client, "other", IPC_SIDE_A,
+					 IPC_SHARED_OPTIONS(.flags = IPC_AWAIT), &soon);
 		cr_assert(!process_has_passed(&deadline));
 	} while (r == IPC_EDQUOT);
 	cr_assert_eq(r, IPC_ETIMEDOUT);
@@ -306,11 +313,15 @@ static void create_in_full_shm(struct actor *self, void *arg)
 	(void)arg;
 	enter_small_shm();
 	client = domain_connect(&domain);
-	actor_say(self, open_a(client, &shared, "first", 0)); /* whatever is needed once is there now */
+	actor_say(self,
+		  open_a(client, &shared, "first", 0)); /* whatever is needed once is there now */
 	actor_say(self, (int64_t)shm_free());
 
 	actor_say(self, open_a(client, &shared, "big", 16 << 20));
-	actor_say(self, ipc_watch_producer_open_wait(&producer, client, "big", IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .value_size_max = 3 << 20), NULL));
+	actor_say(self,
+		  ipc_watch_producer_open_wait(
+			  &producer, client, "big",
+			  IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .value_size_max = 3 << 20), NULL));
 	actor_say(self, ipc_watch_producer_open_wait(&producer, client, "big", NULL, NULL));
 	actor_say(self, (int64_t)shm_free());
 	actor_say(self, open_a(client, &shared, "big", 1 << 20));
@@ -371,8 +382,11 @@ static void use_in_full_shm(struct actor *self, void *arg)
 	(void)arg;
 	enter_small_shm();
 	client = domain_connect(&domain);
-	if (ipc_watch_producer_open_wait(&producer, client, "w", IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .value_size_max = 200000), NULL) < 0 ||
-	    ipc_watch_consumer_open_wait(&consumer, client, "w", NULL, NULL) < 0 || open_a(client, &shared, "s", 300000) < 0)
+	if (ipc_watch_producer_open_wait(
+		    &producer, client, "w",
+		    IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .value_size_max = 200000), NULL) < 0 ||
+	    ipc_watch_consumer_open_wait(&consumer, client, "w", NULL, NULL) < 0 ||
+	    open_a(client, &shared, "s", 300000) < 0)
 		process_end(5);
 	actor_say(self, fill_shm());
 
@@ -382,7 +396,8 @@ static void use_in_full_shm(struct actor *self, void *arg)
 	memset(edit, 1, 300000);
 	actor_say(self, ipc_shared_commit(shared));
 
-	/* Everything that needs memory is refused, and nobody dies of it: handles, channels, clients, the next worker. */
+	/* Everything that needs memory is refused, and nobody dies of it: handles, channels,
+	 * clients, the next worker. */
 	for (unsigned i = 0; i < 300 && r == 0; ++i)
 		r = ipc_shared_open_wait(&more, client, "s", IPC_SIDE_B, NULL, NULL);
 	actor_say(self, r);
@@ -390,7 +405,8 @@ static void use_in_full_shm(struct actor *self, void *arg)
 	domain_kill_worker(&domain);
 	r = 0;
 	for (unsigned i = 0; i < 100 && r == 0; ++i)
-		r = ipc_client_connect_wait(&second, IPC_CLIENT_OPTIONS(.address = domain.address), NULL);
+		r = ipc_client_connect_wait(&second, IPC_CLIENT_OPTIONS(.address = domain.address),
+					    NULL);
 	actor_say(self, r);
 	actor_say(self, publish_all_sizes(producer, consumer));
 
@@ -437,14 +453,20 @@ Test(space, the_largest_value_is_a_gibibyte)
 	client = domain_connect(&domain);
 
 	cr_assert_eq(open_a(client, &shared, "a", IPC_VALUE_SIZE_MAX + 1), IPC_EINVAL);
-	cr_assert_eq(ipc_watch_producer_open_wait(&producer, client, "a",
-						  IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .value_size_max = IPC_VALUE_SIZE_MAX + 1), NULL),
+	cr_assert_eq(ipc_watch_producer_open_wait(
+			     &producer, client, "a",
+			     IPC_WATCH_OPTIONS(.flags = IPC_CREATE,
+					       .value_size_max = IPC_VALUE_SIZE_MAX + 1),
+			     NULL),
 		     IPC_EINVAL);
 	cr_assert_eq(open_a(client, &shared, "a", UINT64_MAX), IPC_EINVAL);
 
 	r = ipc_shared_open_wait(&shared, client, "a", IPC_SIDE_A,
-				 IPC_SHARED_OPTIONS(.flags = IPC_CREATE | IPC_SHARED_IN_PLACE, .value_size = IPC_VALUE_SIZE_MAX), NULL);
-	cr_assert(r == 0 || r == IPC_ENOSPC || r == IPC_ENOMEM || r == IPC_EDQUOT, "%s", ipc_error_name(r));
+				 IPC_SHARED_OPTIONS(.flags = IPC_CREATE | IPC_SHARED_IN_PLACE,
+						    .value_size = IPC_VALUE_SIZE_MAX),
+				 NULL);
+	cr_assert(r == 0 || r == IPC_ENOSPC || r == IPC_ENOMEM || r == IPC_EDQUOT, "%s",
+		  ipc_error_name(r));
 	if (r == 0) {
 		cr_assert_eq(ipc_shared_lock_wait(shared, &value, NULL), 0);
 		cr_assert_eq(ipc_shared_edit(shared, &edit), 0);
@@ -453,10 +475,15 @@ Test(space, the_largest_value_is_a_gibibyte)
 		ipc_shared_close(shared);
 	}
 
-	/* Several gibibytes, asked for in vain where there are less: never an end of the process. */
-	r = ipc_watch_producer_open_wait(&producer, client, "b", IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .value_size_max = IPC_VALUE_SIZE_MAX),
-					 &(const struct timespec){ 0, 0 });
-	cr_assert(r == 0 || r == IPC_ENOSPC || r == IPC_ENOMEM || r == IPC_EDQUOT || r == IPC_ETIMEDOUT, "%s", ipc_error_name(r));
+	/* Several gibibytes, asked for in vain where there are less: never an end of the process.
+	 */
+	r = ipc_watch_producer_open_wait(
+		&producer, client, "b",
+		IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .value_size_max = IPC_VALUE_SIZE_MAX),
+		&(const struct timespec){0, 0});
+	cr_assert(r == 0 || r == IPC_ENOSPC || r == IPC_ENOMEM || r == IPC_EDQUOT ||
+			  r == IPC_ETIMEDOUT,
+		  "%s", ipc_error_name(r));
 	ipc_watch_producer_close(producer);
 
 	ipc_client_unref(client);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * The wire decoder: whatever a packet holds, the check looks at no byte beyond its size, and what passes has the promised form.
+ * The wire decoder: whatever a packet holds, the check looks at no byte beyond its size, and what
+ * passes has the promised form.
  */
 
 #include <stdlib.h>

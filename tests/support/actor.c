@@ -32,7 +32,7 @@ void actor_start(struct actor *actor, void (*fn)(struct actor *self, void *arg),
 
 	pid = process_fork();
 	if (pid == 0) {
-		struct actor self = { .pid = getpid(), .fd = pair[1] };
+		struct actor self = {.pid = getpid(), .fd = pair[1]};
 
 		close(pair[0]);
 		fn(&self, arg);
@@ -61,7 +61,7 @@ void actor_say(struct actor *actor, int64_t value)
 
 int64_t actor_hear(struct actor *actor)
 {
-	struct pollfd pollfd = { .fd = actor->fd, .events = POLLIN };
+	struct pollfd pollfd = {.fd = actor->fd, .events = POLLIN};
 	int64_t value;
 	ssize_t n;
 	int r;
@@ -106,7 +106,8 @@ int actor_join(struct actor *actor)
 	return actor_reap(actor);
 }
 
-/* Whether the thread is in a system call that waits for a futex.  The file says "running" while it is in none. */
+/* Whether the thread is in a system call that waits for a futex.  The file says "running" while it
+ * is in none. */
 static bool thread_sleeps(pid_t pid, const char *tid)
 {
 	char path[64 + 256], text[64];
@@ -158,7 +159,8 @@ void process_until_asleep(pid_t pid, unsigned n_threads)
 
 	while (threads_asleep(pid, n_threads) < n_threads) {
 		if (process_has_passed(&deadline))
-			failure("process %d does not sleep in a futex wait after %d ms", (int)pid, ASLEEP_MS);
+			failure("process %d does not sleep in a futex wait after %d ms", (int)pid,
+				ASLEEP_MS);
 		process_pause();
 	}
 }

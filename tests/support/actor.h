@@ -3,8 +3,9 @@
 #define TESTS_SUPPORT_ACTOR_H
 
 /*
- * A forked process that the test talks to over a socket pair, one number at a time.  It never touches the test framework: what it finds it says,
- * and the test asserts.  It dies with the thread that started it.
+ * A forked process that the test talks to over a socket pair, one number at a time.  It never
+ * touches the test framework: what it finds it says, and the test asserts.  It dies with the thread
+ * that started it.
  */
 
 #include <stdint.h>
@@ -20,13 +21,15 @@ void actor_start(struct actor *actor, void (*fn)(struct actor *self, void *arg),
 
 /* Either direction.  A child whose parent is gone ends. */
 void actor_say(struct actor *actor, int64_t value);
-int64_t actor_hear(struct actor *actor); /* waits up to 20 s, aborts then, and when the other end is gone */
+int64_t
+actor_hear(struct actor *actor); /* waits up to 20 s, aborts then, and when the other end is gone */
 
 void actor_kill(struct actor *actor); /* SIGKILL and reap */
 int actor_join(struct actor *actor);  /* exit status, or 128 + signal; waits up to 20 s */
 
 /*
- * Until the actor's main thread sleeps in a futex wait, at most 5 s, aborts then: to know that it is really asleep.
+ * Until the actor's main thread sleeps in a futex wait, at most 5 s, aborts then: to know that it
+ * is really asleep.
  */
 void actor_until_asleep(const struct actor *actor);
 

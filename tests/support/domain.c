@@ -74,7 +74,8 @@ static void names_check(void)
 	if (!dir)
 		return;
 	while ((entry = readdir(dir))) {
-		/* "libipc" and "ipc" begin what we make; other programs' tests may run beside us. */
+		/* "libipc" and "ipc" begin what we make; other programs' tests may run beside us.
+		 */
 		if (!name_is_foreign(entry->d_name) && strstr(entry->d_name, "ipc"))
 			failure("left in /dev/shm: %s", entry->d_name);
 	}
@@ -114,9 +115,10 @@ static int notify_open(const struct domain *domain, struct sockaddr_un *ret)
 	return fd;
 }
 
-static void keeper_exec(const struct domain *domain, const char *program, const char *const *more_args, const char *notify)
+static void keeper_exec(const struct domain *domain, const char *program,
+			const char *const *more_args, const char *notify)
 {
-	const char *args[ARGS_MAX] = { program, "--address", domain->address };
+	const char *args[ARGS_MAX] = {program, "--address", domain->address};
 	char *words = getenv("IPC_TEST_BROKER_ARGS");
 	unsigned n = 3;
 	char path[128];
@@ -124,7 +126,8 @@ static void keeper_exec(const struct domain *domain, const char *program, const 
 
 	for (; more_args && *more_args && n < ARGS_MAX - 1; ++more_args)
 		args[n++] = *more_args;
-	for (char *word = words ? strtok(words, " ") : NULL; word && n < ARGS_MAX - 1; word = strtok(NULL, " "))
+	for (char *word = words ? strtok(words, " ") : NULL; word && n < ARGS_MAX - 1;
+	     word = strtok(NULL, " "))
 		args[n++] = word;
 
 	path_in(path, sizeof(path), domain, "log");
@@ -132,7 +135,8 @@ static void keeper_exec(const struct domain *domain, const char *program, const 
 	if (log_fd < 0 || dup2(log_fd, STDOUT_FILENO) < 0 || dup2(log_fd, STDERR_FILENO) < 0)
 		_exit(126);
 
-	/* Nothing of the test's may live on in the broker: the framework's pipes are not close-on-exec. */
+	/* Nothing of the test's may live on in the broker: the framework's pipes are not
+	 * close-on-exec. */
 	close_range(3, ~0u, 0);
 
 	setenv("NOTIFY_SOCKET", notify, 1);
@@ -151,7 +155,8 @@ static void ready_wait(const struct domain *domain, int notify_fd)
 	int pidfd = process_open(domain->keeper);
 
 	for (;;) {
-		struct pollfd pollfds[] = { { .fd = notify_fd, .events = POLLIN }, { .fd = pidfd, .events = POLLIN } };
+		struct pollfd pollfds[] = {{.fd = notify_fd, .events = POLLIN},
+					   {.fd = pidfd, .events = POLLIN}};
 		char text[1024] = "";
 
 		(void)poll(pollfds, 2, 100);
@@ -159,7 +164,8 @@ static void ready_wait(const struct domain *domain, int notify_fd)
 			if (strstr(text, "READY=1"))
 				break;
 		} else if (pollfds[1].revents & POLLIN) {
-			failure("the broker ended at its start, status %d", process_reap(domain->keeper, 1000));
+			failure("the broker ended at its start, status %d",
+				process_reap(domain->keeper, 1000));
 		}
 		if (process_has_passed(&deadline))
 			failure("the broker was not ready after %d ms", READY_MS);
@@ -228,7 +234,8 @@ static pid_t worker_find(const struct domain *domain)
 	FILE *file;
 	int pid;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)domain->keeper, (int)domain->keeper);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)domain->keeper,
+		 (int)domain->keeper);
 	file = fopen(path, "re");
 	if (!file)
 		failure("%s: %s", path, strerror(errno));
@@ -259,7 +266,8 @@ ipc_client *domain_connect(const struct domain *domain)
 	ipc_client *client;
 	int r;
 
-	r = ipc_client_connect_wait(&client, IPC_CLIENT_OPTIONS(.address = domain->address), &deadline);
+	r = ipc_client_connect_wait(&client, IPC_CLIENT_OPTIONS(.address = domain->address),
+				    &deadline);
 	if (r < 0)
 		failure("connect to %s: %s", domain->address, ipc_error_name(r));
 	return client;
@@ -277,7 +285,8 @@ void domain_kill_worker(struct domain *domain)
 
 	kill(pid, SIGKILL);
 
-	/* A process that was killed may still finish a system call: an answer after this is the next one's. */
+	/* A process that was killed may still finish a system call: an answer after this is the
+	 * next one's. */
 	if (pidfd >= 0) {
 		process_until_ended(pidfd, READY_MS);
 		close(pidfd);

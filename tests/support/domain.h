@@ -5,8 +5,9 @@
 /*
  * A private domain for a test: the built broker, in a directory of its own.
  *
- * The program is IPC_TEST_BROKER (of the environment, else as compiled in); the words of $IPC_TEST_BROKER_ARGS are added to its arguments.
- * Everything that is started dies with the thread that started it.
+ * The program is IPC_TEST_BROKER (of the environment, else as compiled in); the words of
+ * $IPC_TEST_BROKER_ARGS are added to its arguments. Everything that is started dies with the thread
+ * that started it.
  */
 
 #include <sys/types.h>
@@ -20,16 +21,19 @@ struct domain {
 	pid_t keeper;
 };
 
-/* The broker program; also puts it into $IPC_BROKER_PROGRAM, where the library looks before it starts one itself. */
+/* The broker program; also puts it into $IPC_BROKER_PROGRAM, where the library looks before it
+ * starts one itself. */
 const char *domain_program(void);
 
 /* more_args: NULL-terminated, or NULL.  Returns when the broker accepts. */
 void domain_start(struct domain *domain, const char *const *more_args);
 
-/* SIGTERM; the status has to be 0, and no socket, process or name in /dev/shm may be left: aborts otherwise. */
+/* SIGTERM; the status has to be 0, and no socket, process or name in /dev/shm may be left: aborts
+ * otherwise. */
 void domain_stop(struct domain *domain);
 
-/* SIGKILL to keeper and worker, so that none restarts the other (M-6), then removes what they left. */
+/* SIGKILL to keeper and worker, so that none restarts the other (M-6), then removes what they left.
+ */
 void domain_kill(struct domain *domain);
 
 /* The present worker; during a restart the next one. */

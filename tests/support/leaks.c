@@ -97,12 +97,15 @@ void leaks_check(const struct leaks *leaks)
 	struct leaks now;
 
 	leaks_begin(&now);
-	if (now.n_fds == leaks->n_fds && now.n_segments == leaks->n_segments && now.n_children == leaks->n_children)
+	if (now.n_fds == leaks->n_fds && now.n_segments == leaks->n_segments &&
+	    now.n_children == leaks->n_children)
 		return;
 
 	(void)count_fds(true);
 	(void)count_segments(true);
 	(void)count_children(true);
-	failure("left over: descriptors %u, before %u; shared mappings %u, before %u; children %u, before %u", now.n_fds, leaks->n_fds,
-		now.n_segments, leaks->n_segments, now.n_children, leaks->n_children);
+	failure("left over: descriptors %u, before %u; shared mappings %u, before %u; children %u, "
+		"before %u",
+		now.n_fds, leaks->n_fds, now.n_segments, leaks->n_segments, now.n_children,
+		leaks->n_children);
 }

@@ -13,6 +13,7 @@ struct leaks {
 };
 
 void leaks_begin(struct leaks *leaks);
-void leaks_check(const struct leaks *leaks); /* aborts, with a list of what there is, if there is more or less than before */
+void leaks_check(const struct leaks *leaks); /* aborts, with a list of what there is, if there is
+						more or less than before */
 
 #endif

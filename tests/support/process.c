@@ -47,7 +47,7 @@ void process_until_ended(int pidfd, unsigned ms)
 	struct timespec deadline = process_deadline(ms);
 
 	for (;;) {
-		struct pollfd pollfd = { .fd = pidfd, .events = POLLIN };
+		struct pollfd pollfd = {.fd = pidfd, .events = POLLIN};
 
 		if (poll(&pollfd, 1, 100) > 0)
 			return;
@@ -95,7 +95,8 @@ bool process_has_passed(const struct timespec *deadline)
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec > deadline->tv_sec || (now.tv_sec == deadline->tv_sec && now.tv_nsec >= deadline->tv_nsec);
+	return now.tv_sec > deadline->tv_sec ||
+	       (now.tv_sec == deadline->tv_sec && now.tv_nsec >= deadline->tv_nsec);
 }
 
 void process_pause(void)

@@ -3,7 +3,8 @@
 #define TESTS_SUPPORT_PROCESS_H
 
 /*
- * Processes that tests start: forked so that they cannot outlive the test, and waited for with a limit.
+ * Processes that tests start: forked so that they cannot outlive the test, and waited for with a
+ * limit.
  */
 
 #include <stdbool.h>

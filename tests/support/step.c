@@ -30,9 +30,11 @@
 #define PREPARE_MS 20000
 
 /*
- * To step to every instruction in turn takes n * n / 2 steps.  So one child is stepped to the end first, and its path remembered; the others run at full speed to
- * a breakpoint a little before their last instruction, and are stepped from there on.  A child that leaves the path (a lock was taken, a clock said something else)
- * and never comes to its breakpoint is one that finished: killed and checked like the others.
+ * To step to every instruction in turn takes n * n / 2 steps.  So one child is stepped to the end
+ * first, and its path remembered; the others run at full speed to a breakpoint a little before
+ * their last instruction, and are stepped from there on.  A child that leaves the path (a lock was
+ * taken, a clock said something else) and never comes to its breakpoint is one that finished:
+ * killed and checked like the others.
  */
 #define ANCHOR_DISTANCE_MAX 4000
 #define HIT_COST            4 /* of passing a breakpoint once, in steps */
@@ -53,12 +55,13 @@ struct ticker {
 
 static void ticker_start(struct ticker *ticker)
 {
-	struct sigaction action = { .sa_handler = on_tick }; /* no SA_RESTART */
-	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGALRM };
-	struct itimerspec every = { { 0, TICK_NS }, { 0, TICK_NS } };
+	struct sigaction action = {.sa_handler = on_tick}; /* no SA_RESTART */
+	struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGALRM};
+	struct itimerspec every = {{0, TICK_NS}, {0, TICK_NS}};
 
 	event.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
-	if (sigaction(SIGALRM, &action, &ticker->before) < 0 || timer_create(CLOCK_MONOTONIC, &event, &ticker->timer) < 0 ||
+	if (sigaction(SIGALRM, &action, &ticker->before) < 0 ||
+	    timer_create(CLOCK_MONOTONIC, &event, &ticker->timer) < 0 ||
 	    timer_settime(ticker->timer, 0, &every, NULL) < 0)
 		failure("timer: %s", strerror(errno));
 }
@@ -99,7 +102,8 @@ static pid_t child_start(const struct step_case *step, void *arg)
 			failure("waitpid: %s", strerror(errno));
 	}
 	if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGSTOP)
-		failure("step: the child did not get through its preparation, status 0x%x", (unsigned)status);
+		failure("step: the child did not get through its preparation, status 0x%x",
+			(unsigned)status);
 
 	ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)(uintptr_t)PTRACE_O_EXITKILL);
 	return pid;
@@ -214,7 +218,8 @@ static long word_read(pid_t pid, uint64_t address)
 static void word_write(pid_t pid, uint64_t address, long word)
 {
 	if (ptrace(PTRACE_POKETEXT, pid, (void *)address, (void *)word) < 0)
-		failure("step: no breakpoint at 0x%lx: %s", (unsigned long)address, strerror(errno));
+		failure("step: no breakpoint at 0x%lx: %s", (unsigned long)address,
+			strerror(errno));
 }
 
 /* To the point of the path where `address` is met for the time after n_hits times. */
@@ -248,7 +253,8 @@ static void trace_add(struct trace *trace, uint64_t address)
 {
 	if (trace->n == trace->n_max) {
 		trace->n_max = trace->n_max ? 2 * trace->n_max : 4096;
-		trace->address = reallocarray(trace->address, (size_t)trace->n_max, sizeof(*trace->address));
+		trace->address =
+			reallocarray(trace->address, (size_t)trace->n_max, sizeof(*trace->address));
 		if (!trace->address)
 			failure("no memory for a path of %ld steps", trace->n_max);
 	}
@@ -368,7 +374,7 @@ static void step_once(const struct step_case *step, void *arg, struct trace *tra
 long step_run(const struct step_case *step, void *arg)
 {
 	long stride = step->stride > 0 ? step->stride : 1, n_points = 1;
-	struct trace trace = { 0 };
+	struct trace trace = {0};
 
 	step_once(step, arg, &trace, -1);
 	step->check(arg, trace.n);

@@ -3,13 +3,15 @@
 #define TESTS_SUPPORT_STEP_H
 
 /*
- * Kill at every instruction.  One child is stepped through the operation to its end, where it is killed; then, for n = first, first + stride, ...
- * a fresh child is forked, runs prepare at full speed, the operation until before its n-th instruction, and is killed there with SIGKILL.  After each, the
- * parent's check asserts the invariants and goes on with what the child left.
+ * Kill at every instruction.  One child is stepped through the operation to its end, where it is
+ * killed; then, for n = first, first + stride, ... a fresh child is forked, runs prepare at full
+ * speed, the operation until before its n-th instruction, and is killed there with SIGKILL.  After
+ * each, the parent's check asserts the invariants and goes on with what the child left.
  *
- * An operation that sleeps in the kernel ends there.  System calls are one instruction.  Parent and child run on one CPU meanwhile, which makes a step
- * three times faster.  On machines without compare-and-swap instructions (LL/SC only) single-stepping never gets through an atomic operation: build with
- * LSE atomics there.
+ * An operation that sleeps in the kernel ends there.  System calls are one instruction.  Parent and
+ * child run on one CPU meanwhile, which makes a step three times faster.  On machines without
+ * compare-and-swap instructions (LL/SC only) single-stepping never gets through an atomic
+ * operation: build with LSE atomics there.
  */
 
 struct step_case {

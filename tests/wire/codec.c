@@ -9,12 +9,14 @@
 #include "include/ipc/client.h"
 #include "libipc/core/liveness.h"
 
-static const enum message_type request_types[] = { MESSAGE_HELLO, MESSAGE_OPEN,   MESSAGE_CONFIRM, MESSAGE_CLOSE,
-						   MESSAGE_CANCEL, MESSAGE_INFO, MESSAGE_LIST,    MESSAGE_REMOVE };
-static const enum message_type reply_types[] = { MESSAGE_WELCOME, MESSAGE_DONE,       MESSAGE_RESERVE,
-						 MESSAGE_OPENED,  MESSAGE_INFO_REPLY, MESSAGE_LISTED };
+static const enum message_type request_types[] = {MESSAGE_HELLO, MESSAGE_OPEN,   MESSAGE_CONFIRM,
+						  MESSAGE_CLOSE, MESSAGE_CANCEL, MESSAGE_INFO,
+						  MESSAGE_LIST,  MESSAGE_REMOVE};
+static const enum message_type reply_types[] = {MESSAGE_WELCOME,    MESSAGE_DONE,
+						MESSAGE_RESERVE,    MESSAGE_OPENED,
+						MESSAGE_INFO_REPLY, MESSAGE_LISTED};
 
-static const struct message_region region = { .segment_id = 7, .offset = 4096, .size = 8192 };
+static const struct message_region region = {.segment_id = 7, .offset = 4096, .size = 8192};
 
 static void good_channel(struct message_channel *channel)
 {
@@ -92,24 +94,25 @@ static union message *good(enum message_type type)
 
 static int check(const union message *message)
 {
-	return message->head.type < MESSAGE_WELCOME ? message_check_request(message, message->head.size) :
-						      message_check_reply(message, message->head.size);
+	return message->head.type < MESSAGE_WELCOME
+		       ? message_check_request(message, message->head.size)
+		       : message_check_reply(message, message->head.size);
 }
 
 /* Changes one thing in a good message, which has to be refused then. */
-#define REFUSED(type, member, change) \
-	do { \
-		union message *changed_ = good(type); \
-		cr_assert_eq(check(changed_), 0, "good %s", #type); \
-		changed_->member change; \
-		cr_assert_eq(check(changed_), IPC_EPROTO, "%s: %s %s", #type, #member, #change); \
+#define REFUSED(type, member, change)                                                              \
+	do {                                                                                       \
+		union message *changed_ = good(type);                                              \
+		cr_assert_eq(check(changed_), 0, "good %s", #type);                                \
+		changed_->member change;                                                           \
+		cr_assert_eq(check(changed_), IPC_EPROTO, "%s: %s %s", #type, #member, #change);   \
 	} while (0)
 
-#define ACCEPTED(type, member, change) \
-	do { \
-		union message *changed_ = good(type); \
-		changed_->member change; \
-		cr_assert_eq(check(changed_), 0, "%s: %s %s", #type, #member, #change); \
+#define ACCEPTED(type, member, change)                                                             \
+	do {                                                                                       \
+		union message *changed_ = good(type);                                              \
+		changed_->member change;                                                           \
+		cr_assert_eq(check(changed_), 0, "%s: %s %s", #type, #member, #change);            \
 	} while (0)
 
 Test(codec, init_fills_the_head_and_zeroes_the_rest, .timeout = 20)
@@ -136,13 +139,15 @@ Test(codec, good_messages_pass_in_their_direction_only, .timeout = 20)
 		union message *m = good(request_types[i]);
 
 		cr_assert_eq(message_check_request(m, m->head.size), 0, "type %d", m->head.type);
-		cr_assert_eq(message_check_reply(m, m->head.size), IPC_EPROTO, "type %d", m->head.type);
+		cr_assert_eq(message_check_reply(m, m->head.size), IPC_EPROTO, "type %d",
+			     m->head.type);
 	}
 	for (size_t i = 0; i < N_ELEMENTS(reply_types); ++i) {
 		union message *m = good(reply_types[i]);
 
 		cr_assert_eq(message_check_reply(m, m->head.size), 0, "type %d", m->head.type);
-		cr_assert_eq(message_check_request(m, m->head.size), IPC_EPROTO, "type %d", m->head.type);
+		cr_assert_eq(message_check_request(m, m->head.size), IPC_EPROTO, "type %d",
+			     m->head.type);
 	}
 }
 
@@ -153,8 +158,10 @@ static void expect_sizes_refused(enum message_type type)
 		size_t size = (size_t)((int)m->head.size + off);
 
 		/* the packet is not what the head says */
-		cr_assert_eq(message_check_request(m, size), IPC_EPROTO, "type %d, off %d", type, off);
-		cr_assert_eq(message_check_reply(m, size), IPC_EPROTO, "type %d, off %d", type, off);
+		cr_assert_eq(message_check_request(m, size), IPC_EPROTO, "type %d, off %d", type,
+			     off);
+		cr_assert_eq(message_check_reply(m, size), IPC_EPROTO, "type %d, off %d", type,
+			     off);
 
 		/* both say the same, but the type has another size */
 		m->head.size = (uint32_t)size;
@@ -188,7 +195,8 @@ Test(codec, every_unknown_type_is_refused, .timeout = 20)
 	union message *m = good(MESSAGE_DONE);
 	unsigned n_known = 0;
 
-	/* A head alone is the size of DONE and of no other type, but CLOSE and others differ by size: so only one may pass. */
+	/* A head alone is the size of DONE and of no other type, but CLOSE and others differ by
+	 * size: so only one may pass. */
 	for (unsigned type = 0; type <= UINT16_MAX; ++type) {
 		m->head.type = (uint16_t)type;
 		n_known += message_check_reply(m, m->head.size) == 0;
@@ -242,7 +250,8 @@ Test(codec, every_bad_field_of_a_request_is_refused, .timeout = 20)
 	REFUSED(MESSAGE_OPEN, open.size_new, = 0);
 	REFUSED(MESSAGE_OPEN, open.size_new, = UINT64_MAX);
 	REFUSED(MESSAGE_OPEN, open.reserved, = 1);
-	ACCEPTED(MESSAGE_OPEN, open.flags, |= IPC_EXCLUSIVE | IPC_KEEP | IPC_AWAIT | IPC_STAY | 0x1000000 | OPEN_LOOK_ONCE);
+	ACCEPTED(MESSAGE_OPEN, open.flags,
+		 |= IPC_EXCLUSIVE | IPC_KEEP | IPC_AWAIT | IPC_STAY | 0x1000000 | OPEN_LOOK_ONCE);
 	ACCEPTED(MESSAGE_OPEN, open.mode, = 0666);
 
 	REFUSED(MESSAGE_CONFIRM, confirm.handle_id, = 0);
@@ -285,13 +294,13 @@ Test(codec, an_upgrade_names_a_channel_by_slot_and_generation, .timeout = 20)
 	cr_assert_eq(check(&changed), IPC_EPROTO);
 }
 
-#define REGION_REFUSED(type, member) \
-	do { \
-		REFUSED(type, member.segment_id, = 0); \
-		REFUSED(type, member.size, = 0); \
-		REFUSED(type, member.size, = UINT64_MAX); \
-		REFUSED(type, member.size, = INT64_MAX); \
-		REFUSED(type, member.offset, = UINT64_MAX - 4095); \
+#define REGION_REFUSED(type, member)                                                               \
+	do {                                                                                       \
+		REFUSED(type, member.segment_id, = 0);                                             \
+		REFUSED(type, member.size, = 0);                                                   \
+		REFUSED(type, member.size, = UINT64_MAX);                                          \
+		REFUSED(type, member.size, = INT64_MAX);                                           \
+		REFUSED(type, member.offset, = UINT64_MAX - 4095);                                 \
 	} while (0)
 
 Test(codec, every_bad_field_of_a_reply_is_refused, .timeout = 20)
@@ -352,11 +361,14 @@ Test(codec, a_list_has_as_many_infos_as_it_says, .timeout = 20)
 
 Test(codec, names_without_their_end_are_refused, .timeout = 20)
 {
-	char *names[] = { good(MESSAGE_OPEN)->open.name, good(MESSAGE_INFO)->info.name, good(MESSAGE_REMOVE)->remove.name,
-			  good(MESSAGE_LIST)->list.pattern, good(MESSAGE_INFO_REPLY)->info_reply.channel.name,
-			  good(MESSAGE_LISTED)->listed.channel[1].name };
-	enum message_type types[] = { MESSAGE_OPEN, MESSAGE_INFO,       MESSAGE_REMOVE,
-				      MESSAGE_LIST, MESSAGE_INFO_REPLY, MESSAGE_LISTED };
+	char *names[] = {good(MESSAGE_OPEN)->open.name,
+			 good(MESSAGE_INFO)->info.name,
+			 good(MESSAGE_REMOVE)->remove.name,
+			 good(MESSAGE_LIST)->list.pattern,
+			 good(MESSAGE_INFO_REPLY)->info_reply.channel.name,
+			 good(MESSAGE_LISTED)->listed.channel[1].name};
+	enum message_type types[] = {MESSAGE_OPEN, MESSAGE_INFO,       MESSAGE_REMOVE,
+				     MESSAGE_LIST, MESSAGE_INFO_REPLY, MESSAGE_LISTED};
 
 	for (size_t i = 0; i < N_ELEMENTS(types); ++i) {
 		union message *m = good(types[i]);
@@ -394,11 +406,13 @@ Test(codec, names_are_1_to_255_legal_bytes, .timeout = 20)
 /* M-2 */
 Test(codec, each_byte_is_legal_in_a_name_or_not, .timeout = 20)
 {
-	static const char legal[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-/";
+	static const char legal[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-/";
 
 	for (int byte = 1; byte < 256; ++byte) {
-		char name[] = { 'a', (char)byte, '\0' };
+		char name[] = {'a', (char)byte, '\0'};
 
-		cr_assert_eq(name_check(name), strchr(legal, byte) ? 0 : IPC_EINVAL, "byte %d", byte);
+		cr_assert_eq(name_check(name), strchr(legal, byte) ? 0 : IPC_EINVAL, "byte %d",
+			     byte);
 	}
 }
