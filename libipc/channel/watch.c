@@ -41,10 +41,10 @@ uint64_t watch_size(const uint64_t shape[4])
 }
 
 static void watch_view(struct watch *ret, void *segment, const uint64_t shape[4],
-		       struct eventcount *event)
+		       struct eventcount *lines)
 {
 	ret->segment = segment;
-	ret->event = event;
+	ret->lines = lines;
 	value_view(&ret->value, &ret->segment->control, ret->segment->slots, shape[0],
 		   watch_n_slots(shape[0]));
 }
@@ -67,7 +67,7 @@ int watch_make(void *segment, uint64_t size, const uint64_t shape[4], uint64_t f
 }
 
 int watch_attach(struct watch *ret, void *segment, uint64_t size, const uint64_t shape[4],
-		 struct eventcount *event)
+		 struct eventcount *lines)
 {
 	uint64_t needed = watch_size(shape);
 	int r;
@@ -79,7 +79,7 @@ int watch_attach(struct watch *ret, void *segment, uint64_t size, const uint64_t
 	if (r < 0)
 		return r;
 
-	watch_view(ret, segment, shape, event);
+	watch_view(ret, segment, shape, lines);
 	return 0;
 }
 
@@ -117,13 +117,27 @@ int watch_read(const struct watch *watch, uint64_t newer_than, void *buffer, siz
 	return IPC_EBADMSG;
 }
 
+static void watch_wake(struct watch *watch, enum watch_side side)
+{
+	/* Before the notification: a waiter that lingers decides by it whether looking pays. */
+	eventcount_set_cpu(&watch->lines[side], process_cpu());
+	(void)eventcount_notify(&watch->lines[side]);
+}
+
+/* For ends: whoever waits for anything. */
+static void watch_wake_all(struct watch *watch)
+{
+	watch_wake(watch, WATCH_CONSUMERS);
+	watch_wake(watch, WATCH_PRODUCERS);
+}
+
 /* Nothing is known about the memory any more: everybody is told, now and from now on. */
 static int watch_break(struct watch *watch)
 {
 	int r;
 
 	r = header_break(&watch->segment->header, HEADER_CORRUPT);
-	(void)eventcount_wake(watch->event);
+	watch_wake_all(watch);
 	return r;
 }
 
@@ -145,13 +159,6 @@ static void watch_unlock(struct watch *watch)
 	/* Cannot fail for the holder; if the memory was overwritten, the next locker finds that
 	 * out. */
 	(void)lock_unlock(&watch->segment->lock);
-}
-
-static void watch_wake(struct watch *watch)
-{
-	/* Before the notification: a consumer that lingers decides by it whether looking pays. */
-	eventcount_set_cpu(watch->event, process_cpu());
-	(void)eventcount_notify(watch->event);
 }
 
 static void watch_pause(unsigned n_looks)
@@ -267,7 +274,7 @@ static int watch_put(struct watch *watch, const void *data, size_t size)
 	CRASH_POINT();
 
 	if (r == 0)
-		watch_wake(watch);
+		watch_wake(watch, WATCH_CONSUMERS);
 
 	return r;
 }
@@ -355,7 +362,7 @@ int watch_commit(struct watch *watch, const struct value_edit *edit, size_t size
 		return r;
 
 	watch_abort(watch);
-	watch_wake(watch);
+	watch_wake(watch, WATCH_CONSUMERS);
 	return 0;
 }
 
@@ -373,9 +380,9 @@ void watch_shutdown(struct watch *watch)
 	 * seen by whoever sees the mark. */
 	value_close(&watch->value);
 	CRASH_POINT();
-	atomic_store_explicit(&watch->segment->header.is_shut_down, 1, memory_order_relaxed);
+	atomic_store_explicit(&watch->segment->header.is_shut_down, 1, memory_order_release);
 
-	watch_wake(watch);
+	watch_wake_all(watch);
 
 	/* Those who wait for the lock: one is woken, and on leaving it wakes the next. */
 	lock_pass_on(&watch->segment->lock);

@@ -18,8 +18,9 @@
  * header.holder_id is not 0 while an edit is open; a plain publish does not touch it.
  * header.is_shut_down follows control.latest, for those who look from outside.
  *
- * Where consumers sleep is an event count outside of the segment, in memory that they may write (it
- * holds no value).
+ * Everybody sleeps on event counts outside of the segment, in memory that consumers may write too
+ * (it holds no value): lines[WATCH_CONSUMERS] for the next value, lines[WATCH_PRODUCERS] for what
+ * producers wait for beside the lock.
  *
  * Deaths: a holder that dies leaves the value as it was before its flip or after it; the kernel
  * releases the lock, and the next holder has nothing to repair but the mark of an edit (holder_id).
@@ -39,6 +40,8 @@
 #include "libipc/platform/compiler.h"
 #include "libipc/platform/lock.h"
 
+enum watch_side { WATCH_PRODUCERS = 0, WATCH_CONSUMERS = 1 };
+
 struct watch_segment {
 	struct channel_header header;
 	struct lock lock;
@@ -53,7 +56,7 @@ ASSERT_OFFSET(struct watch_segment, slots, 384);
 struct watch {
 	struct watch_segment *segment;
 	struct value value;
-	struct eventcount *event;
+	struct eventcount *lines;
 };
 
 /* Bytes of a segment; 0: shape[0] is not 1 to IPC_VALUE_SIZE_MAX, or shape[1] is 0. */
@@ -67,7 +70,7 @@ int watch_make(void *segment, uint64_t size, const uint64_t shape[4], uint64_t f
 /* 0, or what header_check() says; IPC_EBADMSG: too small for its shape.  Works on a read-only
  * mapping. */
 int watch_attach(struct watch *ret, void *segment, uint64_t size, const uint64_t shape[4],
-		 struct eventcount *event);
+		 struct eventcount *lines);
 
 /* 0; IPC_EPIPE: shut down; IPC_EBADMSG, IPC_ENOTRECOVERABLE: broken. */
 int watch_end(const struct watch *watch);

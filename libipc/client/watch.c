@@ -4,6 +4,7 @@
  * The public functions of the kind `watch`: endpoints, and views of channel/watch.h.
  */
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -18,8 +19,6 @@
 
 #define WATCH_VALUE_SIZE_DEFAULT 4096
 #define WATCH_CONSUMERS_DEFAULT  64
-
-enum { PRODUCERS = 0, CONSUMERS = 1 };
 
 struct ipc_watch_producer {
 	struct endpoint endpoint;
@@ -62,7 +61,7 @@ static int producer_attach(struct endpoint *endpoint)
 	ipc_watch_producer *producer = (ipc_watch_producer *)endpoint;
 
 	return watch_attach(&producer->view, endpoint->header, endpoint->segment_size,
-			    endpoint->shape, &endpoint->lines[CONSUMERS]);
+			    endpoint->shape, endpoint->lines);
 }
 
 static int consumer_attach(struct endpoint *endpoint)
@@ -70,7 +69,7 @@ static int consumer_attach(struct endpoint *endpoint)
 	ipc_watch_consumer *consumer = (ipc_watch_consumer *)endpoint;
 
 	return watch_attach(&consumer->view, endpoint->header, endpoint->segment_size,
-			    endpoint->shape, &endpoint->lines[CONSUMERS]);
+			    endpoint->shape, endpoint->lines);
 }
 
 static void watch_free(struct endpoint *endpoint)
@@ -88,8 +87,7 @@ static void producer_closing(struct endpoint *endpoint)
 {
 	ipc_watch_producer *producer = (ipc_watch_producer *)endpoint;
 
-	/* [W1] `closing` was set before.  Pairs with [W2]. */
-	atomic_thread_fence(memory_order_seq_cst);
+	/* [W1] endpoint_close() set `closing` and ran a heavy fence before.  Pairs with [W2]. */
 	if (!atomic_load_explicit(&producer->is_editing, memory_order_relaxed))
 		return;
 
@@ -121,7 +119,7 @@ static int watch_request(struct endpoint_request *ret, enum ipc_role role, const
 	*ret = (struct endpoint_request){
 		.kind = IPC_KIND_WATCH,
 		.role = role,
-		.side = role == IPC_ROLE_WATCH_PRODUCER ? PRODUCERS : CONSUMERS,
+		.side = role == IPC_ROLE_WATCH_PRODUCER ? WATCH_PRODUCERS : WATCH_CONSUMERS,
 		.name = name,
 		.flags = options.flags,
 		.mode = options.mode,
@@ -325,7 +323,7 @@ static int producer_keep_edit(ipc_watch_producer *producer)
 
 	/* [W2] Either this thread sees `closing`, or the closing one sees the edit.  Pairs with
 	 * [W1]. */
-	atomic_thread_fence(memory_order_seq_cst);
+	process_fence_light();
 	if (!atomic_load_explicit(&producer->endpoint.closing, memory_order_relaxed))
 		return 0;
 
@@ -563,8 +561,8 @@ int ipc_watch_read_wait(ipc_watch_consumer *consumer, void *buffer, size_t size,
 	reading.began = endpoint_opposite(&consumer->endpoint);
 	r = reading_look(&reading);
 	if (r == WAITER_NOT_YET) {
-		endpoint_waiter(&consumer->endpoint, &waiter, &consumer->endpoint.lines[CONSUMERS],
-				deadline_ns);
+		endpoint_waiter(&consumer->endpoint, &waiter,
+				&consumer->endpoint.lines[WATCH_CONSUMERS], deadline_ns);
 		r = waiter_wait(&waiter, reading_look, &reading);
 	}
 
@@ -625,7 +623,7 @@ static int weak_upgrade_wait(ipc_watch_producer **ret, const ipc_watch_weak *wea
 	const struct endpoint_request request = {
 		.kind = IPC_KIND_WATCH,
 		.role = IPC_ROLE_WATCH_PRODUCER,
-		.side = PRODUCERS,
+		.side = WATCH_PRODUCERS,
 		.flags = weak->stays ? IPC_STAY : 0,
 		.mode = 0600,
 		.is_upgrade = true,
@@ -673,10 +671,13 @@ int ipc_watch_upgrade_wait(ipc_watch_producer **ret, ipc_watch_weak *weak,
 
 ipc_watch_weak *ipc_watch_weak_close(ipc_watch_weak *weak)
 {
+	int cancel_state;
+
 	if (!weak || weak->magic != WEAK_MAGIC)
 		return NULL;
 
 	weak->magic = 0;
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
 
 	/* In a forked child nobody else is inside: the threads of the parent are not here. */
 	if (thread_is_foreign(weak->epoch))
@@ -684,5 +685,6 @@ ipc_watch_weak *ipc_watch_weak_close(ipc_watch_weak *weak)
 	else
 		thread_retire(&weak->object);
 
+	(void)pthread_setcancelstate(cancel_state, NULL);
 	return NULL;
 }

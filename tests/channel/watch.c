@@ -21,7 +21,7 @@
 
 /* What all processes of a test share besides the segment. */
 struct scene {
-	struct eventcount event;
+	struct eventcount lines[2];
 	_Alignas(64) _Atomic uint32_t attention;
 	_Alignas(64) _Atomic uint32_t n_ready;
 	_Atomic uint64_t n_published;
@@ -47,10 +47,11 @@ static void setup(void)
 	segment_size = (watch_size(shape) + 4095) & ~UINT64_C(4095);
 	scene = shared_memory(sizeof(*scene));
 	segment = shared_memory(segment_size);
-	eventcount_init(&scene->event);
+	eventcount_init(&scene->lines[0]);
+	eventcount_init(&scene->lines[1]);
 	memset(segment, 0x5a, segment_size); /* a dead creator's leftovers */
 	cr_assert_eq(watch_make(segment, segment_size, shape, 0), 0);
-	cr_assert_eq(watch_attach(&watch, segment, segment_size, shape, &scene->event), 0);
+	cr_assert_eq(watch_attach(&watch, segment, segment_size, shape, scene->lines), 0);
 }
 
 static void teardown(void)
@@ -62,7 +63,7 @@ static void teardown(void)
 static struct waiter waiter_until(uint64_t deadline_ns)
 {
 	return (struct waiter){
-		.event = &scene->event,
+		.event = &scene->lines[WATCH_CONSUMERS],
 		.attention = &scene->attention,
 		.cancel_word = &cancel_word,
 		.handle_cancelled = &handle_cancelled,
@@ -173,24 +174,24 @@ Test(watch, attach_refuses_what_is_not_such_a_segment, .init = setup, .fini = te
 	struct channel_header *header = segment;
 	struct watch view;
 
-	cr_assert_eq(watch_attach(&view, segment, segment_size, other, &scene->event), IPC_EBADMSG);
-	cr_assert_eq(watch_attach(&view, segment, watch_size(shape) - 1, shape, &scene->event),
+	cr_assert_eq(watch_attach(&view, segment, segment_size, other, scene->lines), IPC_EBADMSG);
+	cr_assert_eq(watch_attach(&view, segment, watch_size(shape) - 1, shape, scene->lines),
 		     IPC_EBADMSG);
-	cr_assert_eq(watch_attach(&view, segment, 8, shape, &scene->event), IPC_EBADMSG);
+	cr_assert_eq(watch_attach(&view, segment, 8, shape, scene->lines), IPC_EBADMSG);
 
 	header->kind = IPC_KIND_SHARED;
-	cr_assert_eq(watch_attach(&view, segment, segment_size, shape, &scene->event), IPC_EBADMSG);
+	cr_assert_eq(watch_attach(&view, segment, segment_size, shape, scene->lines), IPC_EBADMSG);
 	header->kind = IPC_KIND_WATCH;
 	header->version++;
-	cr_assert_eq(watch_attach(&view, segment, segment_size, shape, &scene->event),
+	cr_assert_eq(watch_attach(&view, segment, segment_size, shape, scene->lines),
 		     IPC_EPROTONOSUPPORT);
 	header->version--;
 	header->lock_stamp ^= 1;
-	cr_assert_eq(watch_attach(&view, segment, segment_size, shape, &scene->event),
+	cr_assert_eq(watch_attach(&view, segment, segment_size, shape, scene->lines),
 		     IPC_EPROTONOSUPPORT);
 	header->lock_stamp ^= 1;
 	header->magic = 0;
-	cr_assert_eq(watch_attach(&view, segment, segment_size, shape, &scene->event), IPC_EBADMSG);
+	cr_assert_eq(watch_attach(&view, segment, segment_size, shape, scene->lines), IPC_EBADMSG);
 }
 
 /* W-9: a consumer stores nothing, so it works on memory that it cannot write. */
@@ -201,7 +202,7 @@ Test(watch, reading_needs_no_right_to_write, .init = setup, .fini = teardown, .t
 	cr_assert_eq(watch_publish(&watch, &number, sizeof(number)), 0);
 	cr_assert_eq(mprotect(segment, segment_size, PROT_READ), 0);
 
-	cr_assert_eq(watch_attach(&watch, segment, segment_size, shape, &scene->event), 0);
+	cr_assert_eq(watch_attach(&watch, segment, segment_size, shape, scene->lines), 0);
 	cr_assert_eq(read_number(&version), 42);
 	cr_assert_eq(version, 1);
 	cr_assert_eq(watch_end(&watch), 0);
@@ -313,26 +314,33 @@ Test(watch, only_publish_and_commit_wake, .init = setup, .fini = teardown, .time
 {
 	uint64_t number = 5, size, version;
 	struct value_edit edit;
-	uint32_t word;
+	uint32_t word, producers_word;
 
-	word = eventcount_announce(&scene->event);
+	word = eventcount_announce(&scene->lines[WATCH_CONSUMERS]);
 	cr_assert_eq(edit_until(CLOCK_FOREVER, 7, &edit, &size), 0);
 	watch_abort(&watch);
 	(void)watch_read(&watch, 0, &number, sizeof(number), &size, &version);
-	cr_assert_eq(atomic_load(&scene->event.word), word, "edit, abort or read woke");
+	cr_assert_eq(atomic_load(&scene->lines[WATCH_CONSUMERS].word), word,
+		     "edit, abort or read woke");
 
 	cr_assert_eq(watch_publish(&watch, &number, sizeof(number)), 0);
-	cr_assert_neq(atomic_load(&scene->event.word), word, "publish did not wake");
+	cr_assert_neq(atomic_load(&scene->lines[WATCH_CONSUMERS].word), word,
+		      "publish did not wake");
 
-	word = eventcount_announce(&scene->event);
+	word = eventcount_announce(&scene->lines[WATCH_CONSUMERS]);
 	cr_assert_eq(edit_until(CLOCK_FOREVER, 7, &edit, &size), 0);
-	cr_assert_eq(atomic_load(&scene->event.word), word);
+	cr_assert_eq(atomic_load(&scene->lines[WATCH_CONSUMERS].word), word);
 	cr_assert_eq(watch_commit(&watch, &edit, size), 0);
-	cr_assert_neq(atomic_load(&scene->event.word), word, "commit did not wake");
+	cr_assert_neq(atomic_load(&scene->lines[WATCH_CONSUMERS].word), word,
+		      "commit did not wake");
 
-	word = eventcount_announce(&scene->event);
+	word = eventcount_announce(&scene->lines[WATCH_CONSUMERS]);
+	producers_word = eventcount_announce(&scene->lines[WATCH_PRODUCERS]);
 	watch_shutdown(&watch);
-	cr_assert_neq(atomic_load(&scene->event.word), word, "shutdown did not wake");
+	cr_assert_neq(atomic_load(&scene->lines[WATCH_CONSUMERS].word), word,
+		      "shutdown did not wake");
+	cr_assert_neq(atomic_load(&scene->lines[WATCH_PRODUCERS].word), producers_word,
+		      "shutdown did not wake producers");
 }
 
 /* W-10: with nobody asleep the event word is not even written. */
@@ -342,8 +350,9 @@ Test(watch, publish_without_sleepers_leaves_the_event_alone, .init = setup, .fin
 	uint64_t number = 5;
 
 	cr_assert_eq(watch_publish(&watch, &number, sizeof(number)), 0);
-	cr_assert_eq(atomic_load(&scene->event.word), 0);
-	cr_assert_eq(atomic_load(&scene->event.notifier_cpu), (uint32_t)sched_getcpu());
+	cr_assert_eq(atomic_load(&scene->lines[WATCH_CONSUMERS].word), 0);
+	cr_assert_eq(atomic_load(&scene->lines[WATCH_CONSUMERS].notifier_cpu),
+		     (uint32_t)sched_getcpu());
 }
 
 /* ---- deaths ---- */
@@ -509,11 +518,12 @@ Test(watch, overwritten_lock_breaks_the_channel_for_everybody, .init = setup, .f
 	cr_assert_eq(watch_publish(&watch, &number, sizeof(number)), 0);
 	saved = watch.segment->lock;
 	memset(&watch.segment->lock, 0xff, sizeof(struct lock));
-	word = eventcount_announce(&scene->event);
+	word = eventcount_announce(&scene->lines[WATCH_CONSUMERS]);
 
 	cr_assert_eq(watch_publish(&watch, &number, sizeof(number)), IPC_EBADMSG);
 
-	cr_assert_neq(atomic_load(&scene->event.word), word, "waiting consumers were not told");
+	cr_assert_neq(atomic_load(&scene->lines[WATCH_CONSUMERS].word), word,
+		      "waiting consumers were not told");
 	watch.segment->lock = saved;
 	cr_assert_eq(watch_publish(&watch, &number, sizeof(number)), IPC_EBADMSG,
 		     "a broken channel was whole again");

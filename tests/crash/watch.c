@@ -22,7 +22,7 @@
 enum { WORDS = 9, HOLDER_CHILD = 7, HOLDER_TEST = 8, HOLDER_PEER = 9 };
 
 struct scene {
-	struct eventcount event;
+	struct eventcount lines[2];
 	_Alignas(64) _Atomic uint32_t attention;
 	_Alignas(64) _Atomic uint32_t peer_got; /* version, by the live consumer */
 	_Atomic uint32_t peer_failed;
@@ -45,7 +45,7 @@ static _Atomic uint32_t cancel_word, handle_cancelled, client_cancelled;
 static struct waiter waiter_until(uint64_t deadline_ns)
 {
 	return (struct waiter){
-		.event = &scene->event,
+		.event = &scene->lines[WATCH_CONSUMERS],
 		.attention = &scene->attention,
 		.cancel_word = &cancel_word,
 		.handle_cancelled = &handle_cancelled,
@@ -164,9 +164,10 @@ static void setup(void)
 	segment_size = (watch_size(shape) + 4095) & ~UINT64_C(4095);
 	scene = shared_memory(sizeof(*scene));
 	segment = shared_memory(segment_size);
-	eventcount_init(&scene->event);
+	eventcount_init(&scene->lines[0]);
+	eventcount_init(&scene->lines[1]);
 	cr_assert_eq(watch_make(segment, segment_size, shape, 0), 0);
-	cr_assert_eq(watch_attach(&watch, segment, segment_size, shape, &scene->event), 0);
+	cr_assert_eq(watch_attach(&watch, segment, segment_size, shape, scene->lines), 0);
 
 	scene->number = 100;
 	cr_assert_eq(publish(scene->number), 0);

@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 enum { VALUE_SIZE_MAX = 100, HOLDER = 7 };
 
 static const uint64_t shape[4] = {VALUE_SIZE_MAX, 4};
-static struct eventcount event;
+static struct eventcount lines[2];
 static _Atomic uint32_t attention, cancel_word, handle_cancelled, client_cancelled;
 
 static void require(bool holds)
@@ -57,7 +57,7 @@ static void produce(struct watch *watch)
 {
 	unsigned char value[VALUE_SIZE_MAX] = {1, 2, 3};
 	struct waiter waiter = {
-		.event = &event,
+		.event = &lines[WATCH_CONSUMERS],
 		.attention = &attention,
 		.cancel_word = &cancel_word,
 		.handle_cancelled = &handle_cancelled,
@@ -112,9 +112,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			     : sizeof(struct channel_header) + sizeof(struct lock);
 	n = size - 1 < segment_size - kept ? size - 1 : segment_size - kept;
 	memcpy(segment + kept, data + 1, n);
-	eventcount_init(&event);
+	eventcount_init(&lines[0]);
+	eventcount_init(&lines[1]);
 
-	if (watch_attach(&watch, segment, segment_size, shape, &event) == 0) {
+	if (watch_attach(&watch, segment, segment_size, shape, lines) == 0) {
 		read_once(&watch, 0, VALUE_SIZE_MAX);
 		read_once(&watch, 0, 0);
 		read_once(&watch, 5, 8);

@@ -15,7 +15,7 @@
 enum { WORDS = 8, PUBLISHES = 100000, EDITS = 20000 };
 
 static const uint64_t shape[4] = {WORDS * 8, 4};
-static struct eventcount event;
+static struct eventcount lines[2];
 static struct watch watch;
 static _Atomic uint32_t attention, cancel_word, handle_cancelled, client_cancelled;
 static _Atomic uint64_t n_published;
@@ -33,7 +33,7 @@ static void require(bool holds, const char *what)
 static struct waiter waiter_for_ever(void)
 {
 	return (struct waiter){
-		.event = &event,
+		.event = &lines[WATCH_CONSUMERS],
 		.attention = &attention,
 		.cancel_word = &cancel_word,
 		.handle_cancelled = &handle_cancelled,
@@ -144,9 +144,10 @@ int main(void)
 	void *segment = aligned_alloc(64, size);
 
 	require(segment, "no memory");
-	eventcount_init(&event);
+	eventcount_init(&lines[0]);
+	eventcount_init(&lines[1]);
 	require(watch_make(segment, size, shape, 0) == 0, "make");
-	require(watch_attach(&watch, segment, size, shape, &event) == 0, "attach");
+	require(watch_attach(&watch, segment, size, shape, lines) == 0, "attach");
 
 	for (unsigned i = 0; i < 2; ++i)
 		require(pthread_create(&consumers[i], NULL, consumer, NULL) == 0, "thread");
