@@ -3,12 +3,13 @@
 #define LIBIPC_CLIENT_ENDPOINT_H
 
 /*
- * One open handle, in private memory: what all roles have in common.  It is the first member of every public handle, so that a handle
- * is recognised by its first word.
+ * One open handle, in private memory: what all roles have in common.  It is the first member of
+ * every public handle, so that a handle is recognised by its first word.
  *
- * A call begins with endpoint_enter() and ends with endpoint_leave(); both cost a few loads and stores.  Between them close by another thread
- * cannot take the memory away (M-44): entering leaves the endpoint's address in a record of the thread, closing runs a heavy barrier over all
- * threads and looks at the records; the last thread that leaves frees.
+ * A call begins with endpoint_enter() and ends with endpoint_leave(); both cost a few loads and
+ * stores.  Between them close by another thread cannot take the memory away (M-44): entering leaves
+ * the endpoint's address in a record of the thread, closing runs a heavy barrier over all threads
+ * and looks at the records; the last thread that leaves frees.
  */
 
 #include <stdatomic.h>
@@ -18,38 +19,57 @@
 
 #include "include/ipc/admin.h"
 #include "include/ipc/client.h"
+#include "libipc/client/thread.h"
 #include "libipc/core/eventcount.h"
 #include "libipc/core/header.h"
 #include "libipc/core/liveness.h"
 #include "libipc/core/waiter.h"
 
 struct endpoint {
-	uint64_t magic;              /* ENDPOINT_MAGIC | role; 0 once closed */
-	ipc_client *client;          /* a reference */
+	uint64_t magic;     /* ENDPOINT_MAGIC | role; 0 once closed */
+	ipc_client *client; /* a reference */
 	uint64_t id;
-	uint64_t generation;         /* of the channel */
-	uint64_t channel_flags;      /* IPC_KEEP and the kind's own */
+	uint64_t generation;    /* of the channel */
+	uint64_t channel_flags; /* IPC_KEEP and the kind's own */
 	uint64_t shape[4];
 	uint32_t channel_slot;
 	enum ipc_kind kind;
 	enum ipc_role role;
-	uint32_t side;               /* 0 or 1: producer/A is 0 */
-	bool stays;                  /* IPC_STAY */
-	bool is_writable;            /* how `segment` is mapped */
-	const struct liveness_table *table; /* of the channel's owner */
-	const _Atomic uint32_t *attention;  /* of this client in that table */
-	struct desk_cell *cell;      /* own line in the own uid's desk */
-	struct channel_header *header; /* start of the segment */
+	uint32_t side;    /* 0 or 1: producer/A is 0 */
+	bool stays;       /* IPC_STAY */
+	bool is_writable; /* how the segment is mapped */
+	uint32_t epoch;   /* the client's: which process opened it */
+
+	const struct liveness_table *table;  /* of the channel's owner */
+	const _Atomic uint32_t *attention;   /* of this client in that table */
+	const _Atomic uint64_t *handle_word; /* of this handle there; not id: held dead */
+	struct desk_cell *cell;              /* own line in the own uid's desk */
+	struct channel_header *header;       /* start of the segment */
 	uint64_t segment_size;
-	struct eventcount *lines;    /* two, writable by every role: [side] is where that side sleeps */
 	struct waiter_patience patience;
 	_Atomic uint32_t cancelled;
 	_Atomic uint32_t closing;
 
-	/* Of the kind: */
-	void (*release)(struct endpoint *endpoint); /* frees the whole handle after the maps are gone; runs in the last thread that leaves */
-	void (*closing_fn)(struct endpoint *endpoint); /* may be NULL: in close, maps still there, before the broker is told (drop an own lock) */
-	bool keep_mapped;            /* set by closing_fn: another thread still holds a robust lock in there; never unmap */
+	/* Two, writable by every role: [side] is where that side sleeps. */
+	struct eventcount *lines;
+
+	/* Where they are mapped; NULL: in the client's desk. */
+	void *lines_map;
+	uint64_t lines_map_size;
+
+	/* ---- Of the kind ---- */
+
+	/* Frees the whole handle after the maps are gone; runs in the last thread that leaves. */
+	void (*release)(struct endpoint *endpoint);
+
+	/* May be NULL: in close, maps still there, before the broker is told (drop an own lock). */
+	void (*closing_fn)(struct endpoint *endpoint);
+
+	/* Set by closing_fn: another thread still holds a robust lock in there; never unmap. */
+	bool keep_mapped;
+
+	/* Of endpoint_close(). */
+	struct thread_object object;
 };
 
 #define ENDPOINT_MAGIC UINT64_C(0x6970635f68610000)
@@ -60,61 +80,114 @@ struct endpoint_request {
 	enum ipc_role role;
 	uint32_t side;
 	const char *name;
-	uint64_t flags;              /* public flags, checked already (options_check) */
+	uint64_t flags; /* public flags, checked already (options_check) */
 	uint32_t mode, gid;
-	uint64_t shape[4];           /* wanted, 0: any */
-	uint64_t shape_new[4];       /* with the defaults filled in */
-	uint64_t size_new;           /* bytes of the segment; the endpoint rounds it to pages */
+	uint64_t shape[4];     /* wanted, 0: any */
+	uint64_t shape_new[4]; /* with the defaults filled in */
+	uint64_t size_new;     /* bytes of the segment; the endpoint rounds it to pages */
 
 	/* Upgrade of a weak handle: name is NULL. */
 	bool is_upgrade;
 	uint32_t channel_slot;
 	uint64_t generation;
 
-	/* Writes a new segment (all of it reserved, writable, zero bytes or a dead creator's leftovers).  0 or negative. */
+	/* Writes a new segment (all of it reserved, writable, zero bytes or a dead creator's
+	 * leftovers).  0 or negative. */
 	int (*make)(void *segment, uint64_t size, const uint64_t shape[4], uint64_t flags);
 	/* Attach check after mapping; endpoint is filled in except for release, closing_fn. */
 	int (*attach)(struct endpoint *endpoint);
 };
 
 /*
- * Opens into *endpoint, which the caller allocated as part of its handle (zeroed) and, on failure, frees.  After success endpoint_close()
- * frees it through release().
+ * Opens into *endpoint, which the caller allocated as part of its handle (zeroed) and, on failure,
+ * frees.  After success endpoint_close() frees it through release().
  */
-int endpoint_open_wait(struct endpoint *endpoint, ipc_client *client, const struct endpoint_request *request, const struct timespec *deadline);
+int endpoint_open_wait(struct endpoint *endpoint, ipc_client *client,
+		       const struct endpoint_request *request, const struct timespec *deadline);
 
 /* Never sleeps.  In a forked child it only frees.  NULL is fine. */
 void endpoint_close(struct endpoint *endpoint);
 
-/*
- * 0; IPC_EINVAL: not a handle of this role (role 0: any); IPC_ECHILD: forked child; IPC_EDEADLK: inside a callback; IPC_ESTALE: the broker holds this client dead.
- * Calls may nest (a flight's fn): each enter has its leave.
- */
-int endpoint_enter(struct endpoint *endpoint, enum ipc_role role);
-void endpoint_leave(struct endpoint *endpoint);
+/* By its first word: a handle of this role (0: any).  NULL is none. */
+static inline bool endpoint_is(const struct endpoint *endpoint, enum ipc_role role)
+{
+	if (!endpoint)
+		return false;
 
-/* The commonest of all: from a const void * handle as the user gave it.  endpoint_enter with NULL says IPC_EINVAL. */
+	return role ? endpoint->magic == (ENDPOINT_MAGIC | role)
+		    : (endpoint->magic & ~UINT64_C(0xff)) == ENDPOINT_MAGIC;
+}
+
+/*
+ * 0; IPC_EINVAL: not a handle of this role (role 0: any); IPC_ECHILD: forked child; IPC_EDEADLK:
+ * inside a callback; IPC_ESTALE: the broker holds this client dead. Calls may nest (a flight's fn):
+ * each enter has its leave.
+ */
+static inline int endpoint_enter(struct endpoint *endpoint, enum ipc_role role)
+{
+	int r;
+
+	if (UNLIKELY(!endpoint_is(endpoint, role)))
+		return IPC_EINVAL;
+
+	r = thread_enter(endpoint, endpoint->epoch);
+	if (UNLIKELY(r < 0))
+		return r;
+
+	if (UNLIKELY(atomic_load_explicit(endpoint->handle_word, memory_order_relaxed) !=
+		     endpoint->id)) {
+		thread_leave();
+		return IPC_ESTALE;
+	}
+	return 0;
+}
+
+static inline void endpoint_leave(struct endpoint *endpoint)
+{
+	(void)endpoint;
+	thread_leave();
+}
 
 /* Around user callbacks: library calls in between say IPC_EDEADLK. */
-void endpoint_callback_begin(void);
-void endpoint_callback_end(void);
-bool endpoint_in_callback(void);
+static inline void endpoint_callback_begin(void)
+{
+	thread_callback_begin();
+}
+
+static inline void endpoint_callback_end(void)
+{
+	thread_callback_end();
+}
+
+static inline bool endpoint_in_callback(void)
+{
+	return thread_in_callback();
+}
 
 /* Side words. */
 uint64_t endpoint_opposite(const struct endpoint *endpoint);
 /*
- * What the opposite side's end means for a call that began when its word was `began` (M-22): 0: nothing ended; IPC_EPIPE, IPC_EOWNERDEAD.
- * Takes IPC_STAY and final ends into account.  For a call without wait, or one that begins while the side is gone, pass the current word: gone is told.
+ * What the opposite side's end means for a call that began when its word was `began` (M-22): 0:
+ * nothing ended; IPC_EPIPE, IPC_EOWNERDEAD. Takes IPC_STAY and final ends into account.  For a call
+ * without wait, or one that begins while the side is gone, pass the current word: gone is told.
  */
 int endpoint_opposite_end(const struct endpoint *endpoint, uint64_t began);
 
-/* A waiter for this endpoint: deadline, attention, cancel, cell, patience, slice check.  event: where to sleep, or NULL. */
-void endpoint_waiter(struct endpoint *endpoint, struct waiter *ret, struct eventcount *event, uint64_t deadline_ns);
+/* A waiter for this endpoint: deadline, attention, cancel, cell, patience, slice check.  event:
+ * where to sleep, or NULL. */
+void endpoint_waiter(struct endpoint *endpoint, struct waiter *ret, struct eventcount *event,
+		     uint64_t deadline_ns);
+
+/* Of open.c and close: gives back what is mapped (not in a forked child, where nothing is); says to
+ * the broker that the handle is closed, without sleeping. */
+void endpoint_unmap(struct endpoint *endpoint);
+void endpoint_tell_closed(struct endpoint *endpoint);
 
 /* What every role has. */
-int endpoint_cancel(struct endpoint *endpoint);               /* async-signal-safe */
+int endpoint_cancel(struct endpoint *endpoint); /* async-signal-safe */
 int endpoint_get_id(const struct endpoint *endpoint, enum ipc_role role, uint64_t *ret);
 int endpoint_peers(struct endpoint *endpoint, enum ipc_role role);
-int endpoint_peers_wait(struct endpoint *endpoint, enum ipc_role role, bool present, const struct timespec *deadline);
+int endpoint_peers_wait(struct endpoint *endpoint, enum ipc_role role, bool present,
+			const struct timespec *deadline);
 
 #endif

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: MIT */
+#include "libipc/client/endpoint.h"
+
+#include <limits.h>
+#include <pthread.h>
+
+#include <ipc/error.h>
+
+#include "libipc/client/client.h"
+#include "libipc/platform/clock.h"
+#include "libipc/platform/compiler.h"
+#include "libipc/platform/segment.h"
+#include "libipc/wire/codec.h"
+
+/* ---- close ---- */
+
+void endpoint_unmap(struct endpoint *endpoint)
+{
+	/* A forked child has other things at these addresses, or nothing. */
+	if (thread_is_foreign(endpoint->epoch))
+		return;
+
+	if (endpoint->header && !endpoint->keep_mapped)
+		segment_unmap(endpoint->header, endpoint->segment_size);
+	if (endpoint->lines_map)
+		segment_unmap(endpoint->lines_map, endpoint->lines_map_size);
+
+	endpoint->header = NULL;
+	endpoint->lines_map = NULL;
+}
+
+/*
+ * The desk says it at once, whatever becomes of the message: who looks at the cell after our death
+ * finds a close and not a death.  The cell of a handle that the broker has ended already may belong
+ * to somebody else by now.
+ */
+void endpoint_tell_closed(struct endpoint *endpoint)
+{
+	ipc_client *client = endpoint->client;
+	union message message;
+
+	if (liveness_handle_is(endpoint->table, endpoint->id))
+		atomic_store_explicit(&endpoint->cell->closed_id, endpoint->id,
+				      memory_order_release);
+
+	message_init(&message, MESSAGE_CLOSE, 0);
+	message.close.handle_id = endpoint->id;
+	if (connection_try_send(&client->connection, &message) != IPC_EAGAIN)
+		return;
+
+	/*
+	 * The broker looks at this counter after each request that it has done, so either it does
+	 * so after our store, or it has made room for the message by then.
+	 */
+	atomic_fetch_add_explicit(&client->desk->client[client->slot].closings, 1,
+				  memory_order_seq_cst);
+	(void)connection_try_send(&client->connection, &message);
+}
+
+/* In the last thread that leaves, or in close. */
+static void endpoint_free(struct endpoint *endpoint)
+{
+	ipc_client *client = endpoint->client;
+
+	endpoint_unmap(endpoint);
+	endpoint->release(endpoint);
+	(void)ipc_client_unref(client);
+}
+
+static void endpoint_free_object(struct thread_object *object)
+{
+	endpoint_free((struct endpoint *)((char *)object - offsetof(struct endpoint, object)));
+}
+
+void endpoint_close(struct endpoint *endpoint)
+{
+	int cancel_state;
+
+	if (!endpoint_is(endpoint, 0))
+		return;
+
+	endpoint->magic = 0;
+	if (thread_is_foreign(endpoint->epoch)) {
+		endpoint_free(endpoint);
+		return;
+	}
+
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+
+	/* Waits of other threads end; whoever takes a lock right now sees `closing` after it, or is
+	 * seen by closing_fn. */
+	atomic_store_explicit(&endpoint->closing, 1, memory_order_relaxed);
+	atomic_store_explicit(&endpoint->cancelled, 1, memory_order_relaxed);
+	connection_bump(&endpoint->client->connection);
+	process_fence_heavy();
+
+	if (endpoint->closing_fn)
+		endpoint->closing_fn(endpoint);
+	endpoint_tell_closed(endpoint);
+
+	endpoint->object.address = endpoint;
+	endpoint->object.free = endpoint_free_object;
+	thread_retire(&endpoint->object);
+
+	(void)pthread_setcancelstate(cancel_state, NULL);
+}
+
+/* ---- waiting ---- */
+
+static int endpoint_check(void *userdata)
+{
+	const struct endpoint *endpoint = userdata;
+
+	if (!liveness_handle_is(endpoint->table, endpoint->id))
+		return IPC_ESTALE;
+
+	return client_check(endpoint->client);
+}
+
+void endpoint_waiter(struct endpoint *endpoint, struct waiter *ret, struct eventcount *event,
+		     uint64_t deadline_ns)
+{
+	struct connection *connection = &endpoint->client->connection;
+
+	*ret = (struct waiter){
+		.event = event,
+		.attention = endpoint->attention,
+		.cancel_word = &connection->cancel_word,
+		.handle_cancelled = &endpoint->cancelled,
+		.client_cancelled = &connection->cancelled,
+		.cell = endpoint->cell,
+		.patience = &endpoint->patience,
+		.deadline_ns = deadline_ns,
+		.ignores_signals = endpoint->client->ignores_signals,
+		.check = endpoint_check,
+		.userdata = endpoint,
+	};
+}
+
+/* ---- the other side ---- */
+
+uint64_t endpoint_opposite(const struct endpoint *endpoint)
+{
+	return liveness_side(endpoint->table, endpoint->channel_slot, !endpoint->side);
+}
+
+int endpoint_opposite_end(const struct endpoint *endpoint, uint64_t began)
+{
+	uint64_t now = endpoint_opposite(endpoint);
+	int reason = now & SIDE_DIED ? IPC_EOWNERDEAD : IPC_EPIPE;
+
+	/* Nobody will come again: also for those who would wait for them. */
+	if ((now & SIDE_FINAL) && side_count(now) == 0)
+		return reason;
+	if (endpoint->stays)
+		return 0;
+
+	/* Ends are counted, so one is not missed where somebody has come again. */
+	return side_ends(now) != side_ends(began) || side_is_gone(now) ? reason : 0;
+}
+
+int endpoint_peers(struct endpoint *endpoint, enum ipc_role role)
+{
+	uint32_t count;
+	int r;
+
+	r = endpoint_enter(endpoint, role);
+	if (r < 0)
+		return r;
+
+	count = side_count(endpoint_opposite(endpoint));
+	endpoint_leave(endpoint);
+	return (int)count;
+}
+
+struct peers_wait {
+	const struct endpoint *endpoint;
+	uint64_t began;
+	bool present;
+};
+
+static int peers_look(void *subject)
+{
+	const struct peers_wait *wait = subject;
+	uint64_t now = endpoint_opposite(wait->endpoint);
+
+	if (!wait->present)
+		return side_count(now) == 0 || side_ends(now) != side_ends(wait->began)
+			       ? 0
+			       : WAITER_NOT_YET;
+
+	if (side_count(now) > 0)
+		return 0;
+	if ((now & SIDE_FINAL) ||
+	    atomic_load_explicit(&wait->endpoint->header->is_shut_down, memory_order_acquire))
+		return IPC_EPIPE;
+
+	return header_fault(wait->endpoint->header) < 0 ? header_fault(wait->endpoint->header)
+							: WAITER_NOT_YET;
+}
+
+int endpoint_peers_wait(struct endpoint *endpoint, enum ipc_role role, bool present,
+			const struct timespec *deadline)
+{
+	struct peers_wait wait = {.endpoint = endpoint, .present = present};
+	struct eventcount *event = NULL;
+	struct waiter waiter;
+	uint64_t deadline_ns;
+	int r;
+
+	r = endpoint_enter(endpoint, role);
+	if (r < 0)
+		return r;
+
+	r = clock_deadline(&deadline_ns, deadline);
+	if (r == 0) {
+		wait.began = endpoint_opposite(endpoint);
+
+		/*
+		 * Comings and goings are told by the broker's attention word alone, so that no
+		 * publisher ever wakes this sleep.  A shutdown is told on the own line; it matters
+		 * only to who waits for somebody to come, and then nobody is there who could
+		 * publish.
+		 */
+		if (present && endpoint->lines)
+			event = &endpoint->lines[endpoint->side];
+		endpoint_waiter(endpoint, &waiter, event, deadline_ns);
+		waiter.patience = NULL;
+		r = waiter_wait(&waiter, peers_look, &wait);
+	}
+
+	endpoint_leave(endpoint);
+	return r;
+}
+
+/* ---- what every role has ---- */
+
+int endpoint_cancel(struct endpoint *endpoint)
+{
+	int r = 0;
+
+	if (!endpoint_is(endpoint, 0))
+		return IPC_EINVAL;
+	if (thread_is_foreign(endpoint->epoch))
+		return IPC_ECHILD;
+
+	/* This may be a signal handler that interrupted any line of the library, in any thread: no
+	 * record, no lock, no memory. */
+	thread_visit();
+	if (liveness_handle_is(endpoint->table, endpoint->id)) {
+		atomic_store_explicit(&endpoint->cancelled, 1, memory_order_release);
+		connection_bump(&endpoint->client->connection);
+	} else {
+		r = IPC_ESTALE;
+	}
+	thread_visit_end();
+
+	return r;
+}
+
+int endpoint_get_id(const struct endpoint *endpoint, enum ipc_role role, uint64_t *ret)
+{
+	struct endpoint *entered =
+		(struct endpoint *)endpoint; /* entering writes to the thread's record alone */
+	int r;
+
+	r = endpoint_enter(entered, role);
+	if (r < 0)
+		return r;
+
+	if (ret)
+		*ret = endpoint->id;
+	else
+		r = IPC_EINVAL;
+
+	endpoint_leave(entered);
+	return r;
+}
