@@ -18,15 +18,15 @@ struct loop {
 struct loop_event {
 	enum loop_source source;
 	uint32_t slot, generation; /* generation is cut to 24 bits */
-	uint32_t events;
+	uint32_t events;           /* EPOLLIN and so on */
 };
 
 int loop_init(struct loop *loop);
 void loop_deinit(struct loop *loop);
 int loop_add(struct loop *loop, int fd, enum loop_source source, uint32_t slot, uint32_t generation, uint32_t epoll_events);
 int loop_remove(struct loop *loop, int fd);
-/* Waits for up to n events; their number, 0 on a signal. */
+/* Waits for up to n events (64 at most a call); their number, 0 on a signal.  LOOP_TIMER comes once for each time that was set. */
 int loop_wait(struct loop *loop, struct loop_event *events, int n);
-int loop_set_timer(struct loop *loop, uint64_t at_ns); /* CLOCK_MONOTONIC, 0: off */
+int loop_set_timer(struct loop *loop, uint64_t at_ns); /* CLOCK_MONOTONIC, 0: off; a time that has passed: at once */
 
 #endif

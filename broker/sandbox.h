@@ -3,7 +3,18 @@
 #define BROKER_SANDBOX_H
 
 /*
- * The worker's sandbox: dumpable 0, rlimits, no_new_privs, Landlock where there is one, a seccomp allowlist; verified afterwards.
+ * The worker's sandbox: it reads what any client sends, so it gives up beforehand what it will not need.
+ *
+ * layer             what is left
+ * dumpable 0        nobody of the same uid reads its memory or borrows its descriptors
+ * capabilities      none, also if it is root
+ * rlimits           no core, no new process (of a uid that is not 0)
+ * no_new_privs      no setuid program
+ * Landlock          no file but to read and write (never to name) beneath /dev/shm; where the kernel has none this is logged, and the rest has to do
+ * seccomp           the calls of an allowlist; anything else kills the process (SIGSYS), which the keeper answers with the next worker.  openat() only on the two directories of
+ *                   the segment_maker: O_TMPFILE in the one, read-only in the other.  clone3() says ENOSYS, as libc expects of a sandbox.
+ *
+ * Called in a process with one thread.  Afterwards no stdio: it asks what its descriptor is (log_line() does not).  Signal handlers must be installed before.
  */
 
 #include "libipc/platform/segment.h"

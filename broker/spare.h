@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BROKER_SPARE_H
+#define BROKER_SPARE_H
+
+/*
+ * The spare keeper: a forked copy of the keeper that sleeps until keeper and worker have nothing to do with each other any more (M-6: killing either is unnoticed).
+ *
+ * A sandboxed worker cannot start processes, so the process that follows a dead keeper must be there before.  It holds the lock of the domain and one end of a socket pair ("handover")
+ * whose other end the keeper and each worker have; nothing else, above all no descriptor of a client.
+ *
+ * who dies         what happens
+ * worker           nothing here: the keeper starts the next one
+ * keeper           the worker sends all its descriptors over the handover, and ends (store.c); the spare starts a worker and a spare: it is the keeper now
+ * spare            the keeper starts another
+ * worker + keeper  the handover ends without "that was everything": the domain has ended; the spare removes the socket and ends
+ *
+ * The spare is no child of the keeper, so nobody takes it for the worker; the keeper holds it by a leash (a socket pair): a byte sends it away, the end of the stream tells its death.
+ * As ps shows it, it is called "ipc-spare": what is sent to the keeper by name does not reach it.
+ */
+
+/*
+ * Forks.  run() gets the spare's end of the leash and the handover, and its result is the spare's exit status.  raise() moves a descriptor to where it is not in the way, as in keeper.c.
+ * The keeper's end of the leash; or -1 and errno.
+ */
+int spare_start(int (*raise)(int fd), int (*run)(int leash_fd, void *userdata), void *userdata);
+
+/* Sends the spare away and waits, a second at most, until it has ended.  Returns -1. */
+int spare_end(int leash_fd);
+
+#endif
