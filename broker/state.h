@@ -45,7 +45,8 @@ struct client_record {
 	uint32_t is_welcome;      /* HELLO was answered */
 	uint32_t died;            /* DYING: 1 by death, 0 by an orderly end of the connection */
 	uint32_t closings_seen;
-	uint64_t reserved[2];
+	uint64_t remove_request;  /* intent of REMOVE, written before the name is taken away: doing that request twice must not */
+	uint64_t remove_generation; /* hit the next channel of the name */
 };
 
 struct channel_record {
@@ -91,18 +92,56 @@ struct user_record {
 	uint64_t table_id, desk_id;
 };
 
+enum state_array { STATE_USERS, STATE_CLIENTS, STATE_CHANNELS, STATE_HANDLES, STATE_PENDINGS, STATE_N_ARRAYS };
+
 struct state {
 	uint64_t magic;
 	uint64_t size;
 	_Atomic uint64_t next;    /* see state_next_id() */
 	uint64_t domain_start;
 	uint32_t n_workers;       /* how many workers have run */
-	uint32_t reserved[1015];
+	uint32_t high[STATE_N_ARRAYS]; /* no record of an array from here on was ever used: reading one would make its page be */
+	uint32_t reserved[1010];
 	struct user_record user[STATE_USERS_MAX];
 	struct client_record client[LIVENESS_CLIENTS_MAX];
 	struct channel_record channel[LIVENESS_CHANNELS_MAX];
 	struct handle_record handle[LIVENESS_HANDLES_MAX];
 	struct pending_record pending[STATE_PENDINGS_MAX];
 };
+
+/*
+ * The order of stores into records binds the compiler alone: the only other reader of this memory is the next worker, and what a dead process
+ * has stored is there in program order.  record_set() is the one store that makes a record be, or ends it.
+ */
+static inline void record_fence(void)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+static inline void record_set(_Atomic uint32_t *state, uint32_t value)
+{
+	record_fence();
+	atomic_store_explicit(state, value, memory_order_relaxed);
+	record_fence();
+}
+
+static inline uint32_t record_get(const _Atomic uint32_t *state)
+{
+	return atomic_load_explicit(state, memory_order_relaxed);
+}
+
+/* A new, empty state and its descriptor, which the caller stores. */
+int state_new(struct state **ret, int *ret_fd);
+
+/* The state that an earlier worker left.  IPC_EBADMSG: not one of this version. */
+int state_attach(struct state **ret, int fd);
+
+void state_detach(struct state *state);
+
+/* Never the same number twice, over workers and reboots; below 2^48. */
+uint64_t state_next_id(struct state *state);
+
+/* A handle's id: the next number and, in the low 16 bits, its slot. */
+uint64_t state_handle_id(struct state *state, uint32_t slot);
 
 #endif

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/dispatch.h"
+
+#include <inttypes.h>
+
+#include "broker/listing.h"
+#include "broker/log.h"
+#include "broker/opener.h"
+#include "broker/peer.h"
+#include "broker/pending.h"
+#include "broker/reaper.h"
+#include "broker/worker.h"
+#include "libipc/platform/crash.h"
+#include "libipc/platform/fdpass.h"
+#include "libipc/wire/codec.h"
+
+/*
+ * Death: the socket's queue is the log.  A worker that dies before it takes a request off leaves it at the head for the next one, which knows
+ * (may_repeat) that this one request may have been done in part or in full; every request can be done twice.
+ */
+
+/* Requests of one client before the others have their turn. */
+#define SHARE 16
+
+static void do_request(struct worker *worker, struct peer *peer, const union message *request)
+{
+	struct handle *handle;
+
+	switch ((enum message_type)request->head.type) {
+	case MESSAGE_HELLO:
+		peer_hello(worker, peer, &request->hello);
+		break;
+	case MESSAGE_OPEN:
+		opener_open(worker, peer, &request->open);
+		break;
+	case MESSAGE_CONFIRM:
+		opener_confirm(worker, peer, &request->confirm);
+		break;
+	case MESSAGE_CLOSE:
+		handle = registry_handle(worker->registry, peer, request->close.handle_id);
+		if (handle)
+			reaper_close(worker, handle);
+		break;
+	case MESSAGE_CANCEL:
+		opener_cancel(worker, peer, &request->cancel);
+		break;
+	case MESSAGE_INFO:
+		listing_info(worker, peer, &request->info);
+		break;
+	case MESSAGE_LIST:
+		listing_list(worker, peer, &request->list);
+		break;
+	case MESSAGE_REMOVE:
+		listing_remove(worker, peer, &request->remove);
+		break;
+	case MESSAGE_WELCOME:
+	case MESSAGE_DONE:
+	case MESSAGE_RESERVE:
+	case MESSAGE_OPENED:
+	case MESSAGE_INFO_REPLY:
+	case MESSAGE_LISTED:
+		break; /* message_check_request() lets none of these in */
+	}
+}
+
+static bool is_legal(const struct peer *peer, const union message *request, size_t size)
+{
+	if (message_check_request(request, size) < 0)
+		return false;
+
+	return peer->record->is_welcome || request->head.type == MESSAGE_HELLO;
+}
+
+/* 0, IPC_EAGAIN: the queue is empty, IPC_EPIPE: the peer is doomed. */
+static int dispatch_one(struct worker *worker, struct peer *peer)
+{
+	union message *request = &worker->request;
+	size_t size;
+	int r;
+
+	r = fdpass_peek(peer->socket_fd, request, sizeof(*request), &size);
+	if (r == IPC_EAGAIN)
+		return r;
+
+	if (r == IPC_EPIPE) {
+		peer_doom(worker, peer);
+		return r;
+	}
+
+	if (r < 0 || !is_legal(peer, request, size)) {
+		log_line(LOG_LEVEL_WARNING, "client %u, pid %" PRId64 ", user %u: broke the protocol; disconnected", peer->slot,
+			 peer->record->pid, peer->record->uid);
+		peer_doom(worker, peer);
+		return IPC_EPIPE;
+	}
+
+	CRASH_POINT();
+	do_request(worker, peer, request);
+	if (peer->is_doomed)
+		return IPC_EPIPE;
+
+	CRASH_POINT();
+	(void)fdpass_receive(peer->socket_fd, request, sizeof(*request), &size, NULL, NULL);
+	peer->may_repeat = false;
+	CRASH_POINT();
+	return 0;
+}
+
+static bool queue_is_empty(struct worker *worker, struct peer *peer)
+{
+	size_t size;
+
+	return fdpass_peek(peer->socket_fd, &worker->request, sizeof(worker->request), &size) == IPC_EAGAIN;
+}
+
+void dispatch_peer(struct worker *worker, struct peer *peer)
+{
+	unsigned i;
+	int r = 0;
+
+	for (i = 0; i < SHARE && r == 0; ++i)
+		r = dispatch_one(worker, peer);
+
+	/*
+	 * A close goes to the desk when the queue is full; so whoever empties the queue looks at the desk afterwards.  With something left in
+	 * the queue the loop comes back here.
+	 */
+	if (r == IPC_EAGAIN || (r == 0 && queue_is_empty(worker, peer)))
+		reaper_look_at_desk(worker, peer);
+}
+
+void dispatch_adopt(struct worker *worker, struct peer *peer)
+{
+	union message *request = &worker->request;
+	size_t size;
+	int r;
+
+	r = fdpass_peek(peer->socket_fd, request, sizeof(*request), &size);
+	if (r == IPC_EAGAIN) {
+		reaper_look_at_desk(worker, peer);
+		return;
+	}
+
+	if (r < 0)
+		return;
+
+	/* An OPEN that is a pending already is done; if it were left here, it would be done once more after its pending was answered. */
+	if (message_check_request(request, size) == 0 && request->head.type == MESSAGE_OPEN &&
+	    pending_find(peer, request->head.request_id)) {
+		(void)fdpass_receive(peer->socket_fd, request, sizeof(*request), &size, NULL, NULL);
+		return;
+	}
+
+	peer->may_repeat = true;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BROKER_PEER_H
+#define BROKER_PEER_H
+
+/*
+ * A client's connection: from accept to HELLO to its end, and what is said to it.
+ */
+
+#include <stdint.h>
+
+#include "broker/policy.h"
+#include "broker/registry.h"
+
+struct worker;
+
+#define PEER_HELLO_NS UINT64_C(1000000000) /* a connection that has not said HELLO by then is closed */
+
+/* Takes the descriptor of a new connection, whatever comes of it. */
+void peer_accept(struct worker *worker, int socket_fd);
+
+/* An adopted client, whose descriptors are in place: watched again.  Negative: it cannot be. */
+IPC_CHECKED int peer_watch(struct worker *worker, struct peer *peer);
+
+void peer_hello(struct worker *worker, struct peer *peer, const struct message_hello *hello);
+
+/* 0; IPC_ENFILE, IPC_EMFILE: its descriptors cannot be sent now; else the peer is doomed: gone, or too slow to read its answers. */
+int peer_answer(struct worker *worker, struct peer *peer, const union message *message, const int *fds, unsigned n_fds);
+/* DONE */
+void peer_answer_result(struct worker *worker, struct peer *peer, uint64_t request_id, int result);
+
+/* Its end, as a death; done after the request in hand (reaper_run). */
+void peer_doom(struct worker *worker, struct peer *peer);
+
+/* Dooms those who have been quiet for too long.  The moment when the next one is due, 0: none. */
+uint64_t peer_expire(struct worker *worker, uint64_t now_ns);
+
+/* Nobody new says anything within PEER_HELLO_NS from now: adopted clients before their HELLO. */
+void peer_set_quiet(struct worker *worker, struct peer *peer);
+
+/* The connection itself: its handles and pendings are gone. */
+void peer_remove(struct worker *worker, struct peer *peer);
+
+struct policy_subject peer_subject(const struct peer *peer);
+
+#endif

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/presence.h"
+
+#include <ipc/admin.h>
+#include <utlist.h>
+
+#include "broker/worker.h"
+#include "libipc/core/liveness.h"
+#include "libipc/platform/crash.h"
+
+/*
+ * Death: the words are functions of the records, and each is stored whole.  A worker that dies before a word leaves records that are ahead of it;
+ * the next one counts the records, compares (presence_repair) and tells what is missing.  What cannot be seen in a word is whether the
+ * attention words were bumped: they are bumped again for each handle that is still marked is_ending, for each REMOVE and OPEN that is still in
+ * its client's queue, and a bump too many is only a look too many.
+ */
+
+static uint64_t side_word(const struct channel *channel, unsigned side)
+{
+	return liveness_side(channel->owner->table, channel->slot, side);
+}
+
+static void side_tell(const struct channel *channel, unsigned side, uint64_t word)
+{
+	liveness_side_set(channel->owner->table, channel->slot, side, word);
+}
+
+static void attend(struct worker *worker, struct user *user, struct peer *peer)
+{
+	if (peer->attended_batch == worker->batch && peer->attended_user == user)
+		return;
+
+	peer->attended_batch = worker->batch;
+	peer->attended_user = user;
+	liveness_attend(user->table, peer->slot);
+}
+
+static void attend_side(struct worker *worker, struct channel *channel, unsigned side, const struct peer *except)
+{
+	struct handle *handle;
+
+	DL_FOREACH2(channel->handles[side], handle, channel_next) {
+		if (handle->peer != except)
+			attend(worker, channel->owner, handle->peer);
+	}
+}
+
+void presence_batch(struct worker *worker)
+{
+	++worker->batch;
+}
+
+static void begin(struct worker *worker, struct handle *handle, bool is_first)
+{
+	struct channel *channel = handle->channel;
+	unsigned side = handle->record->side;
+	uint64_t word = side_word(channel, side);
+
+	liveness_handle_set(channel->owner->table, handle->slot, handle->record->id);
+	CRASH_POINT();
+	side_tell(channel, side, side_make(side_ends(word), channel->count[side], (word & SIDE_FLAGS) | SIDE_EVER));
+	CRASH_POINT();
+
+	if (is_first) {
+		presence_batch(worker);
+		attend_side(worker, channel, !side, NULL);
+	}
+}
+
+void presence_begin(struct worker *worker, struct handle *handle)
+{
+	++handle->channel->count[handle->record->side];
+	begin(worker, handle, handle->channel->count[handle->record->side] == 1);
+}
+
+void presence_begin_again(struct worker *worker, struct handle *handle)
+{
+	begin(worker, handle, handle->channel->count[handle->record->side] == 1);
+}
+
+/* The word of a side whose last handle has gone. */
+static uint64_t gone_word(const struct channel *channel, unsigned side, bool died)
+{
+	uint64_t flags = SIDE_EVER | (died ? SIDE_DIED : 0);
+
+	if (record_get(&channel->record->is_removed))
+		flags |= SIDE_FINAL;
+
+	return side_make(side_ends(side_word(channel, side)) + 1, 0, flags);
+}
+
+bool presence_end(struct handle *handle)
+{
+	struct channel *channel = handle->channel;
+	unsigned side = handle->record->side;
+	uint64_t word = side_word(channel, side);
+
+	--channel->count[side];
+	liveness_handle_set(channel->owner->table, handle->slot, 0);
+	CRASH_POINT();
+
+	if (channel->count[side] > 0) {
+		side_tell(channel, side, side_make(side_ends(word), channel->count[side], word & SIDE_FLAGS));
+		return false;
+	}
+
+	side_tell(channel, side, gone_word(channel, side, handle->record->ended_by_death));
+	CRASH_POINT();
+	return true;
+}
+
+void presence_attend(struct worker *worker, const struct handle *handle, bool is_gone)
+{
+	struct channel *channel = handle->channel;
+	unsigned side = handle->record->side;
+	const struct peer *except = NULL;
+	bool died = handle->record->ended_by_death;
+
+	if (!died && !is_gone)
+		return;
+
+	/* Those who have nobody to be told any more are not worth a system call: a dying client's own threads. */
+	if (died)
+		except = handle->peer;
+
+	attend_side(worker, channel, !side, except);
+	if (died && channel->record->kind == IPC_KIND_SHARED)
+		attend_side(worker, channel, side, except);
+}
+
+void presence_remove(struct worker *worker, struct channel *channel)
+{
+	unsigned side;
+
+	presence_batch(worker);
+	for (side = 0; side < 2; ++side) {
+		uint64_t word = side_word(channel, side);
+
+		if (channel->count[side] > 0)
+			continue;
+
+		if (!(word & SIDE_FINAL))
+			side_tell(channel, side, side_make(side_ends(word) + 1, 0, (word & SIDE_FLAGS) | SIDE_FINAL));
+		CRASH_POINT();
+		attend_side(worker, channel, !side, NULL);
+	}
+}
+
+void presence_reset(struct channel *channel)
+{
+	unsigned side;
+
+	for (side = 0; side < 2; ++side)
+		side_tell(channel, side, side_make(side_ends(side_word(channel, side)), 0, 0));
+}
+
+void presence_repair(struct worker *worker, struct channel *channel, bool died)
+{
+	unsigned side;
+
+	for (side = 0; side < 2; ++side) {
+		uint64_t word = side_word(channel, side);
+		uint32_t count = channel->count[side];
+
+		if (side_count(word) == count)
+			continue;
+
+		presence_batch(worker);
+		if (count == 0)
+			side_tell(channel, side, gone_word(channel, side, died));
+		else
+			side_tell(channel, side, side_make(side_ends(word), count, (word & SIDE_FLAGS) | SIDE_EVER));
+
+		if (count == 0 || side_count(word) == 0)
+			attend_side(worker, channel, !side, NULL);
+	}
+}
+
+void presence_end_domain(struct worker *worker)
+{
+	struct registry *registry = worker->registry;
+	uint32_t slot;
+
+	for (slot = 0; slot < registry->user_slots.top; ++slot) {
+		if (registry->user[slot].table)
+			liveness_domain_end(registry->user[slot].table);
+	}
+
+	presence_batch(worker);
+	for (slot = 0; slot < registry->client_slots.top; ++slot) {
+		struct peer *peer = &registry->peer[slot];
+		struct handle *handle;
+
+		if (!peer->record)
+			continue;
+
+		attend(worker, peer->user, peer);
+		DL_FOREACH2(peer->handles, handle, client_next)
+			attend(worker, handle->channel->owner, peer);
+	}
+}

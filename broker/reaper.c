@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/reaper.h"
+
+#include <ipc/client.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "broker/channels.h"
+#include "broker/handles.h"
+#include "broker/opener.h"
+#include "broker/peer.h"
+#include "broker/pending.h"
+#include "broker/presence.h"
+#include "broker/segments.h"
+#include "broker/worker.h"
+#include "libipc/core/liveness.h"
+#include "libipc/platform/crash.h"
+#include "libipc/platform/fdpass.h"
+#include "libipc/wire/codec.h"
+
+/*
+ * Death: a handle that ends is marked is_ending first and freed last; between the two come its words and the bumps, all of which may be done twice
+ * (reaper_finish_handle).  A client that ends is marked DYING first and freed last.  A channel without handles is freed by the next worker.
+ */
+
+/* A dead client's queue holds no more requests than fit a socket's buffer. */
+#define LAST_WORDS_MAX 4096
+
+static bool channel_is_kept(const struct channel *channel)
+{
+	return (channel->record->flags & IPC_KEEP) && !record_get(&channel->record->is_removed);
+}
+
+void reaper_settle(struct worker *worker, struct channel *channel)
+{
+	char name[sizeof(channel->record->name)];
+	bool is_named = channel->is_named;
+
+	if (channel->count[0] + channel->count[1] == 0 && !channel_is_kept(channel)) {
+		/* What is left of it are other handles of the client that is being ended: the last of them ends the channel, and nobody comes in before. */
+		if (!channels_is_empty(channel))
+			return;
+
+		memcpy(name, channel->record->name, sizeof(name));
+		channels_free(worker, channel);
+		if (is_named)
+			opener_resume(worker, name);
+		return;
+	}
+
+	if (is_named && worker->registry->pending_slots.n_used > 0)
+		opener_resume(worker, channel->record->name);
+}
+
+static bool handle_mark(struct handle *handle, bool died)
+{
+	handle->record->ended_by_death = died;
+	record_fence();
+	handle->record->is_ending = 1;
+	record_fence();
+	CRASH_POINT();
+	return presence_end(handle);
+}
+
+void reaper_close(struct worker *worker, struct handle *handle)
+{
+	struct channel *channel = handle->channel;
+	bool is_gone;
+
+	if (record_get(&handle->record->state) == RECORD_RESERVING) {
+		opener_drop_reservation(worker, handle);
+		return;
+	}
+
+	is_gone = handle_mark(handle, false);
+	presence_batch(worker);
+	presence_attend(worker, handle, is_gone);
+	handles_free(worker, handle);
+	reaper_settle(worker, channel);
+}
+
+void reaper_finish_handle(struct worker *worker, struct handle *handle)
+{
+	struct channel *channel = handle->channel;
+
+	liveness_handle_set(channel->owner->table, handle->slot, 0);
+	presence_repair(worker, channel, handle->record->ended_by_death);
+	presence_batch(worker);
+	presence_attend(worker, handle, true);
+	handles_free(worker, handle);
+}
+
+/* ---- the desk ---- */
+
+static uint64_t desk_client_offset(const struct peer *peer)
+{
+	return offsetof(struct desk, client) + (uint64_t)peer->slot * sizeof(struct desk_client) + offsetof(struct desk_client, closings);
+}
+
+static bool desk_says_closed(const struct handle *handle)
+{
+	uint64_t offset = offsetof(struct desk, cell) + (uint64_t)handle->slot * sizeof(struct desk_cell) + offsetof(struct desk_cell, closed_id);
+
+	return segments_peek(handle->peer->user->desk_fd, offset) == handle->record->id;
+}
+
+void reaper_look_at_desk(struct worker *worker, struct peer *peer)
+{
+	struct client_record *record = peer->record;
+	struct handle *handle, *next;
+	uint32_t closings;
+
+	if (!record->is_welcome)
+		return;
+
+	closings = (uint32_t)segments_peek(peer->user->desk_fd, desk_client_offset(peer));
+	if (closings == record->closings_seen)
+		return;
+
+	/* What a close lets in stands at the head of the list: never `next`. */
+	for (handle = peer->handles; handle; handle = next) {
+		next = handle->client_next;
+		if (desk_says_closed(handle))
+			reaper_close(worker, handle);
+	}
+
+	/* Not before they are closed: a worker that dies in between looks again. */
+	CRASH_POINT();
+	record_fence();
+	record->closings_seen = closings;
+}
+
+/* ---- clients ---- */
+
+/* What a dead client had said before: only what it had closed is worth knowing, since it tells a close from a death. */
+static void hear_last_words(struct worker *worker, struct peer *peer)
+{
+	union message *message = &worker->request;
+	struct handle *handle;
+	unsigned i;
+	size_t size;
+
+	if (peer->socket_fd < 0)
+		return;
+
+	for (i = 0; i < LAST_WORDS_MAX; ++i) {
+		int r = fdpass_peek(peer->socket_fd, message, sizeof(*message), &size);
+
+		if (r < 0 && r != IPC_EMSGSIZE)
+			return;
+
+		if (r == 0 && message_check_request(message, size) == 0 && message->head.type == MESSAGE_CLOSE) {
+			handle = registry_handle(worker->registry, peer, message->close.handle_id);
+			if (handle)
+				reaper_close(worker, handle);
+		}
+
+		CRASH_POINT();
+		(void)fdpass_receive(peer->socket_fd, message, sizeof(*message), &size, NULL, NULL);
+	}
+}
+
+/* Words first, for all of them: whoever is woken by the first bump finds everything told. */
+static void tell_death(struct worker *worker, struct peer *peer)
+{
+	struct handle *handle;
+
+	DL_FOREACH2(peer->handles, handle, client_next) {
+		if (record_get(&handle->record->state) == RECORD_USED)
+			(void)handle_mark(handle, true);
+	}
+
+	presence_batch(worker);
+	DL_FOREACH2(peer->handles, handle, client_next) {
+		if (record_get(&handle->record->state) == RECORD_USED)
+			presence_attend(worker, handle, true);
+		CRASH_POINT();
+	}
+}
+
+void reaper_end_client(struct worker *worker, struct peer *peer)
+{
+	peer->is_doomed = true;
+	if (record_get(&peer->record->state) == RECORD_USED) {
+		hear_last_words(worker, peer);
+		reaper_look_at_desk(worker, peer);
+		peer->record->died = 1;
+		record_set(&peer->record->state, RECORD_DYING);
+		CRASH_POINT();
+	}
+
+	/* Nothing is granted to it any more. */
+	while (peer->pendings)
+		pending_remove(worker, peer->pendings);
+
+	tell_death(worker, peer);
+
+	while (peer->handles) {
+		struct handle *handle = peer->handles;
+		struct channel *channel = handle->channel;
+
+		if (record_get(&handle->record->state) == RECORD_RESERVING) {
+			opener_drop_reservation(worker, handle);
+			continue;
+		}
+
+		handles_free(worker, handle);
+		reaper_settle(worker, channel);
+	}
+
+	peer_remove(worker, peer);
+}
+
+void reaper_run(struct worker *worker)
+{
+	/* Ending one may let others in, whose answers may show that they are gone, too: each is ended once. */
+	while (worker->doomed) {
+		struct peer *peer = worker->doomed;
+
+		worker->doomed = peer->doomed_next;
+		reaper_end_client(worker, peer);
+	}
+}
