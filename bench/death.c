@@ -29,6 +29,10 @@ static void scene_end(struct scene *scene, int result)
 	while (last < now && !atomic_compare_exchange_weak(&scene->last_ns, &last, now))
 		;
 	atomic_fetch_add(&scene->n_ended, 1);
+
+	/* The end of a process is dear: nobody ends while others are still to be woken. */
+	for (;;)
+		pause();
 }
 
 static void watch_victim(void *arg)
@@ -105,9 +109,13 @@ static double kill_and_wait(void (*victim_fn)(void *), void (*waiter_fn)(void *)
 
 	killed = bench_now_ns();
 	kill(victim, SIGKILL);
+	for (int i = 0; i < 10000 && atomic_load(&scene->n_ended) < (uint32_t)n_waiters; ++i)
+		usleep(1000);
 	for (int i = 0; i < n_waiters; ++i)
-		waitpid(waiters[i], NULL, 0);
+		bench_reap(waiters[i]);
 	waitpid(victim, NULL, 0);
+	if (atomic_load(&scene->n_ended) < (uint32_t)n_waiters)
+		bench_fail("not every wait ended", IPC_ETIMEDOUT);
 	if (atomic_load(&scene->n_wrong))
 		bench_fail("a wait did not end with IPC_EOWNERDEAD", IPC_EPROTO);
 	latency = (double)(atomic_load(&scene->last_ns) - killed);
