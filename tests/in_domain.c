@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * in_domain BROKER PROGRAM [ARGUMENT ...]: runs PROGRAM beside a broker of its own, in a folder of its own, with $IPC_BROKER saying where.
+ * in_domain BROKER PROGRAM [ARGUMENT ...]: runs PROGRAM beside a broker of its own, in a folder of
+ * its own, with $IPC_BROKER saying where.
  *
  * The status is PROGRAM's; 125 if the broker did not come up, or did not end in order when told to.
  */
@@ -47,7 +48,7 @@ static int program_join(pid_t pid)
 
 static bool broker_accepts(const char *path)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	bool is_there;
 
@@ -68,7 +69,7 @@ static bool broker_wait(pid_t broker, const char *folder, const char *path)
 		return false;
 
 	for (int i = 0; i < LOOKS_MAX && !is_there; ++i) {
-		struct pollfd item = { .fd = fd, .events = POLLIN };
+		struct pollfd item = {.fd = fd, .events = POLLIN};
 		char events[4096];
 
 		is_there = broker_accepts(path);
@@ -118,7 +119,7 @@ int main(int argc, char **argv)
 	(void)setenv("IPC_BROKER", path, 1);
 
 	broker_argv[0] = argv[1];
-	broker_argv[1] = (char[]){ "--address" };
+	broker_argv[1] = (char[]){"--address"};
 	broker_argv[2] = path;
 	broker_argv[3] = NULL;
 	broker = program_start(broker_argv);
@@ -127,7 +128,8 @@ int main(int argc, char **argv)
 		(void)kill(broker, SIGTERM);
 		broker_result = program_join(broker);
 		if (broker_result != 0) {
-			(void)fprintf(stderr, "in_domain: the broker ended with status %d\n", broker_result);
+			(void)fprintf(stderr, "in_domain: the broker ended with status %d\n",
+				      broker_result);
 			result = result == 0 ? STATUS_FAILED : result;
 		}
 	} else {

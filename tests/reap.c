@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * reap [-t SECONDS] PROGRAM [ARGUMENT ...]: runs a test program and sees to it that nothing of it is left.
+ * reap [-t SECONDS] PROGRAM [ARGUMENT ...]: runs a test program and sees to it that nothing of it
+ * is left.
  *
- * reap is the sub-reaper of everything below it, so a process whose parent is gone becomes its child however it was made.  When PROGRAM has
- * ended, what is about to end (a process that was just killed) gets a moment; what then still runs is named, killed, and lets the test fail:
- * a process that outlives its test holds pipes open and disturbs the next one.  The time limit is here as well: whoever kills reap itself
- * kills the one who could clean up.
+ * reap is the sub-reaper of everything below it, so a process whose parent is gone becomes its
+ * child however it was made.  When PROGRAM has ended, what is about to end (a process that was just
+ * killed) gets a moment; what then still runs is named, killed, and lets the test fail: a process
+ * that outlives its test holds pipes open and disturbs the next one.  The time limit is here as
+ * well: whoever kills reap itself kills the one who could clean up.
  *
- * The status is PROGRAM's, 128 + signal if it was killed, 124 after the time limit, 125 if processes were left behind.
+ * The status is PROGRAM's, 128 + signal if it was killed, 124 after the time limit, 125 if
+ * processes were left behind.
  */
 
 #include <errno.h>
@@ -98,7 +101,7 @@ static bool children_reap(pid_t program, int *ret_status)
 /* Waits for a signal; 0 once the deadline (ms, -1: none) has passed. */
 static int signal_next(int signals, int64_t deadline)
 {
-	struct pollfd item = { .fd = signals, .events = POLLIN };
+	struct pollfd item = {.fd = signals, .events = POLLIN};
 	struct signalfd_siginfo info;
 
 	for (;;) {
@@ -117,7 +120,8 @@ static int signal_next(int signals, int64_t deadline)
 }
 
 /*
- * Kills what is left until nothing is.  A killed child's children become ours, so one round is not enough.  Returns how many there were.
+ * Kills what is left until nothing is.  A killed child's children become ours, so one round is not
+ * enough.  Returns how many there were.
  */
 static int children_end(int signals, bool is_patient)
 {

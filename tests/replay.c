@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The main program of a fuzz target where there is no libFuzzer: runs it over the files of the folders given, and over inputs of a fixed
- * pseudo-random sequence, so that also a target without a corpus is worth running.
+ * The main program of a fuzz target where there is no libFuzzer: runs it over the files of the
+ * folders given, and over inputs of a fixed pseudo-random sequence, so that also a target without a
+ * corpus is worth running.
  */
 
 #include <dirent.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A program of somebody else: finds the library, uses it where there is no broker, prints the library's version.
+ * A program of somebody else: finds the library, uses it where there is no broker, prints the
+ * library's version.
  */
 
 #include <ipc/ipc.h>
