@@ -133,8 +133,10 @@ int segment_new_shm(int *ret_fd, const struct segment_maker *maker, uint64_t siz
 			r = segment_open_named(&fd);
 			if (r < 0)
 				return r;
-		} else if (errno == EACCES || errno == EROFS) {
-			/* There, but not for us: as good as missing. */
+		} else if (errno == EACCES || errno == EROFS || errno == EPERM ||
+			   errno == EOVERFLOW) {
+			/* There, but not for us (EOVERFLOW: not for our uid): as good as missing.
+			 */
 			return segment_new_sealed(ret_fd, "ipc", size);
 		} else {
 			return syserr(SYSERR_OPEN_SHM, errno);

@@ -179,18 +179,15 @@ static const struct syserr_map map_accept[] = {
 	{0, 0},
 };
 
-/* shm_open(), and openat() of a file that never gets a name. */
+/* shm_open(), and openat() of a file that never gets a name.  EOVERFLOW: this uid is none there. */
 static const struct syserr_map map_open_shm[] = {
-	{EACCES, IPC_EACCES},       {EPERM, IPC_EACCES},
-	{EROFS, IPC_EACCES},        {EEXIST, IPC_EEXIST},
-	{EINVAL, IPC_EINVAL},       {EMFILE, IPC_EMFILE},
-	{ENAMETOOLONG, IPC_EINVAL}, {ENFILE, IPC_ENFILE},
-	{ENOENT, IPC_ENOENT},       {ENOTDIR, IPC_ENOENT},
-	{ENOMEM, IPC_ENOMEM},       {ENOSPC, IPC_ENOSPC},
-	{EDQUOT, IPC_EDQUOT},       {ELOOP, IPC_EINVAL},
-	{EBADF, IPC_ESTALE},        {EOPNOTSUPP, IPC_ENOSYS},
-	{EISDIR, IPC_ENOSYS},       {EINTR, IPC_EINTR},
-	{EIO, IPC_EPROTO},          {0, 0},
+	{EACCES, IPC_EACCES},       {EPERM, IPC_EACCES},  {EROFS, IPC_EACCES},
+	{EEXIST, IPC_EEXIST},       {EINVAL, IPC_EINVAL}, {EMFILE, IPC_EMFILE},
+	{ENAMETOOLONG, IPC_EINVAL}, {ENFILE, IPC_ENFILE}, {ENOENT, IPC_ENOENT},
+	{ENOTDIR, IPC_ENOENT},      {ENOMEM, IPC_ENOMEM}, {ENOSPC, IPC_ENOSPC},
+	{EDQUOT, IPC_EDQUOT},       {ELOOP, IPC_EINVAL},  {EBADF, IPC_ESTALE},
+	{EOPNOTSUPP, IPC_ENOSYS},   {EISDIR, IPC_ENOSYS}, {EOVERFLOW, IPC_EACCES},
+	{EINTR, IPC_EINTR},         {EIO, IPC_EPROTO},    {0, 0},
 };
 
 static const struct syserr_map map_open[] = {
