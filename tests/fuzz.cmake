@@ -17,7 +17,7 @@ target_link_libraries(replay PRIVATE flags_strict)
 
 foreach(source IN LISTS sources)
 	cmake_path(GET source STEM name)
-	ipc_test_program(fuzz ${source} tests_ipc)
+	ipc_test_program(fuzz ${source} internals_ipc)
 	set(corpus ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/corpus/${name})
 	if(IPC_FUZZ)
 		target_link_options(test_fuzz_${name} PRIVATE -fsanitize=fuzzer)
