@@ -185,6 +185,20 @@ static void wait_for_name(struct actor *self, void *arg)
 					     IPC_SHARED_OPTIONS(.flags = IPC_AWAIT), NULL));
 }
 
+/* Until it has the place: the test asks, too. */
+static void insist_on_waiting(struct actor *self, void *arg)
+{
+	ipc_client *client = domain_connect(&domain);
+	ipc_shared *shared;
+	int r;
+
+	do
+		r = ipc_shared_open_wait(&shared, client, arg, IPC_SIDE_A,
+					 IPC_SHARED_OPTIONS(.flags = IPC_AWAIT), NULL);
+	while (r == IPC_EDQUOT);
+	actor_say(self, r);
+}
+
 /* M-51: the first one waits; the others are refused, until it is gone. */
 Test(space, quota_of_waiting_requests)
 {
@@ -196,7 +210,7 @@ Test(space, quota_of_waiting_requests)
 
 	start_with("[limits]\npendings = 1\n");
 	client = domain_connect(&domain);
-	actor_start(&actors[0], wait_for_name, "none");
+	actor_start(&actors[0], insist_on_waiting, "none");
 
 	/* When it waits is told by nothing but the refusal of the next. */
 	deadline = domain_deadline(WAIT_MS);
