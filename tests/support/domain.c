@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/support/failure.h"
@@ -202,49 +203,83 @@ void domain_start(struct domain *domain, const char *const *more_args)
 	unlink(notify.sun_path);
 }
 
-/* ---- the worker ---- */
+/* ---- the processes ---- */
 
-/* A dead worker is a child of the keeper until it is reaped. */
-static bool process_is_zombie(pid_t pid)
+/* Of a file of /proc, NUL-terminated; -1: the process is gone. */
+static ssize_t process_read(pid_t pid, const char *name, char *text, size_t size)
 {
-	char path[64], text[512];
-	const char *state;
+	char path[64];
 	ssize_t n;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return true;
-	n = read(fd, text, sizeof(text) - 1);
+		return -1;
+	n = read(fd, text, size - 1);
 	close(fd);
-	if (n <= 0)
+	text[n < 0 ? 0 : n] = '\0';
+	return n;
+}
+
+/* A dead worker is there until its keeper has reaped it. */
+static bool process_is_zombie(pid_t pid)
+{
+	char text[512];
+	const char *state;
+
+	if (process_read(pid, "stat", text, sizeof(text)) <= 0)
 		return true;
 
-	text[n] = '\0';
 	state = strrchr(text, ')');
 	return !state || state[1] == '\0' || state[2] == 'Z' || state[2] == 'X';
 }
 
-/* 0: none now. */
-static pid_t worker_find(const struct domain *domain)
+/* Whether it is one of this domain's processes of that name ("ipc": of any). */
+static bool process_is_member(pid_t pid, const struct domain *domain, const char *name)
 {
-	char path[64];
-	pid_t found = 0;
-	FILE *file;
-	int pid;
+	char text[512];
+	ssize_t n;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)domain->keeper,
-		 (int)domain->keeper);
-	file = fopen(path, "re");
-	if (!file)
-		failure("%s: %s", path, strerror(errno));
-	while (fscanf(file, "%d", &pid) == 1) {
-		if (!process_is_zombie(pid))
+	n = process_read(pid, "comm", text, sizeof(text));
+	if (n <= 0 || strncmp(text, name, strlen(name)) != 0)
+		return false;
+
+	n = process_read(pid, "cmdline", text, sizeof(text));
+	return n > 0 && memmem(text, (size_t)n, domain->address, strlen(domain->address) + 1) &&
+	       !process_is_zombie(pid);
+}
+
+/* 0: none now. */
+static pid_t member_find(const struct domain *domain, const char *name)
+{
+	struct dirent *entry;
+	pid_t found = 0;
+	DIR *dir;
+
+	dir = opendir("/proc");
+	if (!dir)
+		failure("/proc: %s", strerror(errno));
+	while (!found && (entry = readdir(dir))) {
+		pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+
+		if (pid > 0 && pid != getpid() && process_is_member(pid, domain, name))
 			found = pid;
 	}
-	fclose(file);
+	closedir(dir);
 	return found;
+}
+
+static void until_no_member(const struct domain *domain)
+{
+	struct timespec deadline = process_deadline(READY_MS);
+	pid_t pid;
+
+	while ((pid = member_find(domain, "ipc"))) {
+		if (process_has_passed(&deadline))
+			failure("process %d outlives its domain", (int)pid);
+		process_pause();
+	}
 }
 
 pid_t domain_worker(const struct domain *domain)
@@ -252,7 +287,7 @@ pid_t domain_worker(const struct domain *domain)
 	struct timespec deadline = process_deadline(READY_MS);
 	pid_t pid;
 
-	while ((pid = worker_find(domain)) == 0) {
+	while ((pid = member_find(domain, "ipcbroker")) == 0) {
 		if (process_has_passed(&deadline))
 			failure("no worker after %d ms", READY_MS);
 		process_pause();
@@ -278,19 +313,58 @@ void domain_until_ready(const struct domain *domain)
 	ipc_client_unref(domain_connect(domain));
 }
 
-void domain_kill_worker(struct domain *domain)
+/* A process that was killed may still finish a system call: what happens after this is another's
+ * work. */
+static void kill_for_good(pid_t pid)
 {
-	pid_t pid = domain_worker(domain);
 	int pidfd = process_open(pid);
 
 	kill(pid, SIGKILL);
-
-	/* A process that was killed may still finish a system call: an answer after this is the
-	 * next one's. */
 	if (pidfd >= 0) {
 		process_until_ended(pidfd, READY_MS);
 		close(pidfd);
 	}
+}
+
+void domain_kill_worker(struct domain *domain)
+{
+	kill_for_good(domain_worker(domain));
+	domain_until_ready(domain);
+}
+
+/* The status of a keeper that has ended or is about to; 0 of one that is not our child: the former
+ * spare. */
+static int keeper_reap(const struct domain *domain)
+{
+	siginfo_t info;
+	int pidfd;
+
+	if (waitid(P_PID, (id_t)domain->keeper, &info, WEXITED | WNOHANG | WNOWAIT) == 0)
+		return process_reap(domain->keeper, READY_MS);
+
+	pidfd = process_open(domain->keeper);
+	if (pidfd >= 0) {
+		process_until_ended(pidfd, READY_MS);
+		close(pidfd);
+	}
+	return 0;
+}
+
+void domain_kill_keeper(struct domain *domain)
+{
+	struct timespec deadline = process_deadline(READY_MS);
+	pid_t pid;
+
+	(void)domain_worker(domain); /* killed together with a dead worker it would be the end */
+	kill(domain->keeper, SIGKILL);
+	(void)keeper_reap(domain);
+
+	while ((pid = member_find(domain, "ipckeeper")) == 0) {
+		if (process_has_passed(&deadline))
+			failure("no next keeper after %d ms", READY_MS);
+		process_pause();
+	}
+	domain->keeper = pid;
 	domain_until_ready(domain);
 }
 
@@ -322,19 +396,14 @@ static void domain_tidy(struct domain *domain)
 
 void domain_stop(struct domain *domain)
 {
-	pid_t worker = domain_worker(domain);
-	int worker_fd = process_open(worker);
 	int status;
 
 	kill(domain->keeper, SIGTERM);
-	status = process_reap(domain->keeper, READY_MS);
+	status = keeper_reap(domain);
 	if (status != 0)
 		failure("the broker ended with status %d", status);
 
-	if (worker_fd >= 0) {
-		process_until_ended(worker_fd, READY_MS);
-		close(worker_fd);
-	}
+	until_no_member(domain);
 	if (access(domain->address, F_OK) == 0)
 		failure("%s is still there after an orderly end", domain->address);
 
@@ -345,19 +414,14 @@ void domain_stop(struct domain *domain)
 void domain_kill(struct domain *domain)
 {
 	pid_t worker = domain_worker(domain);
-	int worker_fd = process_open(worker);
 
-	/* Stopped first: it must not see its keeper die and end in good order. */
+	/* Stopped first: it must not see its keeper die, and give everything to the spare. */
 	kill(worker, SIGSTOP);
 	kill(domain->keeper, SIGKILL);
-	kill(worker, SIGKILL);
+	kill_for_good(worker);
+	(void)keeper_reap(domain);
 
-	(void)process_reap(domain->keeper, READY_MS);
-	if (worker_fd >= 0) {
-		process_until_ended(worker_fd, READY_MS);
-		close(worker_fd);
-	}
-
+	until_no_member(domain);
 	names_check();
 	domain_tidy(domain);
 }

@@ -42,6 +42,10 @@ pid_t domain_worker(const struct domain *domain);
 /* SIGKILL to the worker; returns when the next one has answered. */
 void domain_kill_worker(struct domain *domain);
 
+/* SIGKILL to the keeper; returns when the next one, which is nobody's child, has a worker that
+ * answers. */
+void domain_kill_keeper(struct domain *domain);
+
 /* Waits until the present worker answers. */
 void domain_until_ready(const struct domain *domain);
 
