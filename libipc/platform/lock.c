@@ -420,11 +420,29 @@ static enum lock_result lock_try_once(struct lock *lock)
 	}
 }
 
+/*
+ * Whether this is a lock that this thread holds through another mapping of the same memory: two
+ * handles of one channel in one process.  The neighbours in the thread's list that a held mutex
+ * names are its own alone.
+ */
+static bool lock_is_mine_elsewhere(const struct lock_thread *thread, const struct lock *lock)
+{
+	if (lock_list_is_empty(thread))
+		return false;
+
+	for (unsigned i = 0; i < thread->n_held; ++i)
+		if (memcmp(thread->held[i].lock->mutex, lock->mutex, sizeof(pthread_mutex_t)) == 0)
+			return true;
+
+	return thread->n_unknown > 0;
+}
+
 enum lock_result lock_try(struct lock *lock)
 {
 	enum lock_result r = lock_try_once(lock);
 
-	if (UNLIKELY(r == LOCK_DEADLOCK) && !lock_is_mine(lock)) {
+	if (UNLIKELY(r == LOCK_DEADLOCK) && !lock_is_mine(lock) &&
+	    !lock_is_mine_elsewhere(&lock_thread, lock)) {
 		/* The word names this thread, but this thread knows better: a dead one had its id
 		 * and was not released. */
 		lock_release_for(lock, lock_load(lock));
