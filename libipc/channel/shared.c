@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "libipc/channel/shared.h"
 
-#include <pthread.h>
 #include <string.h>
 #include <time.h>
 
@@ -28,7 +27,8 @@ uint64_t shared_segment_size(uint64_t value_size, uint64_t shape)
 	if (shape != SHARED_TRANSACTIONAL && shape != SHARED_IN_PLACE)
 		return 0;
 
-	return sizeof(struct shared_segment) + shared_stride(value_size) * (shape == SHARED_IN_PLACE ? 1 : 2);
+	return sizeof(struct shared_segment) +
+	       shared_stride(value_size) * (shape == SHARED_IN_PLACE ? 1 : 2);
 }
 
 int shared_make(void *segment, uint64_t size, const uint64_t shape[4], uint64_t flags)
@@ -50,7 +50,8 @@ int shared_make(void *segment, uint64_t size, const uint64_t shape[4], uint64_t 
 	return 0;
 }
 
-int shared_attach(struct shared *ret_shared, void *segment, uint64_t size, const uint64_t shape[4], uint64_t handle_id)
+int shared_attach(struct shared *ret_shared, void *segment, uint64_t size, const uint64_t shape[4],
+		  uint64_t handle_id)
 {
 	uint64_t needed = shared_segment_size(shape[0], shape[1]);
 	int r;
@@ -73,12 +74,24 @@ int shared_attach(struct shared *ret_shared, void *segment, uint64_t size, const
 
 /* ---- the lock ---- */
 
+/*
+ * A number for each thread that is never given again, unlike pthread_self() and thread ids: a
+ * thread that ends holding the lock has lost it, and no later thread may pass for it. initial-exec:
+ * one load.
+ */
 static uint64_t shared_self(void)
 {
-	return (uint64_t)(uintptr_t)pthread_self();
+	static _Thread_local uint64_t self __attribute__((__tls_model__("initial-exec")));
+	static _Atomic uint64_t n_threads;
+
+	if (UNLIKELY(self == 0))
+		self = atomic_fetch_add_explicit(&n_threads, 1, memory_order_relaxed) + 1;
+
+	return self;
 }
 
-/* A lock is held for seconds where somebody looks at this: the clock that costs 3 ns and knows milliseconds will do. */
+/* A lock is held for seconds where somebody looks at this: the clock that costs 3 ns and knows
+ * milliseconds will do. */
 static uint64_t shared_coarse_now_ns(void)
 {
 	struct timespec now;
@@ -93,6 +106,36 @@ static void shared_notify(struct shared_segment *segment)
 	(void)eventcount_notify(&segment->event);
 }
 
+/*
+ * The same right after an unlock.  That is an atomic exchange of the lock word (it has to learn
+ * whether somebody sleeps there), which x86 executes as a full barrier: a second one would cost
+ * more than the rest of a commit.
+ */
+static void shared_notify_unlocked(struct shared_segment *segment)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	/* [E1] of eventcount.h: only the compiler is left to be told. */
+	atomic_signal_fence(memory_order_seq_cst);
+	if (LIKELY(!(atomic_load_explicit(&segment->event.word, memory_order_relaxed) &
+		     (EVENTCOUNT_SLEEPERS | EVENTCOUNT_ARMED))))
+		return;
+
+	(void)eventcount_wake(&segment->event);
+#else
+	shared_notify(segment);
+#endif
+}
+
+/* One load where there is nothing to be said. */
+static inline int shared_fault(const struct shared_segment *segment)
+{
+	if (LIKELY(atomic_load_explicit(&segment->header.broken, memory_order_relaxed) ==
+		   HEADER_WHOLE))
+		return 0;
+
+	return header_fault(&segment->header);
+}
+
 /* What was found proves that somebody wrote where nobody may write: nobody goes on here. */
 static int shared_break(struct shared *shared, enum header_broken reason)
 {
@@ -103,7 +146,8 @@ static int shared_break(struct shared *shared, enum header_broken reason)
 	return r;
 }
 
-/* The last holder died.  Whether it died with a half-made value, between commit and wake, or only looking, nobody knows. */
+/* The last holder died.  Whether it died with a half-made value, between commit and wake, or only
+ * looking, nobody knows. */
 static void shared_note_death(struct shared *shared)
 {
 	struct shared_segment *segment = shared->segment;
@@ -115,7 +159,8 @@ static void shared_note_death(struct shared *shared)
 	CRASH_POINT();
 }
 
-/* Lets go.  Everything of the view is read before the unlock: another thread may hold through it right after. */
+/* Lets go.  Everything of the view is read before the unlock: another thread may hold through it
+ * right after. */
 static int shared_release(struct shared *shared, bool wakes)
 {
 	struct shared_segment *segment = shared->segment;
@@ -133,12 +178,13 @@ static int shared_release(struct shared *shared, bool wakes)
 	CRASH_POINT();
 
 	if (wakes)
-		shared_notify(segment);
+		shared_notify_unlocked(segment);
 
 	return 0;
 }
 
-/* Right after the lock was taken, by whichever way. 0, or the fault of a broken channel, whose lock is not held any more. */
+/* Right after the lock was taken, by whichever way. 0, or the fault of a broken channel, whose lock
+ * is not held any more. */
 static int shared_taken(struct shared *shared, bool after_death)
 {
 	struct shared_segment *segment = shared->segment;
@@ -152,10 +198,11 @@ static int shared_taken(struct shared *shared, bool after_death)
 	if (UNLIKELY(after_death))
 		shared_note_death(shared);
 
-	atomic_store_explicit(&segment->header.holder_since, shared_coarse_now_ns(), memory_order_relaxed);
+	atomic_store_explicit(&segment->header.holder_since, shared_coarse_now_ns(),
+			      memory_order_relaxed);
 	atomic_store_explicit(&segment->header.holder_id, shared->handle_id, memory_order_relaxed);
 
-	r = header_fault(&segment->header);
+	r = shared_fault(segment);
 	if (UNLIKELY(r < 0)) {
 		(void)shared_release(shared, false);
 		return r;
@@ -164,7 +211,8 @@ static int shared_taken(struct shared *shared, bool after_death)
 	return 0;
 }
 
-/* The user of this holder is told now: told once, also if this process dies before it returns (that is a new death). */
+/* The user of this holder is told now: told once, also if this process dies before it returns (that
+ * is a new death). */
 static int shared_tell(struct shared *shared)
 {
 	uint32_t fate = atomic_load_explicit(&shared->segment->fate, memory_order_relaxed);
@@ -202,7 +250,7 @@ int shared_lock_try(struct shared *shared)
 static int shared_lock_end(void *subject)
 {
 	const struct shared *shared = subject;
-	int r = header_fault(&shared->segment->header);
+	int r = shared_fault(shared->segment);
 
 	return r < 0 ? r : WAITER_NOT_YET;
 }
@@ -234,8 +282,7 @@ int shared_lock_wait(struct shared *shared, struct waiter *waiter)
 
 bool shared_is_mine(const struct shared *shared)
 {
-	/* Both: a thread that ended holding has lost the lock, and the next thread may look like it. */
-	return atomic_load_explicit(&shared->holder, memory_order_relaxed) == shared_self() && lock_is_mine(&shared->segment->lock);
+	return atomic_load_explicit(&shared->holder, memory_order_relaxed) == shared_self();
 }
 
 /* ---- the value ---- */
@@ -250,7 +297,8 @@ static unsigned char *shared_buffer(const struct shared *shared, uint64_t curren
 const void *shared_value(const struct shared *shared)
 {
 	/* Relaxed: under the lock. */
-	return shared_buffer(shared, atomic_load_explicit(&shared->segment->current, memory_order_relaxed));
+	return shared_buffer(shared,
+			     atomic_load_explicit(&shared->segment->current, memory_order_relaxed));
 }
 
 int shared_edit(struct shared *shared, void **ret_value)
@@ -261,14 +309,15 @@ int shared_edit(struct shared *shared, void **ret_value)
 	if (!shared_is_mine(shared))
 		return IPC_EINVAL;
 
-	r = header_fault(&shared->segment->header);
+	r = shared_fault(shared->segment);
 	if (r < 0)
 		return r;
 
 	if (!shared->is_edited) {
 		current = atomic_load_explicit(&shared->segment->current, memory_order_relaxed);
 		if (!shared->is_in_place)
-			memcpy(shared_buffer(shared, current ^ 1), shared_buffer(shared, current), shared->value_size);
+			memcpy(shared_buffer(shared, current ^ 1), shared_buffer(shared, current),
+			       shared->value_size);
 
 		shared->edited_from = current;
 		shared->is_edited = true;
@@ -281,10 +330,12 @@ int shared_edit(struct shared *shared, void **ret_value)
 /* In place: whether a holder's death is still to be made good. */
 static bool shared_is_unmarked(const struct shared *shared)
 {
-	return shared->is_in_place && atomic_load_explicit(&shared->segment->fate, memory_order_relaxed) & SHARED_UNMARKED;
+	return shared->is_in_place &&
+	       atomic_load_explicit(&shared->segment->fate, memory_order_relaxed) & SHARED_UNMARKED;
 }
 
-/* Broken first, then unlocked: whoever gets the lock next finds it broken; killed in between, the next one does as well. */
+/* Broken first, then unlocked: whoever gets the lock next finds it broken; killed in between, the
+ * next one does as well. */
 static int shared_give_up(struct shared *shared)
 {
 	int r = header_break(&shared->segment->header, HEADER_GIVEN_UP);
@@ -301,7 +352,7 @@ int shared_commit(struct shared *shared)
 	if (!shared_is_mine(shared))
 		return IPC_EINVAL;
 
-	r = header_fault(&shared->segment->header);
+	r = shared_fault(shared->segment);
 	if (UNLIKELY(r < 0)) {
 		(void)shared_release(shared, false);
 		return r;
@@ -314,10 +365,12 @@ int shared_commit(struct shared *shared)
 	CRASH_POINT();
 
 	/*
-	 * [S1] The commit: one store.  Every byte of the edit is there before it.  Pairs with [S2] in shared_look(), and with the lock for
-	 * everybody else.  The version moves by one, the buffer to the other (in place the lowest bit means nothing).
+	 * [S1] The commit: one store.  Every byte of the edit is there before it.  Pairs with [S2]
+	 * in shared_look(), and with the lock for everybody else.  The version moves by one, the
+	 * buffer to the other (in place the lowest bit means nothing).
 	 */
-	atomic_store_explicit(&shared->segment->current, (shared->edited_from + 2) ^ 1, memory_order_release);
+	atomic_store_explicit(&shared->segment->current, (shared->edited_from + 2) ^ 1,
+			      memory_order_release);
 	CRASH_POINT();
 
 	eventcount_set_cpu(&shared->segment->event, process_cpu());
@@ -350,7 +403,8 @@ void shared_put_back(struct shared *shared, bool was_told)
 	uint32_t fate = atomic_load_explicit(&shared->segment->fate, memory_order_relaxed);
 
 	if (was_told)
-		atomic_store_explicit(&shared->segment->fate, fate | SHARED_UNTOLD, memory_order_relaxed);
+		atomic_store_explicit(&shared->segment->fate, fate | SHARED_UNTOLD,
+				      memory_order_relaxed);
 
 	/* Others may sleep for a predicate, not for the lock: one of them is to be told instead. */
 	(void)shared_release(shared, was_told);
@@ -361,7 +415,8 @@ int shared_mark_consistent(struct shared *shared)
 	if (!shared_is_mine(shared) || !shared_is_unmarked(shared))
 		return IPC_EINVAL;
 
-	/* Killed before or after: the lock is held, the next holder is told and has to mark again. */
+	/* Killed before or after: the lock is held, the next holder is told and has to mark again.
+	 */
 	atomic_store_explicit(&shared->segment->fate, 0, memory_order_relaxed);
 	return 0;
 }
@@ -370,7 +425,7 @@ int shared_shutdown(struct shared *shared)
 {
 	int r;
 
-	r = header_fault(&shared->segment->header);
+	r = shared_fault(shared->segment);
 	if (r < 0)
 		return r;
 
@@ -388,14 +443,15 @@ struct shared_look {
 	struct waiter *waiter;
 	const struct shared_condition *condition;
 	bool has_looked;
-	uint64_t seen;             /* `current` when the predicate last said no */
+	uint64_t seen; /* `current` when the predicate last said no */
 };
 
 static bool shared_holds(const struct shared_look *look)
 {
 	const struct shared *shared = look->shared;
 
-	return look->condition->holds(shared_value(shared), shared->value_size, look->condition->userdata);
+	return look->condition->holds(shared_value(shared), shared->value_size,
+				      look->condition->userdata);
 }
 
 /* A shutdown is final and told first; what became of the opposite side says the caller. */
@@ -408,8 +464,10 @@ static int shared_end(const struct shared_look *look)
 }
 
 /*
- * Whether asking the predicate again could give another answer.  Not while nothing was committed: then the steps before the sleep cost the others no lock.
- * But once somebody announced a sleep (this waiter does before its last look) it is asked in any case, since a death shows in the lock alone.
+ * Whether asking the predicate again could give another answer.  Not while nothing was committed:
+ * then the steps before the sleep cost the others no lock. But once somebody announced a sleep
+ * (this waiter does before its last look) it is asked in any case, since a death shows in the lock
+ * alone.
  */
 static bool shared_is_worth_a_look(const struct shared_look *look)
 {
@@ -428,7 +486,8 @@ static bool shared_is_worth_a_look(const struct shared_look *look)
 }
 
 /*
- * A wait for the lock inside the wait for the predicate: people see the one while it lasts, then the other again.
+ * A wait for the lock inside the wait for the predicate: people see the one while it lasts, then
+ * the other again.
  */
 static int shared_look_take(const struct shared_look *look)
 {
@@ -450,7 +509,7 @@ static int shared_look(void *subject)
 	struct shared *shared = look->shared;
 	int r;
 
-	r = header_fault(&shared->segment->header);
+	r = shared_fault(shared->segment);
 	if (r < 0)
 		return r;
 	if (!shared_is_worth_a_look(look))
@@ -477,9 +536,10 @@ static int shared_look(void *subject)
 	return r < 0 ? r : WAITER_NOT_YET;
 }
 
-int shared_lock_when_wait(struct shared *shared, struct waiter *waiter, const struct shared_condition *condition)
+int shared_lock_when_wait(struct shared *shared, struct waiter *waiter,
+			  const struct shared_condition *condition)
 {
-	struct shared_look look = { .shared = shared, .waiter = waiter, .condition = condition };
+	struct shared_look look = {.shared = shared, .waiter = waiter, .condition = condition};
 
 	return waiter_wait(waiter, shared_look, &look);
 }

@@ -5,26 +5,31 @@
 /*
  * The structure of the kind `shared`: one value of fixed size under a robust lock.
  *
- * Transactional: there are two buffers, and one word says which of them is the value.  Edits happen in the other one, and one store makes it
- * the value.  Whoever is killed, at whichever instruction, leaves exactly the last committed value; there is nothing to repair.
+ * Transactional: there are two buffers, and one word says which of them is the value.  Edits happen
+ * in the other one, and one store makes it the value.  Whoever is killed, at whichever instruction,
+ * leaves exactly the last committed value; there is nothing to repair.
  *
- * In place: there is one buffer, for values too large to copy.  A holder's death may leave it half-made, so the next holder is told and has to
- * say that it made the value whole (shared_mark_consistent) before it lets go; else the channel is given up for everybody.
+ * In place: there is one buffer, for values too large to copy.  A holder's death may leave it
+ * half-made, so the next holder is told and has to say that it made the value whole
+ * (shared_mark_consistent) before it lets go; else the channel is given up for everybody.
  *
  * field    written by           rule
- * header   see core/header.h    holder_id, holder_since by the holder of the lock; broken, is_shut_down by anybody
- * lock     see platform/lock.h  guards everything below
- * event    see eventcount.h     one sleeping place for both sides; moved by commits, a shutdown, a break, and by whoever finds a death
- * current  holder of the lock   version << 1 | buffer: the store that changes it is the commit.  In place the buffer is always 0
+ * header   see core/header.h    holder_id and holder_since by the holder of the lock
+ * lock     see platform/lock.h  guards everything below but the event
+ * event    see eventcount.h     where both sides sleep; woken by a commit, a shutdown, a break, and
+ *                               by whoever finds a death
+ * current  holder of the lock   version << 1 | buffer (in place the buffer is always 0): the store
+ *                               that changes it is the commit
  * fate     holder of the lock   SHARED_UNTOLD, SHARED_UNMARKED
- * values   holder of the lock   two buffers of value_size bytes, each beginning on 64; in place one.  What `current` names changes only in place
+ * values   holder of the lock   one or two buffers of value_size bytes, each beginning on 64; the
+ *                               one that `current` names changes only in place
  *
- * fate, and what a death between any two stores does to it:
- * - The lock tells a death to the next holder, which writes `fate` before anything else.  If that one dies before or after the store, the
- *   lock tells the death again: a death is never forgotten, at worst told twice.
- * - UNTOLD stays while the lock is taken only to look at a predicate, and goes with the first holder whose user is told.
- * - UNMARKED (in place) goes by shared_mark_consistent() alone.  A holder that was told and dies before it marked is a new death: the next
- *   one is told again and has to mark.
+ * `fate`, and what a death between any two stores does to it:
+ * The lock tells a death to the next holder, who writes `fate` before anything else.  If that one
+ * dies before or after the store, the lock tells that death: none is ever forgotten.  UNTOLD stays
+ * while the lock is taken only to look at a predicate, and goes with the first holder whose user is
+ * told.  UNMARKED (in place) goes by shared_mark_consistent() alone: a holder that was told and
+ * dies before it marked is a new death, and the next one is told and has to mark.
  */
 
 #include <stdatomic.h>
@@ -62,50 +67,55 @@ ASSERT_OFFSET(struct shared_segment, values, 448);
 ASSERT_SIZE(struct shared_segment, 448);
 
 /*
- * One handle's view of a segment, private to the process.  What is below `holder` belongs to the thread that holds the lock through this view.
- * `holder` tells threads of this process apart; that the thread really holds is for the lock itself to say.
+ * One handle's view of a segment, private to the process.  What is below `holder` belongs to the
+ * thread that holds the lock through this view, which is the one whose number `holder` is.
  */
 struct shared {
 	struct shared_segment *segment;
 	uint64_t value_size;
 	uint64_t handle_id;
 	bool is_in_place;
-	_Atomic uint64_t holder;   /* pthread_self() of the holding thread, 0: none */
+	_Atomic uint64_t holder; /* the holding thread, by a number of its own; 0: none */
 	bool is_edited;
-	bool owes_wake;            /* the holder before died: it may have committed and not woken */
-	uint64_t edited_from;      /* `current` as it was at the first edit */
+	bool owes_wake;       /* the holder before died: it may have committed and not woken */
+	uint64_t edited_from; /* `current` as it was at the first edit */
 };
 
 /* Bytes of a segment, not rounded to pages.  0: there is no such value_size or shape. */
 uint64_t shared_segment_size(uint64_t value_size, uint64_t shape);
 
 /*
- * Writes a new segment over zero bytes or over what a creator left that died in here: the value's bytes are not touched, since nobody could
- * have written them.  0; IPC_EINVAL: the size does not fit the shape.
+ * Writes a new segment over zero bytes or over what a creator left that died in here: the value's
+ * bytes are not touched, since nobody could have written them.  0; IPC_EINVAL: the size does not
+ * fit the shape.
  */
 IPC_CHECKED int shared_make(void *segment, uint64_t size, const uint64_t shape[4], uint64_t flags);
 
 /* The check at attach. 0; IPC_EBADMSG; IPC_EPROTONOSUPPORT. */
-IPC_CHECKED int shared_attach(struct shared *ret_shared, void *segment, uint64_t size, const uint64_t shape[4], uint64_t handle_id);
+IPC_CHECKED int shared_attach(struct shared *ret_shared, void *segment, uint64_t size,
+			      const uint64_t shape[4], uint64_t handle_id);
 
 /*
- * Takes the lock.  0: held; 1: held, and a holder died of whom no user was told until now; IPC_EDEADLK: this thread holds it; IPC_EBADMSG,
- * IPC_ENOTRECOVERABLE: broken.  try: IPC_EBUSY.  wait: what ends a waiter.
+ * Takes the lock.  0: held; 1: held, and a holder died of whom no user was told until now;
+ * IPC_EDEADLK: this thread holds it; IPC_EBADMSG, IPC_ENOTRECOVERABLE: broken.  try: IPC_EBUSY.
+ * wait: what ends a waiter.
  */
 IPC_CHECKED int shared_lock_try(struct shared *shared);
 IPC_CHECKED int shared_lock_wait(struct shared *shared, struct waiter *waiter);
 
 /*
- * Takes the lock when `holds` says true of the value; the waiter's event has to be shared_event().  Results as above, and the end: IPC_EPIPE after a
- * shutdown, else what `end` says (0: no end).  The predicate is called with the lock held, and once more after an end was seen.  In place a
- * death is told at once, without asking the predicate.
+ * Takes the lock when `holds` says true of the value; the waiter's event has to be shared_event().
+ * Results as above, and the end: IPC_EPIPE after a shutdown, else what `end` says (0: no end).  The
+ * predicate is called with the lock held, and once more after an end was seen.  In place a death is
+ * told at once, without asking the predicate.
  */
 struct shared_condition {
 	bool (*holds)(const void *value, uint64_t size, void *userdata);
 	int (*end)(void *userdata);
 	void *userdata;
 };
-IPC_CHECKED int shared_lock_when_wait(struct shared *shared, struct waiter *waiter, const struct shared_condition *condition);
+IPC_CHECKED int shared_lock_when_wait(struct shared *shared, struct waiter *waiter,
+				      const struct shared_condition *condition);
 
 static inline struct eventcount *shared_event(const struct shared *shared)
 {
@@ -127,8 +137,9 @@ const void *shared_value(const struct shared *shared);
 /*
  * The holder's operations.  IPC_EINVAL: this thread does not hold the lock.
  *
- * commit, unlock: the lock is not held afterwards, whatever they say (but for IPC_EINVAL).  A commit that is refused (IPC_EBADMSG, IPC_ENOTRECOVERABLE)
- * changed nothing.  In place without the mark that was due both give the channel up; unlock says 0 even so, since it unlocked.
+ * commit, unlock: the lock is not held afterwards, whatever they say (but for IPC_EINVAL).  A
+ * commit that is refused (IPC_EBADMSG, IPC_ENOTRECOVERABLE) changed nothing.  In place without the
+ * mark that was due both give the channel up; unlock says 0 even so, since it unlocked.
  */
 IPC_CHECKED int shared_edit(struct shared *shared, void **ret_value);
 IPC_CHECKED int shared_commit(struct shared *shared);
@@ -138,7 +149,8 @@ IPC_CHECKED int shared_mark_consistent(struct shared *shared);
 /* Lets go of the lock if this thread holds it, at a close: an unlock that has nobody to tell. */
 void shared_drop(struct shared *shared);
 
-/* Lets go as if the lock had never been taken: a death that was told (result 1) is told to the next one instead. */
+/* Lets go as if the lock had never been taken: a death that was told (result 1) is told to the next
+ * one instead. */
 void shared_put_back(struct shared *shared, bool was_told);
 
 /* Ends waits for predicates, for ever and for everybody.  0, or the fault of a broken channel. */

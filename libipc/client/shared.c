@@ -29,7 +29,8 @@ static int shared_attach_endpoint(struct endpoint *endpoint)
 {
 	ipc_shared *handle = (ipc_shared *)endpoint;
 
-	return shared_attach(&handle->view, endpoint->header, endpoint->segment_size, endpoint->shape, endpoint->id);
+	return shared_attach(&handle->view, endpoint->header, endpoint->segment_size,
+			     endpoint->shape, endpoint->id);
 }
 
 static void shared_free(struct endpoint *endpoint)
@@ -38,9 +39,10 @@ static void shared_free(struct endpoint *endpoint)
 }
 
 /*
- * What is held is dropped, edits with it (in place there is no copy to drop).  Only the thread that holds can do that: if it is another one of this process, the
- * memory stays mapped, since the C library would write into the lock when that thread takes its next robust lock or ends.  A thread that is just
- * taking the lock either sees `closing` (shared_locked()) or is seen here.
+ * What is held is dropped, edits with it (in place there is no copy to drop).  Only the thread that
+ * holds can do that: if it is another one of this process, the memory stays mapped, since the C
+ * library would write into the lock when that thread takes its next robust lock or ends.  A thread
+ * that is just taking the lock either sees `closing` (shared_locked()) or is seen here.
  */
 static void shared_closing(struct endpoint *endpoint)
 {
@@ -51,7 +53,8 @@ static void shared_closing(struct endpoint *endpoint)
 		endpoint->keep_mapped = true;
 }
 
-static int shared_request(struct endpoint_request *ret, enum ipc_side side, const struct ipc_shared_options *given)
+static int shared_request(struct endpoint_request *ret, enum ipc_side side,
+			  const struct ipc_shared_options *given)
 {
 	struct ipc_shared_options options;
 	bool in_place;
@@ -64,7 +67,9 @@ static int shared_request(struct endpoint_request *ret, enum ipc_side side, cons
 	if (r < 0)
 		return r;
 
-	r = options_check(options.flags, IPC_CREATE | IPC_EXCLUSIVE | IPC_AWAIT | IPC_STAY | IPC_SHARED_IN_PLACE, &options.mode);
+	r = options_check(options.flags,
+			  IPC_CREATE | IPC_EXCLUSIVE | IPC_AWAIT | IPC_STAY | IPC_SHARED_IN_PLACE,
+			  &options.mode);
 	if (r < 0)
 		return r;
 	if (options.value_size > IPC_VALUE_SIZE_MAX)
@@ -78,9 +83,9 @@ static int shared_request(struct endpoint_request *ret, enum ipc_side side, cons
 		.flags = options.flags,
 		.mode = options.mode,
 		.gid = options.gid,
-		.shape = { options.value_size, in_place ? SHARED_IN_PLACE : 0 },
-		.shape_new = { options.value_size ? options.value_size : SHARED_VALUE_SIZE_DEFAULT,
-			       in_place ? SHARED_IN_PLACE : SHARED_TRANSACTIONAL },
+		.shape = {options.value_size, in_place ? SHARED_IN_PLACE : 0},
+		.shape_new = {options.value_size ? options.value_size : SHARED_VALUE_SIZE_DEFAULT,
+			      in_place ? SHARED_IN_PLACE : SHARED_TRANSACTIONAL},
 		.make = shared_make,
 		.attach = shared_attach_endpoint,
 	};
@@ -130,10 +135,8 @@ ipc_shared *ipc_shared_close(ipc_shared *handle)
 /* A handle of this kind has one of two roles; what is neither is refused by endpoint_enter(). */
 static enum ipc_role shared_role(const ipc_shared *handle)
 {
-	if (handle && handle->endpoint.magic == (ENDPOINT_MAGIC | IPC_ROLE_SHARED_B))
-		return IPC_ROLE_SHARED_B;
-
-	return IPC_ROLE_SHARED_A;
+	return endpoint_is((const struct endpoint *)handle, IPC_ROLE_SHARED_B) ? IPC_ROLE_SHARED_B
+									       : IPC_ROLE_SHARED_A;
 }
 
 static int shared_enter(ipc_shared *handle)
@@ -142,15 +145,16 @@ static int shared_enter(ipc_shared *handle)
 }
 
 /*
- * The end of a call that may have taken the lock.  r as the view said it.  A handle that was closed meanwhile by another thread gives the lock back: nobody
- * could let go of it any more.
+ * The end of a call that may have taken the lock.  r as the view said it.  A handle that was closed
+ * meanwhile by another thread gives the lock back: nobody could let go of it any more.
  */
 static int shared_locked(ipc_shared *handle, int r, const void **ret_value)
 {
 	if (r < 0)
 		return r;
 
-	/* The view names this thread as holder before `closing` is read; endpoint_close() has the heavy side of this fence. */
+	/* The view names this thread as holder before `closing` is read; endpoint_close() has the
+	 * heavy side of this fence. */
 	process_fence_light();
 	if (UNLIKELY(atomic_load_explicit(&handle->endpoint.closing, memory_order_relaxed))) {
 		shared_put_back(&handle->view, r == 1);
@@ -161,7 +165,8 @@ static int shared_locked(ipc_shared *handle, int r, const void **ret_value)
 	return r;
 }
 
-int ipc_shared_lock_wait(ipc_shared *shared, const void **ret_value, const struct timespec *deadline)
+int ipc_shared_lock_wait(ipc_shared *shared, const void **ret_value,
+			 const struct timespec *deadline)
 {
 	struct waiter waiter;
 	uint64_t deadline_ns;
@@ -191,7 +196,7 @@ leave:
 /* What a wait for a predicate has to remember. */
 struct shared_call {
 	struct endpoint *endpoint;
-	uint64_t began;            /* the opposite side's word when the call began */
+	uint64_t began; /* the opposite side's word when the call began */
 	ipc_predicate_fn predicate;
 	void *userdata;
 };
@@ -214,11 +219,12 @@ static int shared_opposite_end(void *userdata)
 	return endpoint_opposite_end(call->endpoint, call->began);
 }
 
-int ipc_shared_lock_when_wait(ipc_shared *shared, ipc_predicate_fn predicate, void *userdata, const void **ret_value,
-			      const struct timespec *deadline)
+int ipc_shared_lock_when_wait(ipc_shared *shared, ipc_predicate_fn predicate, void *userdata,
+			      const void **ret_value, const struct timespec *deadline)
 {
-	struct shared_call call = { .predicate = predicate, .userdata = userdata };
-	struct shared_condition condition = { .holds = shared_ask, .end = shared_opposite_end, .userdata = &call };
+	struct shared_call call = {.predicate = predicate, .userdata = userdata};
+	struct shared_condition condition = {
+		.holds = shared_ask, .end = shared_opposite_end, .userdata = &call};
 	struct waiter waiter;
 	uint64_t deadline_ns;
 	int r;
@@ -254,11 +260,14 @@ int ipc_shared_edit(ipc_shared *shared, void **ret_value)
 	return r;
 }
 
-/* A client that the broker holds dead lives all the same: the lock that it holds has to be let go of by itself (S-9). */
+/* A client that the broker holds dead lives all the same: the lock that it holds has to be let go
+ * of by itself (S-9). */
 static int shared_refused(ipc_shared *shared, int r)
 {
-	if (r == IPC_ESTALE)
+	if (r == IPC_ESTALE && thread_enter(&shared->endpoint, shared->endpoint.epoch) == 0) {
 		shared_drop(&shared->view);
+		thread_leave();
+	}
 
 	return r;
 }
@@ -334,5 +343,6 @@ int ipc_shared_peers(ipc_shared *handle)
 
 int ipc_shared_peers_wait(ipc_shared *handle, bool present, const struct timespec *deadline)
 {
-	return endpoint_peers_wait((struct endpoint *)handle, shared_role(handle), present, deadline);
+	return endpoint_peers_wait((struct endpoint *)handle, shared_role(handle), present,
+				   deadline);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The structure of the kind `shared` on one mapping, between forked processes, without broker and client.
+ * The structure of the kind `shared` on one mapping, between forked processes, without broker and
+ * client.
  */
 #include "libipc/channel/shared.h"
 
@@ -134,30 +135,36 @@ Test(shared, sizes_that_cannot_be_are_refused, .timeout = 20)
 
 	cr_expect_eq(shared_segment_size(1, SHARED_TRANSACTIONAL), 448 + 128);
 	cr_expect_eq(shared_segment_size(65, SHARED_IN_PLACE), 448 + 128);
-	cr_expect_eq(shared_segment_size(IPC_VALUE_SIZE_MAX, SHARED_TRANSACTIONAL), 448 + 2 * IPC_VALUE_SIZE_MAX);
+	cr_expect_eq(shared_segment_size(IPC_VALUE_SIZE_MAX, SHARED_TRANSACTIONAL),
+		     448 + 2 * IPC_VALUE_SIZE_MAX);
 }
 
 /* M-60, M-62 */
-Test(shared, segment_that_does_not_fit_is_refused_at_attach, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, segment_that_does_not_fit_is_refused_at_attach, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
-	const uint64_t larger[4] = { VALUE_SIZE * 2, SHARED_TRANSACTIONAL };
-	const uint64_t other[4] = { VALUE_SIZE, SHARED_IN_PLACE };
-	const uint64_t none[4] = { 0, 0 };
+	const uint64_t larger[4] = {VALUE_SIZE * 2, SHARED_TRANSACTIONAL};
+	const uint64_t other[4] = {VALUE_SIZE, SHARED_IN_PLACE};
+	const uint64_t none[4] = {0, 0};
 	struct shared attached;
 
-	cr_expect_eq(shared_attach(&attached, scene.segment, scene.size - 1, scene.shape, 1), IPC_EBADMSG);
+	cr_expect_eq(shared_attach(&attached, scene.segment, scene.size - 1, scene.shape, 1),
+		     IPC_EBADMSG);
 	cr_expect_eq(shared_attach(&attached, scene.segment, scene.size, larger, 1), IPC_EBADMSG);
 	cr_expect_eq(shared_attach(&attached, scene.segment, scene.size, other, 1), IPC_EBADMSG);
 	cr_expect_eq(shared_attach(&attached, scene.segment, scene.size, none, 1), IPC_EBADMSG);
 
 	scene.segment->header.kind = IPC_KIND_WATCH;
-	cr_expect_eq(shared_attach(&attached, scene.segment, scene.size, scene.shape, 1), IPC_EBADMSG);
+	cr_expect_eq(shared_attach(&attached, scene.segment, scene.size, scene.shape, 1),
+		     IPC_EBADMSG);
 	scene.segment->header.kind = IPC_KIND_SHARED;
 	scene.segment->header.lock_stamp ^= 1;
-	cr_expect_eq(shared_attach(&attached, scene.segment, scene.size, scene.shape, 1), IPC_EPROTONOSUPPORT);
+	cr_expect_eq(shared_attach(&attached, scene.segment, scene.size, scene.shape, 1),
+		     IPC_EPROTONOSUPPORT);
 	scene.segment->header.lock_stamp ^= 1;
 	scene.segment->header.magic ^= 1;
-	cr_expect_eq(shared_attach(&attached, scene.segment, scene.size, scene.shape, 1), IPC_EBADMSG);
+	cr_expect_eq(shared_attach(&attached, scene.segment, scene.size, scene.shape, 1),
+		     IPC_EBADMSG);
 	scene.segment->header.magic ^= 1;
 	cr_expect_eq(shared_attach(&attached, scene.segment, scene.size, scene.shape, 1), 0);
 }
@@ -185,7 +192,8 @@ Test(shared, commit_makes_the_edit_the_value, .init = setup, .fini = teardown, .
 		cr_assert_eq(shared_lock_try(&view), 0);
 		cr_expect_eq(value_word(), word - 1);
 		cr_assert_eq(shared_edit(&view, &copy), 0);
-		cr_expect_arr_eq(copy, shared_value(&view), VALUE_SIZE, "the copy is not the value");
+		cr_expect_arr_eq(copy, shared_value(&view), VALUE_SIZE,
+				 "the copy is not the value");
 		memcpy(copy, &word, sizeof(word));
 		cr_assert_eq(shared_commit(&view), 0);
 	}
@@ -248,7 +256,8 @@ Test(shared, only_a_commit_of_an_edit_wakes, .init = setup, .fini = teardown, .t
 }
 
 /* S-8 */
-Test(shared, same_thread_twice_would_wait_for_itself, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, same_thread_twice_would_wait_for_itself, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	struct shared second = shared_scene_attach(&scene, 12);
 
@@ -301,7 +310,8 @@ Test(shared, only_the_holding_thread_edits, .init = setup, .fini = teardown, .ti
 }
 
 /* M-42 */
-Test(shared, thread_that_ends_holding_counts_as_dead, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, thread_that_ends_holding_counts_as_dead, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	pthread_t thread;
 	void *result;
@@ -331,7 +341,8 @@ Test(shared, death_of_a_holder_is_told_once, .init = setup, .fini = teardown, .t
 }
 
 /* S-1: a look at a predicate takes the lock, and is not a user. */
-Test(shared, death_is_not_swallowed_by_a_predicate_that_does_not_hold, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, death_is_not_swallowed_by_a_predicate_that_does_not_hold, .init = setup,
+     .fini = teardown, .timeout = 20)
 {
 	die_holding(1);
 
@@ -352,7 +363,8 @@ Test(shared, death_is_not_swallowed_by_a_predicate_that_does_not_hold, .init = s
 }
 
 /* A closed handle gives a lock back that nobody asked for any more: the death goes to the next. */
-Test(shared, death_that_was_put_back_is_told_again, .init = setup_in_place, .fini = teardown, .timeout = 20)
+Test(shared, death_that_was_put_back_is_told_again, .init = setup_in_place, .fini = teardown,
+     .timeout = 20)
 {
 	die_holding(1);
 
@@ -385,7 +397,8 @@ Test(shared, finder_of_a_death_wakes_for_the_dead, .init = setup, .fini = teardo
 }
 
 /* S-3, S-10 */
-Test(shared, in_place_a_death_has_to_be_marked, .init = setup_in_place, .fini = teardown, .timeout = 20)
+Test(shared, in_place_a_death_has_to_be_marked, .init = setup_in_place, .fini = teardown,
+     .timeout = 20)
 {
 	void *memory;
 
@@ -404,7 +417,8 @@ Test(shared, in_place_a_death_has_to_be_marked, .init = setup_in_place, .fini = 
 }
 
 /* S-9, S-10 */
-Test(shared, mark_on_a_transactional_value_is_refused, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, mark_on_a_transactional_value_is_refused, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	die_holding(3);
 	cr_assert_eq(shared_lock_try(&view), 1);
@@ -422,7 +436,8 @@ static void expect_given_up(void)
 }
 
 /* S-3, M-61 */
-Test(shared, in_place_unlock_without_the_mark_gives_up, .init = setup_in_place, .fini = teardown, .timeout = 20)
+Test(shared, in_place_unlock_without_the_mark_gives_up, .init = setup_in_place, .fini = teardown,
+     .timeout = 20)
 {
 	die_holding(3);
 	cr_assert_eq(shared_lock_try(&view), 1);
@@ -431,7 +446,8 @@ Test(shared, in_place_unlock_without_the_mark_gives_up, .init = setup_in_place, 
 }
 
 /* S-3, S-9, M-61 */
-Test(shared, in_place_commit_without_the_mark_is_refused, .init = setup_in_place, .fini = teardown, .timeout = 20)
+Test(shared, in_place_commit_without_the_mark_is_refused, .init = setup_in_place, .fini = teardown,
+     .timeout = 20)
 {
 	void *memory;
 
@@ -456,7 +472,8 @@ static void take_death_and_die(struct actor *self, void *arg)
 }
 
 /* S-3: who was told and died is a new death, marked or not. */
-Test(shared, in_place_death_of_the_one_that_was_told_is_told_again, .init = setup_in_place, .fini = teardown, .timeout = 20)
+Test(shared, in_place_death_of_the_one_that_was_told_is_told_again, .init = setup_in_place,
+     .fini = teardown, .timeout = 20)
 {
 	for (int marks = 0; marks < 2; ++marks) {
 		bool arg = marks;
@@ -476,12 +493,14 @@ Test(shared, in_place_death_of_the_one_that_was_told_is_told_again, .init = setu
 }
 
 /* S-10 */
-Test(shared, in_place_a_death_comes_before_the_predicate, .init = setup_in_place, .fini = teardown, .timeout = 20)
+Test(shared, in_place_a_death_comes_before_the_predicate, .init = setup_in_place, .fini = teardown,
+     .timeout = 20)
 {
 	die_holding(0);
 
 	cr_assert_eq(lock_when(CLOCK_FOREVER), 1);
-	cr_expect_eq(atomic_load(&scene.board->n_asked), 0, "a predicate saw a value that may be half-made");
+	cr_expect_eq(atomic_load(&scene.board->n_asked), 0,
+		     "a predicate saw a value that may be half-made");
 	cr_assert_eq(shared_mark_consistent(&view), 0);
 	cr_assert_eq(shared_unlock(&view), 0);
 }
@@ -497,7 +516,8 @@ static bool holds_the_second_time(const void *value, uint64_t size, void *userda
 }
 
 /* S-4, M-21 */
-Test(shared, predicate_is_asked_once_more_before_an_end_is_told, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, predicate_is_asked_once_more_before_an_end_is_told, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	struct waiter waiter = shared_scene_waiter(&scene, CLOCK_FOREVER);
 	struct shared_condition condition = shared_scene_condition(&scene);
@@ -509,7 +529,8 @@ Test(shared, predicate_is_asked_once_more_before_an_end_is_told, .init = setup, 
 
 	atomic_store(&scene.board->n_asked, 0);
 	condition.holds = holds_the_second_time;
-	cr_expect_eq(shared_lock_when_wait(&view, &waiter, &condition), 0, "a predicate that holds wins");
+	cr_expect_eq(shared_lock_when_wait(&view, &waiter, &condition), 0,
+		     "a predicate that holds wins");
 	cr_assert_eq(shared_unlock(&view), 0);
 
 	commit_word(1);
@@ -518,7 +539,8 @@ Test(shared, predicate_is_asked_once_more_before_an_end_is_told, .init = setup, 
 }
 
 /* S-12 */
-Test(shared, shutdown_ends_predicates_and_nothing_else, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, shutdown_ends_predicates_and_nothing_else, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	atomic_store(&scene.board->end, EOWNERDEAD);
 	cr_assert_eq(shared_shutdown(&view), 0);
@@ -559,7 +581,8 @@ static void sleep_for_lock(struct actor *self, void *arg)
 }
 
 /* M-27, S-6 */
-Test(shared, sleeper_is_woken_by_the_commit_that_it_waits_for, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, sleeper_is_woken_by_the_commit_that_it_waits_for, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	struct actor actors[2];
 	uint32_t n_asked;
@@ -582,7 +605,8 @@ Test(shared, sleeper_is_woken_by_the_commit_that_it_waits_for, .init = setup, .f
 }
 
 /* S-10 */
-Test(shared, in_place_exactly_one_sleeper_is_told_a_death, .init = setup_in_place, .fini = teardown, .timeout = 20)
+Test(shared, in_place_exactly_one_sleeper_is_told_a_death, .init = setup_in_place, .fini = teardown,
+     .timeout = 20)
 {
 	struct actor actors[3];
 	int64_t n_told = 0;
@@ -628,7 +652,8 @@ Test(shared, giving_up_ends_every_wait, .init = setup_in_place, .fini = teardown
 }
 
 /* M-33, S-1 */
-Test(shared, lock_wait_gets_the_lock_of_a_holder_that_dies, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, lock_wait_gets_the_lock_of_a_holder_that_dies, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	struct actor holder, waiting;
 	bool marks = false;
@@ -641,7 +666,8 @@ Test(shared, lock_wait_gets_the_lock_of_a_holder_that_dies, .init = setup, .fini
 	cr_assert_eq(shared_lock_try(&view), 1);
 	actor_start(&waiting, sleep_for_lock, NULL);
 	actor_until_asleep(&waiting);
-	cr_expect_eq(atomic_load(&scene.board->cell.waits_for), 11, "nobody sees for whom it waits");
+	cr_expect_eq(atomic_load(&scene.board->cell.waits_for), 11,
+		     "nobody sees for whom it waits");
 	cr_assert_eq(shared_unlock(&view), 0);
 	cr_expect_eq(actor_hear(&waiting), 0);
 	cr_expect_eq(actor_join(&waiting), 0);
@@ -660,7 +686,8 @@ static void hold_until_told(struct actor *self, void *arg)
 }
 
 /* M-20 */
-Test(shared, waits_for_a_held_lock_end_at_their_deadline, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, waits_for_a_held_lock_end_at_their_deadline, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	uint64_t deadline_ns;
 	struct actor holder;
@@ -675,7 +702,8 @@ Test(shared, waits_for_a_held_lock_end_at_their_deadline, .init = setup, .fini =
 	cr_expect_eq(lock_wait(deadline_ns), IPC_ETIMEDOUT);
 	cr_expect_geq(clock_now_ns(), deadline_ns);
 	cr_expect_eq(lock_when(clock_after_ns(NS_PER_MS)), IPC_ETIMEDOUT);
-	cr_expect_eq(atomic_load(&scene.board->n_asked), 0, "a predicate was asked without the lock");
+	cr_expect_eq(atomic_load(&scene.board->n_asked), 0,
+		     "a predicate was asked without the lock");
 
 	actor_say(&holder, 0);
 	cr_expect_eq(actor_hear(&holder), 0);

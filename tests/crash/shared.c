@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The structure of the kind `shared`, killed at every instruction of each operation.  The test plays the broker.
+ * The structure of the kind `shared`, killed at every instruction of each operation.  The test
+ * plays the broker.
  */
 #include "libipc/channel/shared.h"
 
@@ -18,7 +19,8 @@ static void side_open(bool is_a, bool in_place)
 {
 	/* The test opens first, its children inherit the mapping. */
 	if (!scene.segment)
-		shared_scene_init(&scene, SHARED_STEPS_VALUE_SIZE, in_place ? SHARED_IN_PLACE : SHARED_TRANSACTIONAL);
+		shared_scene_init(&scene, SHARED_STEPS_VALUE_SIZE,
+				  in_place ? SHARED_IN_PLACE : SHARED_TRANSACTIONAL);
 	view = shared_scene_attach(&scene, is_a ? 1 : 2);
 }
 
@@ -50,11 +52,13 @@ static int predicate_end(void *userdata)
 	return -(int)atomic_load(&scene.board->end);
 }
 
-static int side_lock_when(bool (*fn)(const void *, size_t, void *), void *userdata, const void **ret_value)
+static int side_lock_when(bool (*fn)(const void *, size_t, void *), void *userdata,
+			  const void **ret_value)
 {
 	struct waiter waiter = shared_scene_waiter(&scene, CLOCK_FOREVER);
-	struct predicate predicate = { fn, userdata };
-	struct shared_condition condition = { .holds = predicate_holds, .end = predicate_end, .userdata = &predicate };
+	struct predicate predicate = {fn, userdata};
+	struct shared_condition condition = {
+		.holds = predicate_holds, .end = predicate_end, .userdata = &predicate};
 	int r = shared_lock_when_wait(&view, &waiter, &condition);
 
 	if (r >= 0)

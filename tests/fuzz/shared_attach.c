@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * A shared value whose memory somebody else wrote: the input is the segment, the mutex's bytes included, behind a header that is made to fit (unless the first byte says
- * otherwise).  Whatever it holds, every operation comes back with a result of the table, nobody touches a byte outside, and the lock is
- * not held in the end.
+ * A shared value whose memory somebody else wrote: the input is the segment, the mutex's bytes
+ * included, behind a header that is made to fit (unless the first byte says otherwise).  Whatever
+ * it holds, every operation comes back with a result of the table, nobody touches a byte outside,
+ * and the lock is not held in the end.
  */
 
 #include <stdbool.h>
@@ -48,8 +49,8 @@ static struct waiter make_waiter(struct shared_segment *segment, uint64_t deadli
 
 static void require_lock_result(const struct shared *shared, int r)
 {
-	require(r == 0 || r == 1 || r == IPC_EBUSY || r == IPC_ETIMEDOUT || r == IPC_EDEADLK || r == IPC_EPIPE || r == IPC_EBADMSG ||
-		r == IPC_ENOTRECOVERABLE);
+	require(r == 0 || r == 1 || r == IPC_EBUSY || r == IPC_ETIMEDOUT || r == IPC_EDEADLK ||
+		r == IPC_EPIPE || r == IPC_EBADMSG || r == IPC_ENOTRECOVERABLE);
 	require(shared_is_mine(shared) == (r >= 0));
 }
 
@@ -106,7 +107,7 @@ static void hold(struct shared *shared, int r, bool commits)
 
 static void use(struct shared *shared)
 {
-	const struct shared_condition condition = { .holds = holds, .end = end };
+	const struct shared_condition condition = {.holds = holds, .end = end};
 	struct waiter waiter = make_waiter(shared->segment, clock_after_ns(NS_PER_MS));
 	int r;
 
@@ -134,7 +135,8 @@ static void use(struct shared *shared)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	unsigned how = size ? data[0] : 0;
-	const uint64_t shape[4] = { VALUE_SIZE, how & IN_PLACE ? SHARED_IN_PLACE : SHARED_TRANSACTIONAL };
+	const uint64_t shape[4] = {VALUE_SIZE,
+				   how & IN_PLACE ? SHARED_IN_PLACE : SHARED_TRANSACTIONAL};
 	uint64_t segment_size = shared_segment_size(shape[0], shape[1]);
 	struct shared_segment *segment;
 	struct shared shared;
@@ -151,7 +153,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (size_t i = 0; i < size && offset + i < segment_size; ++i) {
 		size_t at = offset + i;
 
-		if (how & WHOLE_LOCK && at >= offsetof(struct shared_segment, lock) && at < offsetof(struct shared_segment, event))
+		if (how & WHOLE_LOCK && at >= offsetof(struct shared_segment, lock) &&
+		    at < offsetof(struct shared_segment, event))
 			continue;
 		((unsigned char *)segment)[at] = data[i];
 	}

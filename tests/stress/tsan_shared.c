@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kind `shared` as threads on one mapping, for the thread sanitizer: each thread has a view of its own, as each process has.  Some move money
- * between the accounts of a ledger, two hand a turn to each other by predicates.  Prints nothing and ends with 0 if every sum was right.
+ * The kind `shared` as threads on one mapping, for the thread sanitizer: each thread has a view of
+ * its own, as each process has.  Some move money between the accounts of a ledger, two hand a turn
+ * to each other by predicates.  Prints nothing and ends with 0 if every sum was right.
  */
 #include "libipc/channel/shared.h"
 
@@ -18,7 +19,7 @@ enum { N_ACCOUNTS = 30, TOTAL = 3000, N_MOVERS = 3, N_MOVES = 3000, N_TURNS = 40
 
 struct ledger {
 	uint32_t turn;
-	uint32_t n_done;           /* movers that are through */
+	uint32_t n_done; /* movers that are through */
 	int32_t account[N_ACCOUNTS];
 };
 
@@ -104,7 +105,8 @@ static int no_end(void *userdata)
 static void *play(void *arg)
 {
 	struct player *player = arg;
-	struct shared_condition condition = { .holds = is_my_turn, .end = no_end, .userdata = player };
+	struct shared_condition condition = {
+		.holds = is_my_turn, .end = no_end, .userdata = player};
 	struct shared view = shared_scene_attach(&scene, 100 + player->parity);
 	bool goes_on = true;
 
@@ -122,8 +124,8 @@ static void *play(void *arg)
 
 int main(void)
 {
-	struct shared_condition condition = { .holds = is_done, .end = no_end };
-	struct player players[2] = { { 0 }, { 1 } };
+	struct shared_condition condition = {.holds = is_done, .end = no_end};
+	struct player players[2] = {{0}, {1}};
 	pthread_t threads[N_MOVERS + 2];
 	struct waiter waiter;
 	struct shared view;
@@ -135,9 +137,11 @@ int main(void)
 	must(shared_commit(&view) == 0, "the first commit");
 
 	for (uintptr_t i = 0; i < N_MOVERS; ++i)
-		must(pthread_create(&threads[i], NULL, mover, (void *)(i + 2)) == 0, "pthread_create");
+		must(pthread_create(&threads[i], NULL, mover, (void *)(i + 2)) == 0,
+		     "pthread_create");
 	for (unsigned i = 0; i < 2; ++i)
-		must(pthread_create(&threads[N_MOVERS + i], NULL, play, &players[i]) == 0, "pthread_create");
+		must(pthread_create(&threads[N_MOVERS + i], NULL, play, &players[i]) == 0,
+		     "pthread_create");
 
 	waiter = shared_scene_waiter(&scene, CLOCK_FOREVER);
 	must(shared_lock_when_wait(&view, &waiter, &condition) == 0, "the last wait");

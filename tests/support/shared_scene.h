@@ -3,8 +3,8 @@
 #define TESTS_SUPPORT_SHARED_SCENE_H
 
 /*
- * The structure of the kind `shared` without broker and client: one mapping that the test's forked children inherit.  The test plays the broker: it bumps
- * the attention word.
+ * The structure of the kind `shared` without broker and client: one mapping that the test's forked
+ * children inherit.  The test plays the broker: it bumps the attention word.
  */
 
 #include <stdatomic.h>
@@ -20,9 +20,9 @@
 /* In shared memory, beside the segment. */
 struct shared_scene_board {
 	_Alignas(64) _Atomic uint32_t attention;
-	_Alignas(64) _Atomic uint32_t end;      /* 0, or the opposite side's end, positive */
-	_Atomic uint32_t n_asked;               /* how often a predicate was called */
-	_Atomic uint32_t n_told;                /* how many sleepers got result 1 */
+	_Alignas(64) _Atomic uint32_t end; /* 0, or the opposite side's end, positive */
+	_Atomic uint32_t n_asked;          /* how often a predicate was called */
+	_Atomic uint32_t n_told;           /* how many sleepers got result 1 */
 	struct desk_cell cell;
 };
 
@@ -59,11 +59,12 @@ static inline void shared_scene_reset(struct shared_scene *scene)
 		shared_scene_fail("shared_make");
 }
 
-static inline void shared_scene_init(struct shared_scene *scene, uint64_t value_size, uint64_t shape)
+static inline void shared_scene_init(struct shared_scene *scene, uint64_t value_size,
+				     uint64_t shape)
 {
 	*scene = (struct shared_scene){
 		.size = shared_segment_size(value_size, shape),
-		.shape = { value_size, shape },
+		.shape = {value_size, shape},
 	};
 	scene->segment = shared_scene_map(scene->size);
 	scene->board = shared_scene_map(sizeof(*scene->board));
@@ -76,7 +77,8 @@ static inline void shared_scene_deinit(struct shared_scene *scene)
 	munmap(scene->board, sizeof(*scene->board));
 }
 
-static inline struct shared shared_scene_attach(const struct shared_scene *scene, uint64_t handle_id)
+static inline struct shared shared_scene_attach(const struct shared_scene *scene,
+						uint64_t handle_id)
 {
 	struct shared view;
 
@@ -85,7 +87,8 @@ static inline struct shared shared_scene_attach(const struct shared_scene *scene
 	return view;
 }
 
-static inline struct waiter shared_scene_waiter(const struct shared_scene *scene, uint64_t deadline_ns)
+static inline struct waiter shared_scene_waiter(const struct shared_scene *scene,
+						uint64_t deadline_ns)
 {
 	return (struct waiter){
 		.event = &scene->segment->event,
@@ -126,7 +129,8 @@ static inline bool shared_scene_holds(const void *value, uint64_t size, void *us
 
 static inline struct shared_condition shared_scene_condition(struct shared_scene *scene)
 {
-	return (struct shared_condition){ .holds = shared_scene_holds, .end = shared_scene_end, .userdata = scene };
+	return (struct shared_condition){
+		.holds = shared_scene_holds, .end = shared_scene_end, .userdata = scene};
 }
 
 #endif

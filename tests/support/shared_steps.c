@@ -88,7 +88,8 @@ static void write_word(const struct shared_side *side, uint32_t word)
 }
 
 /*
- * With the lock held by result r: the value's word.  In place a death is made good first: the value is OLD then.
+ * With the lock held by result r: the value's word.  In place a death is made good first: the value
+ * is OLD then.
  */
 static uint32_t look(const struct scene *scene, int r, const void *value)
 {
@@ -120,7 +121,8 @@ static void peer_run(struct actor *self, void *arg)
 		if (told == 0)
 			return;
 
-		r = told == PEER_LOCK ? scene->side->lock(&value) : scene->side->lock_when(is_word, &wanted, &value);
+		r = told == PEER_LOCK ? scene->side->lock(&value)
+				      : scene->side->lock_when(is_word, &wanted, &value);
 		if (r >= 0) {
 			if (look(scene, r, value) == 0)
 				failure("the peer sees a torn value, result %d", r);
@@ -237,7 +239,8 @@ static void prepare_next(const struct scene *scene)
 
 static void check_peer(const struct scene *scene, long n, int r, uint32_t word)
 {
-	bool waits_for_lock = scene->name == SHARED_COMMIT_CONTENDED || scene->name == SHARED_LOCK_CONTENDED ||
+	bool waits_for_lock = scene->name == SHARED_COMMIT_CONTENDED ||
+			      scene->name == SHARED_LOCK_CONTENDED ||
 			      scene->name == SHARED_MARK_COMMIT;
 
 	if (scene->name == SHARED_LOCK_CONTENDED && r != 0)
@@ -257,8 +260,10 @@ static void check_peer(const struct scene *scene, long n, int r, uint32_t word)
 
 static void check_value(const struct scene *scene, long n, uint32_t word)
 {
-	bool commits = scene->name == SHARED_EDIT_COMMIT || scene->name == SHARED_COMMIT_CONTENDED ||
-		       scene->name == SHARED_MARK_COMMIT || (scene->in_place && scene->name == SHARED_EDIT_UNLOCK);
+	bool commits = scene->name == SHARED_EDIT_COMMIT ||
+		       scene->name == SHARED_COMMIT_CONTENDED ||
+		       scene->name == SHARED_MARK_COMMIT ||
+		       (scene->in_place && scene->name == SHARED_EDIT_UNLOCK);
 
 	if (word != OLD && !(commits && word == NEW))
 		failure("%ld: the value is %u", n, word);
@@ -315,19 +320,24 @@ static void check_late(struct scene *scene, struct step_case *step)
 		step->first = late[i];
 		do {
 			if (tries++ == TRIES)
-				failure("killed before instruction %ld of scene %d: the peer waits for its slice", late[i],
-					(int)scene->name);
+				failure("killed before instruction %ld of scene %d: the peer waits "
+					"for its slice",
+					late[i], (int)scene->name);
 			scene->n_late = 0;
 			step_run(step, scene);
 		} while (scene->n_late && scene->late[0] == late[i]);
 	}
 }
 
-long shared_steps_run(const struct shared_side *side, enum shared_scene_name name, bool in_place, long stride)
+long shared_steps_run(const struct shared_side *side, enum shared_scene_name name, bool in_place,
+		      long stride)
 {
-	struct scene scene = { .side = side, .name = name, .in_place = in_place };
+	struct scene scene = {.side = side, .name = name, .in_place = in_place};
 	struct step_case step = {
-		.prepare = child_prepare, .operation = child_operation, .check = check, .stride = stride,
+		.prepare = child_prepare,
+		.operation = child_operation,
+		.check = check,
+		.stride = stride,
 	};
 	const void *value;
 	long n_points;
