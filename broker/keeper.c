@@ -2,26 +2,20 @@
 #include "broker/keeper.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <ipc/error.h>
-
-#include "broker/address.h"
-#include "broker/fdstore.h"
+#include "broker/frame.h"
+#include "broker/holdings.h"
 #include "broker/launch.h"
 #include "broker/log.h"
-#include "broker/manager.h"
+#include "broker/notice.h"
 #include "broker/spare.h"
 #include "broker/store.h"
 #include "broker/worker.h"
@@ -29,22 +23,17 @@
 #include "libipc/platform/fdpass.h"
 
 #define GOES_ON        (-1) /* no exit status yet */
-#define FDS_FIRST      3
-#define FDS_OWN        32   /* the highest numbers allowed are the keeper's own */
-#define FDS_WANTED     20480
+#define IS_SPARE       (-2) /* this process is the spare now */
 #define FAILURES_MAX   10
 #define KILLS_MAX      1000
 #define RETRY_NS       (100 * NS_PER_MS)
 #define MESSAGES_MAX   64   /* read in a row before a signal is looked at */
-#define TEXT_SIZE      1024
 #define ERROR_SIZE     1024
 
 struct keeper {
 	const struct keeper_options *options;
 	struct config config;
-	struct address address;
-	struct manager manager;
-	struct fdstore store;     /* entry i is descriptor 3 + i: a worker inherits it as it is */
+	struct frame frame;
 
 	int signal_fd;
 	int notify_fd;            /* to the worker; a new pair for each */
@@ -70,70 +59,6 @@ bool keeper_is_parent(void)
 
 	/* The variable alone may be inherited from anywhere; LISTEN_PID is for this process only. */
 	return getenv(STORE_ENV_KEEPER) && pid && atol(pid) == getpid();
-}
-
-/* ---- descriptors ---- */
-
-static rlim_t fds_allowed(void)
-{
-	struct rlimit limit = { .rlim_cur = 256 };
-
-	(void)getrlimit(RLIMIT_NOFILE, &limit);
-	return limit.rlim_cur < FDS_WANTED ? limit.rlim_cur : FDS_WANTED;
-}
-
-/* Out of the way of the stored ones, which are dense from 3 on. */
-static int fd_raise(int fd)
-{
-	int high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, (int)fds_allowed() - FDS_OWN);
-
-	if (high < 0)
-		return fd;
-	(void)fd_close(fd);
-	return high;
-}
-
-/* Becomes the owner of fd. */
-static int keeper_hold(struct keeper *keeper, const char *name, int fd)
-{
-	int index = fdstore_find(&keeper->store, name);
-	int number;
-
-	if (index < 0) {
-		number = FDS_FIRST + (int)atomic_load_explicit(&keeper->store.n, memory_order_relaxed);
-		if (number + 2 * FDS_OWN <= (int)fds_allowed())
-			index = fdstore_append(&keeper->store, name, number);
-	}
-	if (index < 0) {
-		log_line(LOG_LEVEL_ERROR, "the store of descriptors does not take \"%s\": full, or no legal name", name);
-		(void)fd_close(fd);
-		return -1;
-	}
-
-	/* A received descriptor has the lowest free number, which nearly always is the right one. */
-	number = FDS_FIRST + index;
-	if (fd != number) {
-		(void)dup2(fd, number);
-		(void)fd_close(fd);
-	}
-	(void)fcntl(number, F_SETFD, 0);
-	return number;
-}
-
-static void keeper_drop(struct keeper *keeper, const char *name)
-{
-	int index = fdstore_find(&keeper->store, name);
-	int last = (int)atomic_load_explicit(&keeper->store.n, memory_order_relaxed) - 1;
-
-	if (index < 0)
-		return;
-
-	if (index != last)
-		(void)dup2(FDS_FIRST + last, FDS_FIRST + index);
-	(void)fd_close(FDS_FIRST + last);
-
-	fdstore_take(&keeper->store, (unsigned)index);
-	keeper->store.entry[index].fd = FDS_FIRST + index;
 }
 
 /* ---- configuration ---- */
@@ -173,7 +98,7 @@ static int keeper_store_config(struct keeper *keeper)
 		log_line(LOG_LEVEL_ERROR, "the configuration cannot be handed on: memfd: %s", strerror(errno));
 		return -1;
 	}
-	return keeper_hold(keeper, STORE_NAME_CONFIG, fd) < 0 ? -1 : 0;
+	return holdings_add(&keeper->frame.store, STORE_NAME_CONFIG, fd) < 0 ? -1 : 0;
 }
 
 /* True if the workers to come have a new configuration. */
@@ -198,115 +123,55 @@ static bool keeper_reload(struct keeper *keeper)
 
 /* ---- what the worker says ---- */
 
-struct request {
-	bool is_store, is_remove, is_ready, is_status, is_hide, is_show, is_complete;
-	char name[STORE_NAME_SIZE];
-};
-
-static void request_parse(struct request *request, const char *text)
+static void keeper_store(struct keeper *keeper, const struct notice *notice)
 {
-	*request = (struct request){ 0 };
+	int fd = -1;
 
-	while (*text != '\0') {
-		size_t length = strcspn(text, "\n");
-
-		if (strncmp(text, "FDNAME=", 7) == 0 && length > 7 && length - 7 <= STORE_NAME_MAX)
-			memcpy(request->name, text + 7, length - 7);
-#define IS(literal) (length == sizeof(literal) - 1 && memcmp(text, literal, sizeof(literal) - 1) == 0)
-		request->is_store |= IS("FDSTORE=1");
-		request->is_remove |= IS("FDSTOREREMOVE=1");
-		request->is_ready |= IS("READY=1");
-		request->is_hide |= IS(STORE_TEXT_HIDE);
-		request->is_show |= IS(STORE_TEXT_SHOW);
-		request->is_complete |= IS(STORE_TEXT_COMPLETE);
-		request->is_status |= IS("STOPPING=1") || strncmp(text, "STATUS=", 7) == 0;
-#undef IS
-		text += length + (text[length] == '\n');
-	}
-}
-
-static void keeper_store(struct keeper *keeper, const struct request *request, const char *text, int fd)
-{
-	if (fd >= 0 && request->is_store && request->name[0] != '\0')
-		fd = keeper_hold(keeper, request->name, fd);
+	if (notice->is_store && notice->name[0] != '\0' && notice->fd >= 0)
+		fd = holdings_add(&keeper->frame.store, notice->name, notice->fd);
 	else
-		fd = fd_close(fd);
+		(void)fd_close(notice->fd);
 
 	/* The configuration is the keeper's own: it reads it at each start. */
-	if (fd >= 0 && strcmp(request->name, STORE_NAME_CONFIG) != 0)
-		manager_tell(&keeper->manager, text, fd);
+	if (fd >= 0 && strcmp(notice->name, STORE_NAME_CONFIG) != 0)
+		manager_tell(&keeper->frame.manager, notice->text, fd);
 }
 
-static void keeper_request(struct keeper *keeper, const char *text, int fd)
+static void keeper_notice(struct keeper *keeper, const struct notice *notice)
 {
-	struct request request;
-
-	request_parse(&request, text);
-
-	if (request.is_store || fd >= 0) {
-		keeper_store(keeper, &request, text, fd);
-	} else if (request.is_remove) {
-		keeper_drop(keeper, request.name);
-		manager_tell(&keeper->manager, text, -1);
-	} else if (request.is_hide || request.is_show) {
-		if (request.is_hide)
-			address_hide(&keeper->address);
+	if (notice->is_store || notice->fd >= 0) {
+		keeper_store(keeper, notice);
+	} else if (notice->is_remove) {
+		holdings_remove(&keeper->frame.store, notice->name);
+		manager_tell(&keeper->frame.manager, notice->text, -1);
+	} else if (notice->is_hide || notice->is_show) {
+		if (notice->is_hide)
+			address_hide(&keeper->frame.address);
 		else
-			address_show(&keeper->address);
-		(void)fdpass_send(keeper->notify_fd, text, strlen(text), NULL, 0);
-	} else if (request.is_ready) {
+			address_show(&keeper->frame.address);
+		(void)fdpass_send(keeper->notify_fd, notice->text, strlen(notice->text), NULL, 0);
+	} else if (notice->is_ready) {
 		keeper->is_ready = true;
 		keeper->n_failures = keeper->n_kills = 0;
 		log_line(LOG_LEVEL_DEBUG, "worker %d is ready", (int)keeper->worker);
 		if (!keeper->told_ready)
-			manager_tell(&keeper->manager, text, -1);
+			manager_tell(&keeper->frame.manager, notice->text, -1);
 		keeper->told_ready = true;
-	} else if (request.is_status) {
-		manager_tell(&keeper->manager, text, -1);
+	} else if (notice->is_status) {
+		manager_tell(&keeper->frame.manager, notice->text, -1);
 	}
-}
-
-enum read_result { READ_NOTHING, READ_MORE, READ_END };
-
-static enum read_result text_read(int socket_fd, char text[TEXT_SIZE], int *ret_fd)
-{
-	int fds[FDPASS_FDS_MAX];
-	unsigned n_fds = 0;
-	size_t size;
-	int r;
-
-	r = fdpass_receive(socket_fd, text, TEXT_SIZE - 1, &size, fds, &n_fds);
-
-	/* A worker that died with our answer unread: told once as an error, before what it had sent. */
-	if (r == IPC_EPIPE)
-		r = fdpass_receive(socket_fd, text, TEXT_SIZE - 1, &size, fds, &n_fds);
-	if (r == IPC_EAGAIN)
-		return READ_NOTHING;
-	if (r == IPC_EPIPE)
-		return READ_END;
-	if (r < 0) {
-		log_line(LOG_LEVEL_ERROR, "a message of the worker was lost: error %d", -r);
-		size = 0;
-	}
-
-	text[size] = '\0';
-	*ret_fd = n_fds > 0 ? fds[0] : -1;
-	for (unsigned i = 1; i < n_fds; ++i)
-		(void)fd_close(fds[i]);
-	return READ_MORE;
 }
 
 static void keeper_listen(struct keeper *keeper, unsigned n_max)
 {
-	enum read_result result = READ_MORE;
-	char text[TEXT_SIZE];
-	int fd = -1;
+	enum notice_result result = NOTICE_READ;
+	struct notice notice;
 
-	while (keeper->notify_fd >= 0 && result == READ_MORE && n_max-- > 0) {
-		result = text_read(keeper->notify_fd, text, &fd);
-		if (result == READ_MORE)
-			keeper_request(keeper, text, fd);
-		else if (result == READ_END)
+	while (keeper->notify_fd >= 0 && result == NOTICE_READ && n_max-- > 0) {
+		result = notice_read(keeper->notify_fd, &notice);
+		if (result == NOTICE_READ)
+			keeper_notice(keeper, &notice);
+		else if (result == NOTICE_END)
 			keeper->notify_fd = fd_close(keeper->notify_fd);
 	}
 }
@@ -318,25 +183,25 @@ static int keeper_failed(struct keeper *keeper)
 	if (++keeper->n_failures < FAILURES_MAX)
 		return GOES_ON;
 
-	log_line(LOG_LEVEL_ERROR, "%s: giving up: %u workers in a row ended before they were ready", keeper->address.path, keeper->n_failures);
+	log_line(LOG_LEVEL_ERROR, "%s: giving up: %u workers in a row ended before they were ready", keeper->frame.address.path, keeper->n_failures);
 	return KEEPER_EXIT_FAILED;
 }
 
 static int keeper_launch(struct keeper *keeper)
 {
-	struct launch launch = { .store = &keeper->store, .spare_fd = keeper->handover_fds[1] };
+	struct launch launch = { .store = &keeper->frame.store, .spare_fd = keeper->handover_fds[1] };
 	int fds[2];
 
 	if (clock_now_ns() < keeper->start_at_ns)
 		return GOES_ON;
 
 	/* A worker died between hide and show. */
-	address_show(&keeper->address);
+	address_show(&keeper->frame.address);
 
 	keeper->is_ready = keeper->is_replaced = false;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) == 0) {
-		keeper->notify_fd = fd_raise(fds[0]);
-		launch.notify_fd = fd_raise(fds[1]);
+		keeper->notify_fd = holdings_raise(fds[0]);
+		launch.notify_fd = holdings_raise(fds[1]);
 		launch.argv = keeper->options->argv ? keeper->options->argv + 1 : NULL;
 		keeper->worker = launch_worker(&launch);
 		launch.notify_fd = fd_close(launch.notify_fd);
@@ -397,22 +262,29 @@ static int keeper_worker_ended(struct keeper *keeper, int status)
 
 /* ---- signals ---- */
 
-static int signals_open(void)
+/* Before there is anything to leave behind: a signal that comes now waits for signals_open(). */
+static sigset_t signals_block(void)
 {
 	sigset_t set;
 
-	/* SIGUSR2: for the worker, which inherits that it is blocked. */
 	(void)sigemptyset(&set);
-	(void)sigaddset(&set, SIGUSR2);
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigaddset(&set, SIGINT);
 	(void)sigaddset(&set, SIGHUP);
 	(void)sigaddset(&set, SIGCHLD);
+	(void)sigaddset(&set, SIGUSR2); /* for the worker, which inherits that it is blocked */
 	(void)sigprocmask(SIG_SETMASK, &set, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)signal(SIGCHLD, SIG_DFL); /* ignored ones leave no status */
 
 	(void)sigdelset(&set, SIGUSR2);
+	return set;
+}
+
+static int signals_open(void)
+{
+	sigset_t set = signals_block();
+
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
@@ -425,7 +297,7 @@ static int keeper_stop(struct keeper *keeper)
 	keeper->leash_fd = spare_end(keeper->leash_fd);
 	keeper->is_stopping = true;
 	keeper->kill_at_ns = clock_after_ns(keeper->config.grace_ns);
-	manager_tell(&keeper->manager, "STOPPING=1", -1);
+	manager_tell(&keeper->frame.manager, "STOPPING=1", -1);
 
 	if (keeper->worker == 0)
 		return KEEPER_EXIT_DONE;
@@ -473,16 +345,18 @@ static int keeper_signals(struct keeper *keeper)
 
 /* ---- the loop ---- */
 
-static int keeper_spare_run(int leash_fd, void *userdata);
-
-static void keeper_keep_spare(struct keeper *keeper)
+/* IS_SPARE in the process that has become one. */
+static int keeper_keep_spare(struct keeper *keeper)
 {
-	if (!keeper->wants_spare || keeper->is_stopping || keeper->leash_fd >= 0)
-		return;
+	int r;
 
-	keeper->leash_fd = spare_start(fd_raise, keeper_spare_run, keeper);
-	if (keeper->leash_fd < 0)
+	if (!keeper->wants_spare || keeper->is_stopping || keeper->leash_fd >= 0)
+		return GOES_ON;
+
+	r = spare_start(&keeper->leash_fd);
+	if (r < 0)
 		log_line(LOG_LEVEL_WARNING, "no spare keeper: %s", strerror(errno));
+	return r == 0 ? IS_SPARE : GOES_ON;
 }
 
 /* Milliseconds until the earlier of two moments, 0: none; rounded up, so that it has passed then. */
@@ -529,24 +403,27 @@ static int keeper_serve(struct keeper *keeper)
 {
 	int status = GOES_ON;
 
-	keeper->signal_fd = fd_raise(signals_open());
+	keeper->signal_fd = holdings_raise(signals_open());
 	keeper->handover_fds[0] = keeper->handover_fds[1] = -1;
 	if (keeper->wants_spare && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, keeper->handover_fds) == 0) {
-		keeper->handover_fds[0] = fd_raise(keeper->handover_fds[0]);
-		keeper->handover_fds[1] = fd_raise(keeper->handover_fds[1]);
+		keeper->handover_fds[0] = holdings_raise(keeper->handover_fds[0]);
+		keeper->handover_fds[1] = holdings_raise(keeper->handover_fds[1]);
 	}
 
 	while (status == GOES_ON) {
-		keeper_keep_spare(keeper);
-		if (keeper->worker == 0)
+		status = keeper_keep_spare(keeper);
+		if (status == GOES_ON && keeper->worker == 0)
 			status = keeper_launch(keeper);
 		if (status == GOES_ON)
 			status = keeper_step(keeper);
 	}
 
+	if (status == IS_SPARE)
+		return status;
+
 	keeper->leash_fd = spare_end(keeper->leash_fd);
-	address_remove(&keeper->address);
-	log_line(LOG_LEVEL_INFO, "%s: the broker has ended, status %d", keeper->address.path, status);
+	address_remove(&keeper->frame.address);
+	log_line(LOG_LEVEL_INFO, "%s: the broker has ended, status %d", keeper->frame.address.path, status);
 	return status;
 }
 
@@ -554,204 +431,47 @@ static int keeper_serve(struct keeper *keeper)
 
 static int config_from_store(struct keeper *keeper)
 {
-	int index = fdstore_find(&keeper->store, STORE_NAME_CONFIG);
+	int index = fdstore_find(&keeper->frame.store, STORE_NAME_CONFIG);
 	char error[ERROR_SIZE];
 
-	return index < 0 ? -1 : config_parse_fd(&keeper->config, STORE_NAME_CONFIG, FDS_FIRST + index, error, sizeof(error));
+	return index < 0 ? -1 : config_parse_fd(&keeper->config, STORE_NAME_CONFIG, HOLDINGS_FD_FIRST + index, error, sizeof(error));
 }
 
-/* True: the worker has handed over, the keeper is dead.  False: both are. */
-static bool spare_wait(struct keeper *keeper, int leash_fd)
+/* GOES_ON: it is the keeper now. */
+static int keeper_be_spare(struct keeper *keeper)
 {
-	struct pollfd pollfds[] = { { .fd = leash_fd, .events = POLLIN }, { .fd = keeper->handover_fds[0], .events = POLLIN } };
-	enum read_result result = READ_NOTHING;
-	bool is_complete = false;
-	struct request request;
-	char text[TEXT_SIZE];
-	int fd = -1;
-
-	while (result != READ_END) {
-		if (poll(pollfds, 2, -1) < 0 && errno != EINTR)
-			return false;
-
-		/* A byte: the keeper ends in good order.  The end of the stream: it is dead, but its worker may not have noticed yet. */
-		if (pollfds[0].revents & POLLIN && recv(leash_fd, text, 1, MSG_DONTWAIT) == 1)
-			_exit(0);
-		if (pollfds[0].revents != 0)
-			pollfds[0].fd = -1;
-
-		while ((result = text_read(keeper->handover_fds[0], text, &fd)) == READ_MORE) {
-			request_parse(&request, text);
-			is_complete |= request.is_complete;
-			if (fd >= 0)
-				keeper_store(keeper, &request, text, fd);
-		}
-	}
-	return is_complete;
-}
-
-static int keeper_spare_run(int leash_fd, void *userdata)
-{
-	struct keeper *keeper = userdata;
-	unsigned n = atomic_load_explicit(&keeper->store.n, memory_order_relaxed);
 	char *argv0 = keeper->options->argv ? keeper->options->argv[0] : NULL;
 	bool is_complete;
 
 	launch_set_title(argv0, "ipc-spare");
 
 	/* A client's socket that stays open here would hide its end. */
-	if (n > 0)
-		(void)close_range(FDS_FIRST, FDS_FIRST + n - 1, 0);
-	fdstore_clear(&keeper->store);
+	holdings_clear(&keeper->frame.store);
 	fd_closep(&keeper->signal_fd);
 	fd_closep(&keeper->notify_fd);
 	fd_closep(&keeper->handover_fds[1]);
-	manager_deinit(&keeper->manager);
-	keeper->leash_fd = -1;
+	manager_deinit(&keeper->frame.manager);
 	keeper->worker = 0;
 	keeper->start_at_ns = 0;
 	keeper->n_failures = keeper->n_kills = 0;
 
-	is_complete = spare_wait(keeper, leash_fd);
-	(void)fd_close(leash_fd);
+	is_complete = spare_wait(keeper->leash_fd, keeper->handover_fds[0], &keeper->frame.store);
+	fd_closep(&keeper->leash_fd);
 	fd_closep(&keeper->handover_fds[0]);
 
 	if (!is_complete || config_from_store(keeper) < 0) {
-		log_line(LOG_LEVEL_ERROR, "%s: keeper and worker died at the same time: the domain has ended", keeper->address.path);
-		address_remove(&keeper->address);
+		log_line(LOG_LEVEL_ERROR, "%s: keeper and worker died at the same time: the domain has ended", keeper->frame.address.path);
+		address_remove(&keeper->frame.address);
 		return KEEPER_EXIT_FAILED;
 	}
 
 	launch_set_title(argv0, "ipckeeper");
 	log_set_level(keeper->config.log_level);
-	log_line(LOG_LEVEL_WARNING, "%s: the keeper died; process %d is the keeper now", keeper->address.path, (int)getpid());
-	return keeper_serve(keeper);
+	log_line(LOG_LEVEL_WARNING, "%s: the keeper died; process %d is the keeper now", keeper->frame.address.path, (int)getpid());
+	return GOES_ON;
 }
 
 /* ---- the start ---- */
-
-static void limits_raise(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return;
-
-	if (limit.rlim_max < FDS_WANTED) {
-		struct rlimit more = { FDS_WANTED, FDS_WANTED };
-
-		if (setrlimit(RLIMIT_NOFILE, &more) == 0) /* root only */
-			return;
-	}
-	limit.rlim_cur = limit.rlim_max;
-	(void)setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-static bool is_listener(int fd)
-{
-	int value = 0, type = 0;
-	socklen_t length = sizeof(int);
-
-	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &length) == 0 && value == 1 &&
-	       getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_SEQPACKET;
-}
-
-/* What the service manager passes: descriptors of an earlier keeper by their names, and a listening socket called "ipc", or the first that is there. */
-static void passed_adopt(const char *name, int fd, void *userdata)
-{
-	struct keeper *keeper = userdata;
-	uint32_t slot, generation;
-	char kind;
-
-	if (store_parse_name(name, &kind, &slot, &generation) == 0 || strcmp(name, STORE_NAME_STATE) == 0) {
-		(void)keeper_hold(keeper, name, fd);
-	} else if (strcmp(name, STORE_NAME_LISTENER) == 0) {
-		/* Bound by an earlier keeper, if nothing better comes. */
-		if (fdstore_find(&keeper->store, STORE_NAME_LISTENER) < 0 && is_listener(fd) && keeper->address.lock_fd >= 0 && address_adopt(&keeper->address))
-			(void)keeper_hold(keeper, STORE_NAME_LISTENER, fd);
-		else
-			(void)fd_close(fd);
-	} else if (is_listener(fd) && (strcmp(name, "ipc") == 0 || fdstore_find(&keeper->store, STORE_NAME_LISTENER) < 0)) {
-		keeper->address.is_ours = false;
-		(void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-		(void)keeper_hold(keeper, STORE_NAME_LISTENER, fd);
-	} else {
-		log_line(LOG_LEVEL_WARNING, "passed descriptor %d \"%s\" is not used: not called \"ipc\", or not a listening SOCK_SEQPACKET socket", fd, name);
-		(void)fd_close(fd);
-	}
-}
-
-/* The address of a passed socket, so that nobody else binds over it. */
-static void passed_address(const char **address, char path[ADDRESS_SIZE])
-{
-	struct sockaddr_un sockaddr;
-	socklen_t length;
-
-	for (unsigned i = 0; i < manager_passed() && !*address; ++i) {
-		length = sizeof(sockaddr);
-		memset(&sockaddr, 0, sizeof(sockaddr));
-		if (is_listener((int)(FDS_FIRST + i)) && getsockname((int)(FDS_FIRST + i), (struct sockaddr *)&sockaddr, &length) == 0 &&
-		    sockaddr.sun_family == AF_UNIX && sockaddr.sun_path[0] == '/') {
-			(void)snprintf(path, ADDRESS_SIZE, "%.*s", (int)sizeof(sockaddr.sun_path) - 1, sockaddr.sun_path);
-			*address = path;
-		}
-	}
-}
-
-static int keeper_taken(const struct keeper *keeper, enum address_result result, const char *error)
-{
-	if (result == ADDRESS_TAKEN && keeper->options->autostart) {
-		log_line(LOG_LEVEL_INFO, "%s", error);
-		return KEEPER_EXIT_DONE;
-	}
-	log_line(LOG_LEVEL_ERROR, "%s", error);
-	return KEEPER_EXIT_FAILED;
-}
-
-static int keeper_find_address(struct keeper *keeper)
-{
-	const char *given = keeper->options->address;
-	unsigned n_passed = manager_passed();
-	char path[ADDRESS_SIZE], error[ERROR_SIZE];
-	enum address_result result;
-
-	passed_address(&given, path);
-	if (address_find(&keeper->address, given, error, sizeof(error)) < 0) {
-		log_line(LOG_LEVEL_ERROR, "%s", error);
-		return KEEPER_EXIT_FAILED;
-	}
-
-	result = address_lock(&keeper->address, error, sizeof(error));
-	if (result == ADDRESS_FAILED && n_passed > 0)
-		log_line(LOG_LEVEL_NOTICE, "%s; going on without a lock", error);
-	else if (result != ADDRESS_DONE)
-		return keeper_taken(keeper, result, error);
-
-	keeper->address.lock_fd = fd_raise(keeper->address.lock_fd);
-	return GOES_ON;
-}
-
-static int keeper_open_socket(struct keeper *keeper)
-{
-	char error[ERROR_SIZE];
-	enum address_result result;
-	int fd;
-
-	if (fdstore_find(&keeper->store, STORE_NAME_LISTENER) >= 0)
-		return GOES_ON;
-
-	if (keeper->address.lock_fd < 0) {
-		log_line(LOG_LEVEL_ERROR, "%s: no lock, and no socket was passed", keeper->address.path);
-		return KEEPER_EXIT_FAILED;
-	}
-	result = address_bind(&keeper->address, &fd, error, sizeof(error));
-	if (result != ADDRESS_DONE)
-		return keeper_taken(keeper, result, error);
-
-	fd = keeper_hold(keeper, STORE_NAME_LISTENER, fd);
-	manager_tell(&keeper->manager, "FDSTORE=1\nFDPOLL=0\nFDNAME=" STORE_NAME_LISTENER, fd);
-	return GOES_ON;
-}
 
 int keeper_run(const struct keeper_options *options)
 {
@@ -759,34 +479,30 @@ int keeper_run(const struct keeper_options *options)
 	char error[ERROR_SIZE];
 	int status;
 
-	*keeper = (struct keeper){
-		.options = options, .address = ADDRESS_NULL, .manager = MANAGER_NULL, .signal_fd = -1, .notify_fd = -1, .handover_fds = { -1, -1 }, .leash_fd = -1,
-		.wants_spare = !manager_restarts(),
-	};
+	keeper->options = options;
+	keeper->signal_fd = keeper->notify_fd = keeper->leash_fd = -1;
+	keeper->handover_fds[0] = keeper->handover_fds[1] = -1;
+	keeper->wants_spare = !manager_restarts();
+
 	if (keeper_read_config(keeper, error, sizeof(error)) < 0) {
 		log_line(LOG_LEVEL_ERROR, "%s", error);
 		return KEEPER_EXIT_USAGE;
 	}
-
-	/* An embedded broker lives longer than the program that started it: it keeps none of that program's files open. */
-	(void)close_range(FDS_FIRST + manager_passed(), ~0u, 0);
-	limits_raise();
-	manager_init(&keeper->manager);
-	keeper->manager.notify_fd = fd_raise(keeper->manager.notify_fd);
-
-	status = keeper_find_address(keeper);
-	if (status == GOES_ON) {
-		manager_adopt(passed_adopt, keeper);
-		status = keeper_open_socket(keeper);
-	}
-	if (status != GOES_ON)
+	(void)signals_block();
+	if (frame_open(&keeper->frame, options->address, options->autostart, &status) < 0)
 		return status;
 	if (keeper_store_config(keeper) < 0) {
-		address_remove(&keeper->address);
+		address_remove(&keeper->frame.address);
 		return KEEPER_EXIT_FAILED;
 	}
 
 	launch_set_title(options->argv ? options->argv[0] : NULL, "ipckeeper");
-	log_line(LOG_LEVEL_INFO, "%s: the broker starts", keeper->address.path);
-	return keeper_serve(keeper);
+	log_line(LOG_LEVEL_INFO, "%s: the broker starts", keeper->frame.address.path);
+
+	do {
+		status = keeper_serve(keeper);
+		if (status == IS_SPARE)
+			status = keeper_be_spare(keeper);
+	} while (status == GOES_ON);
+	return status;
 }

@@ -143,8 +143,18 @@ static const int calls_allowed[] = {
 static const int fcntl_allowed[] = { F_ADD_SEALS, F_GET_SEALS, F_GETFL, F_GETFD, F_SETFD };
 
 /*
- * A rule of up to two arguments.  int arguments are compared as 32 bits: the upper half of a register may hold anything, and a comparison of all 64 can be passed by with it.
+ * Arguments of type int are compared as 32 bits, like the kernel does: the upper half of the register may hold anything.
  */
+static struct scmp_arg_cmp masked(unsigned argument, uint32_t mask, uint32_t value)
+{
+	return (struct scmp_arg_cmp){ .arg = argument, .op = SCMP_CMP_MASKED_EQ, .datum_a = mask, .datum_b = value };
+}
+
+static struct scmp_arg_cmp equal(unsigned argument, uint32_t value)
+{
+	return masked(argument, UINT32_MAX, value);
+}
+
 static int allow(scmp_filter_ctx filter, int call, unsigned n, const struct scmp_arg_cmp *arguments)
 {
 	return seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, call, n, arguments);
@@ -152,7 +162,7 @@ static int allow(scmp_filter_ctx filter, int call, unsigned n, const struct scmp
 
 static int allow_memory(scmp_filter_ctx filter)
 {
-	const struct scmp_arg_cmp not_executable[] = { SCMP_A2_32(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0) };
+	const struct scmp_arg_cmp not_executable[] = { masked(2, PROT_EXEC, 0) };
 	int r;
 
 	r = allow(filter, SCMP_SYS(mmap), 1, not_executable);
@@ -164,10 +174,10 @@ static int allow_memory(scmp_filter_ctx filter)
 static int allow_files(scmp_filter_ctx filter, const struct segment_maker *maker)
 {
 	const uint32_t tmpfile_mask = O_TMPFILE | O_CREAT | O_TRUNC;
-	const struct scmp_arg_cmp in_shm[] = { SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)maker->shm_fd), SCMP_A2_32(SCMP_CMP_MASKED_EQ, tmpfile_mask, O_TMPFILE) };
-	const struct scmp_arg_cmp in_self[] = { SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)maker->self_fd), SCMP_A2_32(SCMP_CMP_MASKED_EQ, (uint32_t)~O_CLOEXEC, O_RDONLY) };
-	const struct scmp_arg_cmp empty_path[] = { SCMP_A3_32(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH) };
-	const struct scmp_arg_cmp socket_level[] = { SCMP_A1_32(SCMP_CMP_EQ, SOL_SOCKET) };
+	const struct scmp_arg_cmp in_shm[] = { equal(0, (uint32_t)maker->shm_fd), masked(2, tmpfile_mask, O_TMPFILE) };
+	const struct scmp_arg_cmp in_self[] = { equal(0, (uint32_t)maker->self_fd), masked(2, (uint32_t)~O_CLOEXEC, O_RDONLY) };
+	const struct scmp_arg_cmp empty_path[] = { masked(3, AT_EMPTY_PATH, AT_EMPTY_PATH) };
+	const struct scmp_arg_cmp socket_level[] = { equal(1, SOL_SOCKET) };
 	int r = 0;
 
 	if (maker->shm_fd >= 0)
@@ -181,7 +191,7 @@ static int allow_files(scmp_filter_ctx filter, const struct segment_maker *maker
 	if (r == 0)
 		r = allow(filter, SCMP_SYS(setsockopt), 1, socket_level);
 	for (unsigned i = 0; r == 0 && i < N_ELEMENTS(fcntl_allowed); ++i) {
-		const struct scmp_arg_cmp command[] = { SCMP_A1_32(SCMP_CMP_EQ, (uint32_t)fcntl_allowed[i]) };
+		const struct scmp_arg_cmp command[] = { equal(1, (uint32_t)fcntl_allowed[i]) };
 
 		r = allow(filter, SCMP_SYS(fcntl), 1, command);
 	}
@@ -191,11 +201,11 @@ static int allow_files(scmp_filter_ctx filter, const struct segment_maker *maker
 /* abort() has to end it, and a test's crash point; nobody else can be meant. */
 static int allow_own_end(scmp_filter_ctx filter)
 {
-	const struct scmp_arg_cmp abort_self[] = { SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)getpid()), SCMP_A2_32(SCMP_CMP_EQ, SIGABRT) };
+	const struct scmp_arg_cmp abort_self[] = { equal(0, (uint32_t)getpid()), equal(2, SIGABRT) };
 	int r = allow(filter, SCMP_SYS(tgkill), N_ELEMENTS(abort_self), abort_self);
 
 #ifdef IPC_CRASH_POINTS
-	const struct scmp_arg_cmp kill_self[] = { SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)getpid()), SCMP_A1_32(SCMP_CMP_EQ, SIGKILL) };
+	const struct scmp_arg_cmp kill_self[] = { equal(0, (uint32_t)getpid()), equal(1, SIGKILL) };
 
 	if (r == 0)
 		r = allow(filter, SCMP_SYS(kill), N_ELEMENTS(kill_self), kill_self);

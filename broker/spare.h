@@ -18,11 +18,18 @@
  * As ps shows it, it is called "ipc-spare": what is sent to the keeper by name does not reach it.
  */
 
+#include <stdbool.h>
+
+#include "broker/fdstore.h"
+
+/* Like fork(): 1 in the keeper, 0 in the spare, each with its end of the leash; -1 and errno. */
+int spare_start(int *ret_leash_fd);
+
 /*
- * Forks.  run() gets the spare's end of the leash and the handover, and its result is the spare's exit status.  raise() moves a descriptor to where it is not in the way, as in keeper.c.
- * The keeper's end of the leash; or -1 and errno.
+ * In the spare: sleeps until keeper and worker are gone.  True: the worker gave everything, it is in *store (empty before).  False: it did not.  Does not return when the keeper sends the
+ * spare away.
  */
-int spare_start(int (*raise)(int fd), int (*run)(int leash_fd, void *userdata), void *userdata);
+bool spare_wait(int leash_fd, int handover_fd, struct fdstore *store);
 
 /* Sends the spare away and waits, a second at most, until it has ended.  Returns -1. */
 int spare_end(int leash_fd);
