@@ -75,24 +75,32 @@ static int thing_look(void *subject)
 	return r < 0 ? r : WAITER_NOT_YET;
 }
 
-int thing_wait(struct thing *thing, const struct timespec *deadline)
+int thing_sleep(struct thing *thing, const struct timespec *deadline)
 {
 	struct thing_look look = {.endpoint = &thing->endpoint};
 	struct waiter waiter;
 	uint64_t deadline_ns;
 	int r;
 
+	r = clock_deadline(&deadline_ns, deadline);
+	if (r < 0)
+		return r;
+
+	look.began = endpoint_opposite(&thing->endpoint);
+	endpoint_waiter(&thing->endpoint, &waiter, &thing->endpoint.lines[thing->endpoint.side],
+			deadline_ns);
+	return waiter_wait(&waiter, thing_look, &look);
+}
+
+int thing_wait(struct thing *thing, const struct timespec *deadline)
+{
+	int r;
+
 	r = endpoint_enter(&thing->endpoint, 0);
 	if (r < 0)
 		return r;
 
-	r = clock_deadline(&deadline_ns, deadline);
-	if (r == 0) {
-		look.began = endpoint_opposite(&thing->endpoint);
-		endpoint_waiter(&thing->endpoint, &waiter,
-				&thing->endpoint.lines[thing->endpoint.side], deadline_ns);
-		r = waiter_wait(&waiter, thing_look, &look);
-	}
+	r = thing_sleep(thing, deadline);
 	endpoint_leave(&thing->endpoint);
 	return r;
 }

@@ -26,4 +26,7 @@ unsigned thing_n_released(void);
 /* A wait that nothing but its ends can end. */
 int thing_wait(struct thing *thing, const struct timespec *deadline);
 
+/* The same between endpoint_enter() and endpoint_leave(). */
+int thing_sleep(struct thing *thing, const struct timespec *deadline);
+
 #endif
