@@ -442,7 +442,7 @@ Test(endpoint, close_ends_waits_of_other_threads, .init = setup, .fini = teardow
 
 /* ---- close against a call that is just beginning, many times ---- */
 
-enum { RACES = 1500 };
+enum { RACES = 3000 };
 
 struct race {
 	_Atomic(struct thing *) thing;
