@@ -4,7 +4,6 @@
  * The commands list, stat and remove.
  */
 
-#include <errno.h>
 #include <grp.h>
 #include <inttypes.h>
 #include <pwd.h>
@@ -166,21 +165,25 @@ int ctl_list(const struct ctl *ctl)
 	return r;
 }
 
-static void table_add_flags(struct table *table, const struct ipc_channel_info *info)
+static const char *flags_text(char text[QUANTITY_SIZE], const struct ipc_channel_info *info)
 {
-	uint64_t known =
-		IPC_KEEP | (info->kind == IPC_KIND_SHARED ? (uint64_t)IPC_SHARED_IN_PLACE : 0);
-	uint64_t others = info->flags & ~known;
+	bool is_kept = info->flags & IPC_KEEP;
+	bool is_in_place = info->kind == IPC_KIND_SHARED && (info->flags & IPC_SHARED_IN_PLACE);
+	uint64_t others = info->flags & ~(uint64_t)IPC_KEEP;
 
-	table_add(table, "flags");
+	if (is_in_place)
+		others &= ~(uint64_t)IPC_SHARED_IN_PLACE;
+
+	/* Of a later release: not ours to name. */
 	if (others)
-		table_add(table, "0x%" PRIx64, info->flags);
+		snprintf(text, QUANTITY_SIZE, "0x%" PRIx64, info->flags);
 	else
-		table_add(table, "%s%s%s", info->flags & IPC_KEEP ? "keep" : "",
-			  (info->flags & known) == known && known != IPC_KEEP ? ", " : "",
-			  info->flags & known & ~(uint64_t)IPC_KEEP ? "in place"
-			  : info->flags                             ? ""
-								    : "none");
+		snprintf(text, QUANTITY_SIZE, "%s%s%s", is_kept ? "keep" : "",
+			 is_kept && is_in_place ? ", " : "",
+			 is_in_place ? "in place"
+			 : is_kept   ? ""
+				     : "none");
+	return text;
 }
 
 static void table_add_details(struct table *table, const struct ipc_channel_info *info)
@@ -199,7 +202,8 @@ static void table_add_details(struct table *table, const struct ipc_channel_info
 	table_add(table, "%s (%" PRIu32 ")", group_name(text, info->gid), info->gid);
 	table_add(table, "mode");
 	table_add(table, "%04o", (unsigned)info->mode);
-	table_add_flags(table, info);
+	table_add(table, "flags");
+	table_add(table, "%s", flags_text(text, info));
 	table_add(table, "size");
 	table_add(table, "%s", quantity_bytes(text, info->item_size_max));
 	table_add(table, "capacity");

@@ -305,6 +305,34 @@ Test(ctl, stat_tells_everything_about_one_channel)
 	expect_failure(1, "/none", "IPC_EINVAL");
 }
 
+/* who holds the lock, and for how long. */
+Test(ctl, stat_tells_who_holds_the_lock)
+{
+	struct ipc_channel_info info = {.size = sizeof(info)};
+	char text[64];
+	uint64_t id;
+	const void *value;
+
+	cr_assert_eq(ipc_shared_lock_wait(shared, &value, NULL), 0);
+	cr_assert_eq(ipc_shared_get_id(shared, &id), 0);
+	cr_assert_eq(ipc_channel_info_wait(client, "ctl/shared", &info, NULL), 0);
+	cr_assert_eq(info.holder_id, id);
+	cr_assert_eq(info.holder_pid, getpid());
+	cr_assert_gt(info.held_ns, 0);
+
+	CTL("stat", "ctl/shared");
+	snprintf(text, sizeof(text), "\nholder      process %d, handle %" PRIu64 ", for ", getpid(),
+		 id);
+	cr_assert(strstr(run.out, text), "%s", run.out);
+	CTL("--json", "stat", "ctl/shared");
+	expect_key_number("holder_id", id);
+	expect_key_number("holder_pid", (uint64_t)getpid());
+	cr_assert_eq(ipc_shared_unlock(shared), 0);
+
+	CTL("stat", "ctl/shared");
+	cr_assert(strstr(run.out, "\nholder      none\n"), "%s", run.out);
+}
+
 /* ---- get, set ---- */
 
 /* */

@@ -1159,3 +1159,100 @@ Test(model, every_number_has_a_text_and_a_name)
 	cr_assert_str_eq(ipc_error_text(IPC_EOWNERDEAD), "the other side is gone: it died");
 	cr_assert_str_eq(ipc_error_name(IPC_EOWNERDEAD), "IPC_EOWNERDEAD");
 }
+
+/* ---- the broker ---- */
+
+/* M-6: killing either, any number of times, is unnoticed. */
+Test(model, keeper_and_worker_are_replaced)
+{
+	ipc_watch_producer *producer = producer_new("a");
+	ipc_watch_consumer *consumer;
+	char value[16], text[16];
+	struct actor actor;
+	uint64_t id;
+	size_t size;
+
+	cr_assert_eq(consume(&consumer, "a", 0), 0);
+	for (unsigned i = 0; i < 6; ++i) {
+		pid_t keeper = domain.keeper, worker = domain_worker(&domain);
+
+		if (i % 2) {
+			domain_kill_worker(&domain);
+		} else {
+			domain_kill_keeper(&domain);
+			cr_assert_neq(domain.keeper, keeper);
+		}
+		cr_assert_neq(domain_worker(&domain), worker);
+
+		snprintf(text, sizeof(text), "value %u", i);
+		cr_assert_eq(ipc_watch_publish(producer, text, strlen(text)), 0);
+		cr_assert_eq(ipc_watch_read(consumer, value, sizeof(value), &size, NULL), 0);
+		cr_assert(size == strlen(text) && memcmp(value, text, size) == 0);
+		cr_assert_eq(ipc_watch_consumer_peers(consumer), 1);
+
+		/* Opening and deaths work as before. */
+		actor_start(&actor, hold_producer, "a");
+		id = (uint64_t)actor_hear(&actor);
+		cr_assert_eq(ipc_client_is_alive(client, id), 1);
+		actor_kill(&actor);
+		until_not_alive(id);
+	}
+	ipc_watch_producer_close(producer);
+	ipc_watch_consumer_close(consumer);
+}
+
+/* M-6, M-24: what died while nobody looked is found dead. */
+Test(model, a_death_during_a_restart_is_told_after_it)
+{
+	ipc_watch_consumer *consumer;
+	struct timespec deadline = domain_deadline(WAIT_MS);
+	ipc_watch_producer *producer = producer_new("a");
+	struct actor actor;
+	pid_t worker;
+
+	cr_assert_eq(consume(&consumer, "a", 0), 0);
+	actor_start(&actor, hold_producer, "a");
+	(void)actor_hear(&actor);
+	ipc_watch_producer_close(producer);
+	cr_assert(exists("a"), "the broker has heard of the close before it answers");
+	cr_assert_eq(ipc_watch_consumer_peers(consumer), 1);
+
+	worker = domain_worker(&domain);
+	kill(worker, SIGSTOP);
+	actor_kill(&actor);
+	kill(worker, SIGKILL);
+	cr_assert_eq(ipc_watch_consumer_peers_wait(consumer, false, &deadline), 0);
+	cr_assert_eq(ipc_watch_consumer_peers(consumer), 0);
+	ipc_watch_consumer_close(consumer);
+}
+
+/* M-6 */
+Test(model, both_killed_ends_the_domain)
+{
+	ipc_watch_producer *producer = producer_new("a"), *other;
+	struct timespec deadline = domain_deadline(WAIT_MS);
+	ipc_watch_consumer *consumer;
+	uint64_t version = 0;
+	char value[8];
+	size_t size;
+	int r;
+
+	cr_assert_eq(consume(&consumer, "a", 0), 0);
+	domain_kill(&domain);
+
+	r = ipc_watch_producer_open_wait(&other, client, "a", NULL, &deadline);
+	cr_assert_eq(r, IPC_ECONNREFUSED, "%s", ipc_error_name(r));
+	cr_assert_eq(ipc_watch_publish(producer, "x", 1), 0, "data goes on flowing");
+	cr_assert_eq(
+		ipc_watch_read_wait(consumer, value, sizeof(value), &size, &version, &deadline), 0);
+	r = ipc_watch_read_wait(consumer, value, sizeof(value), &size, &version, &deadline);
+	cr_assert_eq(r, IPC_ECONNRESET, "%s", ipc_error_name(r));
+	cr_assert_eq(ipc_watch_publish(producer, "y", 1), 0);
+	cr_assert_eq(ipc_watch_read(consumer, value, sizeof(value), &size, NULL), 0);
+
+	ipc_watch_producer_close(producer);
+	ipc_watch_consumer_close(consumer);
+	ipc_client_unref(client);
+	domain_start(&domain, NULL);
+	client = domain_connect(&domain);
+}
