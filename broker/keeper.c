@@ -117,6 +117,9 @@ static bool keeper_reload(struct keeper *keeper)
 	if (keeper_store_config(keeper) < 0)
 		return false;
 
+	/* The spare has the old one: the loop starts another. */
+	keeper->leash_fd = spare_end(keeper->leash_fd);
+
 	log_line(LOG_LEVEL_NOTICE, "reload: %s has been read", keeper->options->config);
 	return true;
 }
@@ -429,14 +432,6 @@ static int keeper_serve(struct keeper *keeper)
 
 /* ---- the spare ---- */
 
-static int config_from_store(struct keeper *keeper)
-{
-	int index = fdstore_find(&keeper->frame.store, STORE_NAME_CONFIG);
-	char error[ERROR_SIZE];
-
-	return index < 0 ? -1 : config_parse_fd(&keeper->config, STORE_NAME_CONFIG, HOLDINGS_FD_FIRST + index, error, sizeof(error));
-}
-
 /* GOES_ON: it is the keeper now. */
 static int keeper_be_spare(struct keeper *keeper)
 {
@@ -459,14 +454,19 @@ static int keeper_be_spare(struct keeper *keeper)
 	fd_closep(&keeper->leash_fd);
 	fd_closep(&keeper->handover_fds[0]);
 
-	if (!is_complete || config_from_store(keeper) < 0) {
+	if (!is_complete) {
 		log_line(LOG_LEVEL_ERROR, "%s: keeper and worker died at the same time: the domain has ended", keeper->frame.address.path);
 		address_remove(&keeper->frame.address);
 		return KEEPER_EXIT_FAILED;
 	}
 
+	/* As it was when this process was forked, and that is the last one: each reload makes a new spare. */
+	if (keeper_store_config(keeper) < 0) {
+		address_remove(&keeper->frame.address);
+		return KEEPER_EXIT_FAILED;
+	}
+
 	launch_set_title(argv0, "ipckeeper");
-	log_set_level(keeper->config.log_level);
 	log_line(LOG_LEVEL_WARNING, "%s: the keeper died; process %d is the keeper now", keeper->frame.address.path, (int)getpid());
 	return GOES_ON;
 }

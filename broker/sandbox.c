@@ -31,7 +31,7 @@
 
 static int fail(char *error, unsigned error_size, const char *step, int number)
 {
-	(void)snprintf(error, error_size, "sandbox: %s: %s (--no-sandbox runs without)", step, strerror(number));
+	(void)snprintf(error, error_size, "%s: %s (--no-sandbox runs without)", step, strerror(number));
 	return -1;
 }
 

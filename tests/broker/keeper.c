@@ -1059,7 +1059,16 @@ Test(keeper, reload_gives_the_next_worker_the_new_text, .init = setup, .fini = t
 		cr_assert(strstr(ask("config"), i == 0 ? "channels = 12\n" : "channels = 13\n"));
 		cr_assert(strstr(ask("list"), "c1.1 "));
 	}
-	cr_assert_eq(keeper_stop(keeper, SIGTERM), 0);
+
+	/* The keeper after the next death has it, too. */
+	before = ask_process();
+	kill(keeper, SIGKILL);
+	(void)reap(keeper);
+	do
+		after = ask_process();
+	while (after.pid == before.pid);
+	cr_assert(strstr(ask("config"), "channels = 13\n"));
+	cr_assert_eq(keeper_stop(after.ppid, SIGTERM), 0);
 }
 
 /* */
