@@ -27,8 +27,7 @@
 /* The marked page: 1 here, 0 in every forked copy.  NULL until process_mark_init(). */
 static _Atomic uint32_t *_Atomic process_mark;
 
-/* Not 0: process_fence_heavy() reaches every thread, so the light side needs no instruction. */
-static _Atomic uint32_t process_has_membarrier;
+_Atomic uint32_t process_has_membarrier;
 
 static _Atomic uint32_t process_cpus;
 
@@ -156,14 +155,4 @@ void process_fence_heavy(void)
 	}
 
 	errno = saved_errno;
-}
-
-void process_fence_light(void)
-{
-	if (LIKELY(atomic_load_explicit(&process_has_membarrier, memory_order_relaxed)))
-		atomic_signal_fence(memory_order_seq_cst);
-	else
-		/* [F2] The store before is visible before the load after is made.  Pairs with [F1].
-		 */
-		atomic_thread_fence(memory_order_seq_cst);
 }

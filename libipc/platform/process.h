@@ -6,8 +6,11 @@
  * This process: is it still the one that opened, which CPU runs it, and barriers for all its threads.
  */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "libipc/platform/compiler.h"
 
 /*
  * True in every forked copy of the process that called process_mark_init() (M-42), however it was forked: one load from a
@@ -30,6 +33,18 @@ unsigned process_n_cpus(void);
  * full fence where membarrier is refused.
  */
 void process_fence_heavy(void);
-void process_fence_light(void);
+
+/* Not 0: process_fence_heavy() reaches every thread, so the light side needs no instruction. */
+extern _Atomic uint32_t process_has_membarrier __attribute__((__visibility__("hidden")));
+
+/* Inline: every call of the library has two of them. */
+static inline void process_fence_light(void)
+{
+	if (LIKELY(atomic_load_explicit(&process_has_membarrier, memory_order_relaxed)))
+		atomic_signal_fence(memory_order_seq_cst);
+	else
+		/* [F2] The store before is visible before the load after is made.  Pairs with [F1]. */
+		atomic_thread_fence(memory_order_seq_cst);
+}
 
 #endif
