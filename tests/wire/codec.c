@@ -294,6 +294,19 @@ Test(codec, an_upgrade_names_a_channel_by_slot_and_generation, .timeout = 20)
 	cr_assert_eq(check(&changed), IPC_EPROTO);
 }
 
+Test(codec, the_largest_legal_numbers_pass, .timeout = 20)
+{
+	ACCEPTED(MESSAGE_DONE, head.result, = -4095);
+	ACCEPTED(MESSAGE_CONFIRM, confirm.status, = -4095);
+	ACCEPTED(MESSAGE_OPEN, open.size_new, = INT64_MAX);
+	ACCEPTED(MESSAGE_WELCOME, welcome.is_foreign, = 1);
+	ACCEPTED(MESSAGE_WELCOME, welcome.table.offset, = INT64_MAX - region.size);
+	ACCEPTED(MESSAGE_OPENED, opened.is_writable, = 1);
+	ACCEPTED(MESSAGE_OPENED, opened.channel_slot, = LIVENESS_CHANNELS_MAX - 1);
+	ACCEPTED(MESSAGE_INFO_REPLY, info_reply.channel.kind, = IPC_KIND_LIMITER);
+	ACCEPTED(MESSAGE_LIST, list.cursor, = PROTOCOL_CURSOR_END - 1);
+}
+
 #define REGION_REFUSED(type, member)                                                               \
 	do {                                                                                       \
 		REFUSED(type, member.segment_id, = 0);                                             \
