@@ -139,6 +139,7 @@ Test(open, killed_creator_leaves_a_channel_that_others_can_use)
 	waiter_start();
 	n_points = step_run(&step, NULL);
 	actor_kill(&waiter);
+	cr_log_info("%ld kill points", n_points);
 	cr_expect_gt(n_points, 50);
 }
 
@@ -216,5 +217,6 @@ Test(open, killed_closer_ends_the_waits_for_its_side)
 
 	actor_kill(&waiter);
 	survivor = ipc_shared_close(survivor);
+	cr_log_info("%ld kill points", n_points);
 	cr_expect_gt(n_points, 20);
 }
