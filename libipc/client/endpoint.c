@@ -107,12 +107,23 @@ void endpoint_close(struct endpoint *endpoint)
 
 /* ---- waiting ---- */
 
+/*
+ * Looked at after a word of the table that is not as it should be: once the broker has heard of a
+ * close, the handle's and the channel's words may have a new tenant, of whom a call that is still
+ * under way must not speak.
+ */
+static bool endpoint_is_closing(const struct endpoint *endpoint)
+{
+	return atomic_load_explicit(&endpoint->closing, memory_order_relaxed) != 0;
+}
+
 static int endpoint_check(void *userdata)
 {
 	const struct endpoint *endpoint = userdata;
 
+	/* Closed by another thread: the wait ends as cancelled, at its next look. */
 	if (!liveness_handle_is(endpoint->table, endpoint->id))
-		return IPC_ESTALE;
+		return endpoint_is_closing(endpoint) ? 0 : IPC_ESTALE;
 
 	return client_check(endpoint->client);
 }
@@ -149,6 +160,9 @@ int endpoint_opposite_end(const struct endpoint *endpoint, uint64_t began)
 	uint64_t now = endpoint_opposite(endpoint);
 	int reason = now & SIDE_DIED ? IPC_EOWNERDEAD : IPC_EPIPE;
 
+	if (UNLIKELY(endpoint_is_closing(endpoint)))
+		return 0;
+
 	/* Nobody will come again: also for those who would wait for them. */
 	if ((now & SIDE_FINAL) && side_count(now) == 0)
 		return reason;
@@ -184,6 +198,8 @@ static int peers_look(void *subject)
 	const struct peers_wait *wait = subject;
 	uint64_t now = endpoint_opposite(wait->endpoint);
 
+	if (endpoint_is_closing(wait->endpoint))
+		return WAITER_NOT_YET;
 	if (!wait->present)
 		return side_count(now) == 0 || side_ends(now) != side_ends(wait->began)
 			       ? 0

@@ -497,6 +497,24 @@ Test(connection, end_of_the_broker_ends_opens_for_good, .timeout = 20)
 	ipc_client_unref(client);
 }
 
+/* M-6: an answer that nobody awaits does not hide the end of the stream. */
+Test(connection, end_of_the_broker_is_seen_behind_unread_answers, .timeout = 20)
+{
+	ipc_client *client = connected(run_late);
+	struct thing *thing;
+
+	cr_assert_eq(
+		thing_open_wait(&thing, client, "a", IPC_ROLE_SHARED_A, IPC_CREATE, DEADLINE(50)),
+		IPC_ETIMEDOUT);
+	cr_assert(actor_hear(&standin.actor));
+	cr_assert(actor_hear(&standin.actor));
+
+	standin_stop(&standin);
+
+	cr_assert_eq(connection_check(&client->connection), IPC_ECONNREFUSED);
+	ipc_client_unref(client);
+}
+
 /* ---- the socket under our feet ---- */
 
 /* M-24 */

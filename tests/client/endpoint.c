@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -738,6 +739,99 @@ Test(endpoint, waits_bear_the_absence_of_a_broker_for_the_grace_time, .timeout =
 	thing_close(thing);
 	thing_close(other);
 	ipc_client_unref(patient);
+}
+
+/* M-6: the same after an end in good order, which the table tells. */
+Test(endpoint, orderly_end_of_the_broker_ends_waits_after_the_grace_time, .timeout = 20)
+{
+	struct sleeper sleepers[2];
+	struct thing *thing;
+	int r;
+
+	domain_start(&domain, NULL);
+	r = ipc_client_connect_wait(
+		&client, IPC_CLIENT_OPTIONS(.address = domain.address, .grace_ns = 200 * NS_PER_MS),
+		DEADLINE(5000));
+	cr_assert_eq(r, 0);
+	thing = made("a", IPC_ROLE_SHARED_A);
+	for (unsigned i = 0; i < 2; ++i)
+		sleeper_start(&sleepers[i], thing);
+	process_until_asleep(getpid(), 2);
+
+	domain_stop(&domain);
+
+	for (unsigned i = 0; i < 2; ++i) {
+		pthread_join(sleepers[i].thread, NULL);
+		cr_assert_eq(sleepers[i].result, IPC_ECONNRESET);
+	}
+	cr_assert_eq(ipc_channel_remove_wait(client, "a", 0, NULL), IPC_ECONNREFUSED);
+	thing_close(thing);
+	ipc_client_unref(client);
+}
+
+/* M-42: vfork and posix_spawn children need nothing. */
+Test(endpoint, spawned_program_inherits_nothing, .init = setup, .fini = teardown, .timeout = 20)
+{
+	struct thing *thing = made("a", IPC_ROLE_SHARED_A), *other = made("a", IPC_ROLE_SHARED_B);
+	char command[128];
+
+	snprintf(command, sizeof(command),
+		 "test ! -e /proc/self/fd/%d && test ! -e /proc/self/fd/%d", client->connection.fd,
+		 client->connection.event_fd);
+	cr_assert_eq(system(command), 0);
+
+	cr_assert_eq(endpoint_peers(&thing->endpoint, 0), 1);
+	thing_close(thing);
+	thing_close(other);
+}
+
+static void exec_run(struct actor *self, void *arg)
+{
+	ipc_client *own = domain_connect(&domain);
+	struct thing *thing = NULL;
+
+	(void)arg;
+	if (thing_open_wait(&thing, own, "a", IPC_ROLE_SHARED_B, 0, DEADLINE(10000)) < 0)
+		process_end(1);
+	actor_say(self, 1);
+	(void)actor_hear(self);
+	execl("/bin/sleep", "sleep", "30", NULL);
+	process_end(1);
+}
+
+/* M-22, M-24: the process goes on as another program, and is dead for the domain. */
+Test(endpoint, exec_is_a_death, .init = setup, .fini = teardown, .timeout = 20)
+{
+	struct thing *thing = made("a", IPC_ROLE_SHARED_A);
+	struct actor other;
+
+	actor_start(&other, exec_run, NULL);
+	(void)actor_hear(&other);
+	cr_assert_eq(endpoint_peers(&thing->endpoint, 0), 1);
+	actor_say(&other, 1);
+
+	cr_assert_eq(endpoint_peers_wait(&thing->endpoint, 0, false, DEADLINE(10000)), 0);
+	cr_assert_eq(endpoint_opposite_end(&thing->endpoint, 0), IPC_EOWNERDEAD);
+	cr_assert_eq(kill(other.pid, 0), 0);
+	actor_kill(&other);
+	thing_close(thing);
+}
+
+/* M-24: a stopped process is alive. */
+Test(endpoint, stopped_process_is_alive, .init = setup, .fini = teardown, .timeout = 20)
+{
+	struct thing *thing = made("a", IPC_ROLE_SHARED_A);
+	struct actor other;
+	uint64_t id = peer_start(&other, IPC_ROLE_SHARED_B, 0);
+	int status;
+
+	kill(other.pid, SIGSTOP);
+	cr_assert_eq(waitpid(other.pid, &status, WUNTRACED), other.pid);
+
+	cr_assert_eq(endpoint_peers_wait(&thing->endpoint, 0, false, DEADLINE(300)), IPC_ETIMEDOUT);
+	cr_assert_eq(ipc_client_is_alive(client, id), 1);
+	actor_kill(&other);
+	thing_close(thing);
 }
 
 /* M-6, M-31 */
