@@ -522,6 +522,34 @@ Test(watch, open_edit_keeps_every_other_publish_and_edit_out, SCENE)
 	ipc_watch_producer_close(producer);
 }
 
+/* W-11: the thread's own edit, whichever handle it came from */
+Test(watch, edit_of_another_handle_of_this_thread_is_its_own, SCENE)
+{
+	ipc_watch_producer *producer = open_producer(client, IPC_CREATE);
+	ipc_watch_producer *other = open_producer(client, 0);
+	ipc_watch_consumer *consumer = open_consumer(client, 0);
+	struct timespec past = {0, 0};
+	struct payload value = value_of(1);
+	size_t size, size_max;
+	uint64_t version;
+	void *edited;
+
+	cr_assert_eq(ipc_watch_edit_wait(producer, &edited, &size, &size_max, NULL), 0);
+
+	cr_assert_eq(publish(other, 1), IPC_EBUSY);
+	cr_assert_eq(ipc_watch_publish_wait(other, &value, sizeof(value), &past), IPC_EDEADLK);
+	cr_assert_eq(ipc_watch_edit_wait(other, &edited, &size, &size_max, NULL), IPC_EDEADLK);
+
+	*(struct payload *)edited = value_of(4);
+	cr_assert_eq(ipc_watch_commit(producer, sizeof(value)), 0);
+	cr_assert_eq(number_now(consumer, &version), 4);
+	cr_assert_eq(publish(other, 5), 0);
+
+	ipc_watch_consumer_close(consumer);
+	ipc_watch_producer_close(other);
+	ipc_watch_producer_close(producer);
+}
+
 /* W-11, M-33: waits for the lock are ended by it, not by who comes and goes on the other side */
 Test(watch, publish_wait_gets_its_turn_after_the_commit, SCENE)
 {
