@@ -9,6 +9,7 @@
 #include "libipc/client/client.h"
 #include "libipc/platform/clock.h"
 #include "libipc/platform/compiler.h"
+#include "libipc/platform/crash.h"
 #include "libipc/platform/segment.h"
 #include "libipc/wire/codec.h"
 
@@ -43,6 +44,7 @@ void endpoint_tell_closed(struct endpoint *endpoint)
 		atomic_store_explicit(&endpoint->cell->closed_id, endpoint->id,
 				      memory_order_release);
 
+	CRASH_POINT();
 	message_init(&message, MESSAGE_CLOSE, 0);
 	message.close.handle_id = endpoint->id;
 	if (connection_try_send(&client->connection, &message) != IPC_EAGAIN)
@@ -96,7 +98,9 @@ void endpoint_close(struct endpoint *endpoint)
 
 	if (endpoint->closing_fn)
 		endpoint->closing_fn(endpoint);
+	CRASH_POINT();
 	endpoint_tell_closed(endpoint);
+	CRASH_POINT();
 
 	endpoint->object.address = endpoint;
 	endpoint->object.free = endpoint_free_object;

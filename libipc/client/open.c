@@ -17,6 +17,7 @@
 #include "libipc/client/client.h"
 #include "libipc/platform/clock.h"
 #include "libipc/platform/compiler.h"
+#include "libipc/platform/crash.h"
 #include "libipc/platform/fdpass.h"
 #include "libipc/platform/segment.h"
 #include "libipc/wire/codec.h"
@@ -81,6 +82,7 @@ static int opening_make(struct opening *opening, const struct message_reserve *r
 	if (r < 0)
 		return r;
 
+	CRASH_POINT();
 	r = segment_map(&opening->made, fd, reserve->segment.offset, reserve->segment.size, true);
 	if (r < 0)
 		return r;
@@ -102,6 +104,7 @@ static int opening_reserve(struct opening *opening)
 		return IPC_EPROTO;
 
 	status = opening_make(opening, &reserve, opening->call.fds[0]);
+	CRASH_POINT();
 
 	message_init(&message, MESSAGE_CONFIRM, opening->call.id);
 	message.confirm.handle_id = reserve.handle_id;
@@ -110,6 +113,7 @@ static int opening_reserve(struct opening *opening)
 	/* A second worker may say RESERVE once more. */
 	connection_expect(connection, &opening->call, MESSAGE_RESERVE);
 	r = connection_send(connection, &message, connection_reply_deadline(opening->deadline_ns));
+	CRASH_POINT();
 	if (r == 0 && status < 0)
 		opening->is_pending = false;
 
@@ -265,6 +269,7 @@ static int opening_finish(struct opening *opening)
 	const struct message_opened *opened = &opening->call.reply.opened;
 	int r;
 
+	CRASH_POINT();
 	opening->is_pending = false;
 	opening_fill(opening, opened);
 

@@ -3,7 +3,8 @@
 #define LIBIPC_PLATFORM_PROCESS_H
 
 /*
- * This process: is it still the one that opened, which CPU runs it, and barriers for all its threads.
+ * This process: is it still the one that opened, which CPU runs it, and barriers for all its
+ * threads.
  */
 
 #include <stdatomic.h>
@@ -13,8 +14,9 @@
 #include "libipc/platform/compiler.h"
 
 /*
- * True in every forked copy of the process that called process_mark_init() (M-42), however it was forked: one load from a
- * page that the kernel wipes at fork (MADV_WIPEONFORK).  False in the process itself and in vfork children.
+ * True in every forked copy of the process that called process_mark_init() (M-42), however it was
+ * forked: one load from a page that the kernel wipes at fork (MADV_WIPEONFORK).  False in the
+ * process itself and in vfork children.
  */
 bool process_is_forked_child(void);
 
@@ -28,9 +30,9 @@ uint32_t process_cpu(void);
 unsigned process_n_cpus(void);
 
 /*
- * A full barrier in every running thread of this process (membarrier PRIVATE_EXPEDITED), so that the fast side of a
- * store-then-load protocol needs only a compiler barrier.  process_fence_light() is that fast side: a compiler barrier, or a
- * full fence where membarrier is refused.
+ * A full barrier in every running thread of this process (membarrier PRIVATE_EXPEDITED), so that
+ * the fast side of a store-then-load protocol needs only a compiler barrier.  process_fence_light()
+ * is that fast side: a compiler barrier, or a full fence where membarrier is refused.
  */
 void process_fence_heavy(void);
 
@@ -43,7 +45,8 @@ static inline void process_fence_light(void)
 	if (LIKELY(atomic_load_explicit(&process_has_membarrier, memory_order_relaxed)))
 		atomic_signal_fence(memory_order_seq_cst);
 	else
-		/* [F2] The store before is visible before the load after is made.  Pairs with [F1]. */
+		/* [F2] The store before is visible before the load after is made.  Pairs with [F1].
+		 */
 		atomic_thread_fence(memory_order_seq_cst);
 }
 
