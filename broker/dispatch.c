@@ -16,7 +16,8 @@
 
 /*
  * Death: the socket's queue is the log.  A worker that dies before it takes a request off leaves it at the head for the next one, which knows
- * (may_repeat) that this one request may have been done in part or in full; every request can be done twice.
+ * (may_repeat) that this one request may have been done in part or in full.  What was answered by a plain result is answered by the same and not
+ * done again (done_request); every other request can be done twice.
  */
 
 /* Requests of one client before the others have their turn. */
@@ -95,7 +96,10 @@ static int dispatch_one(struct worker *worker, struct peer *peer)
 	}
 
 	CRASH_POINT();
-	do_request(worker, peer, request);
+	if (peer->may_repeat && request->head.request_id == peer->record->done_request && request->head.type != MESSAGE_HELLO)
+		peer_say_result(worker, peer, request->head.request_id, peer->record->done_result);
+	else
+		do_request(worker, peer, request);
 	if (peer->is_doomed)
 		return IPC_EPIPE;
 
@@ -136,11 +140,6 @@ void dispatch_adopt(struct worker *worker, struct peer *peer)
 	int r;
 
 	r = fdpass_peek(peer->socket_fd, request, sizeof(*request), &size);
-	if (r == IPC_EAGAIN) {
-		reaper_look_at_desk(worker, peer);
-		return;
-	}
-
 	if (r < 0)
 		return;
 
@@ -152,4 +151,10 @@ void dispatch_adopt(struct worker *worker, struct peer *peer)
 	}
 
 	peer->may_repeat = true;
+}
+
+void dispatch_adopt_desk(struct worker *worker, struct peer *peer)
+{
+	if (queue_is_empty(worker, peer))
+		reaper_look_at_desk(worker, peer);
 }

@@ -284,26 +284,24 @@ void opener_open(struct worker *worker, struct peer *peer, const struct message_
 
 /* ---- pendings ---- */
 
-static void try_pending(struct worker *worker, struct pending *pending, bool may_repeat)
+static void finish_pending(struct worker *worker, struct pending *pending, int r)
 {
-	const struct message_open *open = &pending->record->request;
-	struct peer *peer = pending->peer;
-	struct handle *handle = NULL;
+	if (r < 0)
+		pending_answer(worker, pending, r);
+	else
+		pending_remove(worker, pending);
+}
+
+static void try_pending(struct worker *worker, struct pending *pending)
+{
 	int r;
 
-	if (peer->is_doomed)
+	if (pending->peer->is_doomed)
 		return;
 
-	if (may_repeat)
-		handle = registry_handle_of_request(peer, open->head.request_id);
-
-	r = handle ? repeat(worker, handle) : try_open(worker, peer, open);
-	if (r == OPENER_WAITS)
-		return;
-
-	if (r < 0)
-		peer_answer_result(worker, peer, open->head.request_id, r);
-	pending_remove(worker, pending);
+	r = try_open(worker, pending->peer, &pending->record->request);
+	if (r != OPENER_WAITS)
+		finish_pending(worker, pending, r);
 }
 
 void opener_resume(struct worker *worker, const char *name)
@@ -327,32 +325,59 @@ void opener_resume(struct worker *worker, const char *name)
 		if (channel && record_get(&channel->record->state) == RECORD_RESERVING)
 			break;
 
-		try_pending(worker, pending, false);
+		try_pending(worker, pending);
 		pending = next;
 	}
 	worker->is_resuming = false;
 }
 
-static void resume_bucket(struct worker *worker, uint32_t bucket)
+/* Refused or granted by the worker before, which may not have said so. */
+static void replay_pending(struct worker *worker, struct pending *pending)
 {
-	struct pending *pending = worker->registry->waiting[bucket];
+	struct handle *handle;
 
-	while (pending) {
-		struct pending *next = pending->name_next;
+	if (pending->peer->is_doomed)
+		return;
 
-		try_pending(worker, pending, true);
-		pending = next;
+	if (record_get(&pending->record->state) == RECORD_DYING) {
+		pending_answer(worker, pending, pending->record->result);
+		return;
 	}
+
+	handle = registry_handle_of_request(pending->peer, pending->record->request.head.request_id);
+	if (handle)
+		finish_pending(worker, pending, repeat(worker, handle));
+}
+
+static void for_each_pending(struct worker *worker, void (*fn)(struct worker *worker, struct pending *pending))
+{
+	uint32_t bucket;
+
+	if (worker->registry->pending_slots.n_used == 0)
+		return;
+
+	worker->is_resuming = true;
+	for (bucket = 0; bucket < REGISTRY_BUCKETS; ++bucket) {
+		struct pending *pending = worker->registry->waiting[bucket];
+
+		while (pending) {
+			struct pending *next = pending->name_next;
+
+			fn(worker, pending);
+			pending = next;
+		}
+	}
+	worker->is_resuming = false;
+}
+
+void opener_replay(struct worker *worker)
+{
+	for_each_pending(worker, replay_pending);
 }
 
 void opener_resume_all(struct worker *worker)
 {
-	uint32_t bucket;
-
-	worker->is_resuming = true;
-	for (bucket = 0; bucket < REGISTRY_BUCKETS; ++bucket)
-		resume_bucket(worker, bucket);
-	worker->is_resuming = false;
+	for_each_pending(worker, try_pending);
 }
 
 /* ---- reservations ---- */
@@ -406,11 +431,11 @@ void opener_drop_reservation(struct worker *worker, struct handle *handle)
 	while ((pending = next_reserver(worker, channel))) {
 		int r = hand_over(worker, &handle, pending);
 
-		if (r < 0)
-			peer_answer_result(worker, pending->peer, pending->record->request.head.request_id, r);
-		pending_remove(worker, pending);
-		if (r == 0)
+		if (r == 0) {
+			pending_remove(worker, pending);
 			return;
+		}
+		pending_answer(worker, pending, r);
 	}
 
 	memcpy(name, channel->record->name, sizeof(name));

@@ -23,7 +23,9 @@ void opener_drop_reservation(struct worker *worker, struct handle *handle);
 /* Something changed about this name: its pendings are tried again, the oldest first. */
 void opener_resume(struct worker *worker, const char *name);
 
-/* A new worker: all of them, some of which may have been granted. */
+/* A new worker: the one pending that the worker before was about to end is ended as it had decided.  Before anything else is decided. */
+void opener_replay(struct worker *worker);
+/* Then all of them are tried. */
 void opener_resume_all(struct worker *worker);
 
 #endif

@@ -77,13 +77,26 @@ int peer_answer(struct worker *worker, struct peer *peer, const union message *m
 static void result_init(union message *message, uint64_t request_id, int result)
 {
 	message_init(message, MESSAGE_DONE, request_id);
-	message->head.result = result;
+	/* Our descriptors are not the client's. */
+	message->head.result = result == IPC_EMFILE ? IPC_ENFILE : result;
+}
+
+void peer_say_result(struct worker *worker, struct peer *peer, uint64_t request_id, int result)
+{
+	result_init(&worker->reply, request_id, result);
+	peer_answer(worker, peer, &worker->reply, NULL, 0);
 }
 
 void peer_answer_result(struct worker *worker, struct peer *peer, uint64_t request_id, int result)
 {
-	result_init(&worker->reply, request_id, result);
-	peer_answer(worker, peer, &worker->reply, NULL, 0);
+	struct client_record *record = peer->record;
+
+	record->done_result = result;
+	record_fence();
+	CRASH_POINT();
+	record->done_request = request_id;
+	record_fence();
+	peer_say_result(worker, peer, request_id, result);
 }
 
 /* ---- accept ---- */
@@ -181,7 +194,7 @@ static int peer_commit(struct worker *worker, struct peer *peer, const struct pe
 	record->gid = identity->gid;
 	record->pid = identity->pid;
 	record->is_foreign = record->is_welcome = record->died = record->closings_seen = 0;
-	record->remove_request = record->remove_generation = 0;
+	record->remove_request = record->done_request = REQUEST_NONE;
 	CRASH_POINT();
 	record_set(&record->state, RECORD_USED);
 	CRASH_POINT();

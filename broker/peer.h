@@ -25,8 +25,10 @@ void peer_hello(struct worker *worker, struct peer *peer, const struct message_h
 
 /* 0; IPC_ENFILE, IPC_EMFILE: its descriptors cannot be sent now; else the peer is doomed: gone, or too slow to read its answers. */
 int peer_answer(struct worker *worker, struct peer *peer, const union message *message, const int *fds, unsigned n_fds);
-/* DONE */
+/* DONE to the request in hand.  It is noted first, so that the request is not done again when this worker dies before it has taken it off the queue. */
 void peer_answer_result(struct worker *worker, struct peer *peer, uint64_t request_id, int result);
+/* DONE to an earlier request. */
+void peer_say_result(struct worker *worker, struct peer *peer, uint64_t request_id, int result);
 
 /* Its end, as a death; done after the request in hand (reaper_run). */
 void peer_doom(struct worker *worker, struct peer *peer);

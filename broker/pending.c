@@ -5,12 +5,14 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "broker/peer.h"
 #include "broker/worker.h"
 #include "libipc/platform/crash.h"
 
 /*
  * Death: the record is committed before the OPEN is taken off the client's queue, and freed after it was answered.  So a worker may find both record and OPEN (the
- * OPEN is dropped), or a record whose open was done (the handle bears its request id, and is told again).
+ * OPEN is dropped), or a record whose open was done (the handle bears its request id, and is told again).  A refusal is noted in the record before it is said: it
+ * must not become a grant that the client does not wait for any more.
  */
 
 static void link_pending(struct registry *registry, struct pending *pending)
@@ -64,6 +66,17 @@ void pending_remove(struct worker *worker, struct pending *pending)
 	account_discharge(&pending->peer->user->account, ACCOUNT_PENDINGS, 1);
 	pending->peer = NULL;
 	slots_put(&worker->registry->pending_slots, pending->slot);
+}
+
+void pending_answer(struct worker *worker, struct pending *pending, int result)
+{
+	struct pending_record *record = pending->record;
+
+	record->result = result;
+	record_set(&record->state, RECORD_DYING);
+	CRASH_POINT();
+	peer_say_result(worker, pending->peer, record->request.head.request_id, result);
+	pending_remove(worker, pending);
 }
 
 static int order_compare(const void *a, const void *b)

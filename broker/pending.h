@@ -12,6 +12,8 @@ struct worker;
 
 /* IPC_EDQUOT; IPC_EBUSY: no place for one more. */
 IPC_CHECKED int pending_add(struct worker *worker, struct peer *peer, const struct message_open *open);
+/* DONE, and removed. */
+void pending_answer(struct worker *worker, struct pending *pending, int result);
 void pending_remove(struct worker *worker, struct pending *pending);
 
 /* Those that an earlier worker left, in the order in which they came.  Clients and users are in place. */

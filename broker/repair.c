@@ -343,8 +343,6 @@ void repair_resume(struct worker *worker)
 	struct registry *registry = worker->registry;
 	uint32_t slot;
 
-	reaper_run(worker);
-
 	for (slot = 0; slot < registry->client_slots.top; ++slot) {
 		struct peer *peer = &registry->peer[slot];
 
@@ -352,6 +350,17 @@ void repair_resume(struct worker *worker)
 			dispatch_adopt(worker, peer);
 	}
 
+	opener_replay(worker);
+	reaper_run(worker);
 	opener_resume_all(worker);
+
+	/* Only now: a pending that was granted is known by its handle, which its client may have closed by now. */
+	for (slot = 0; slot < registry->client_slots.top; ++slot) {
+		struct peer *peer = &registry->peer[slot];
+
+		if (peer->record && !peer->is_doomed)
+			dispatch_adopt_desk(worker, peer);
+	}
+
 	reaper_run(worker);
 }

@@ -33,7 +33,7 @@ enum record_state {
 	RECORD_FREE = 0,
 	RECORD_USED = 1,
 	RECORD_RESERVING = 2, /* channel: its creator (the handle `reserver`) has not confirmed yet */
-	RECORD_DYING = 3,     /* client: its handles are being ended */
+	RECORD_DYING = 3,     /* client: its handles are being ended; pending: is being answered by `result` */
 };
 
 struct client_record {
@@ -47,7 +47,13 @@ struct client_record {
 	uint32_t closings_seen;
 	uint64_t remove_request;  /* intent of REMOVE, written before the name is taken away: doing that request twice must not */
 	uint64_t remove_generation; /* hit the next channel of the name */
+	uint64_t done_request;    /* the last one that was answered by DONE, written before the answer: it is answered again, and not done */
+	int32_t done_result;      /* again, when the world may have changed */
+	uint32_t reserved;
 };
+
+/* Of the two above: none. */
+#define REQUEST_NONE UINT64_MAX
 
 struct channel_record {
 	_Atomic uint32_t state;
@@ -79,7 +85,7 @@ struct handle_record {
 struct pending_record {
 	_Atomic uint32_t state;
 	uint32_t client_slot, client_generation;
-	uint32_t reserved;
+	int32_t result;           /* DYING: what it is answered */
 	uint64_t order;           /* first come first served */
 	struct message_open request;
 };

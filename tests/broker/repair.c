@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * A worker that dies at random crash points, under clients that open, close, remove, wait and die: after each step the liveness table says exactly what a model of it says, no client ever
+ * sees an error that the model does not know, and at the end nothing is left.
+ */
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <ipc/admin.h>
+#include <ipc/client.h>
+
+#include "libipc/platform/clock.h"
+#include "libipc/wire/codec.h"
+#include "tests/support/domain.h"
+#include "tests/support/rawpeer.h"
+
+#ifndef IPC_TEST_BROKER_POINTS
+#define IPC_TEST_BROKER_POINTS "ipcbroker"
+#endif
+
+#define PEERS   6
+#define HANDLES 64
+#define NAMES   5
+
+struct model_handle {
+	uint64_t id; /* 0: none */
+	unsigned peer, side;
+	uint32_t slot;
+	uint64_t generation;
+};
+
+struct model_name {
+	uint64_t generation; /* 0: no channel */
+	uint32_t slot;
+};
+
+static struct domain domain;
+static struct rawpeer watcher, peers[PEERS];
+static struct model_handle handles[HANDLES];
+static struct model_name names[NAMES];
+static unsigned seed = 1;
+
+static unsigned dice(unsigned n)
+{
+	return (unsigned)rand_r(&seed) % n;
+}
+
+static unsigned n_keeper_fds(void)
+{
+	struct dirent *entry;
+	unsigned n = 0;
+	char path[64];
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)domain.keeper);
+	dir = opendir(path);
+	cr_assert_not_null(dir);
+	while ((entry = readdir(dir)))
+		++n;
+	closedir(dir);
+	return n;
+}
+
+static void setup(void)
+{
+	const char *wish = getenv("IPC_TEST_CRASH"); /* for a longer hunt: "random:20 4711" */
+	char crash[32] = "random:40";
+
+	seed = (unsigned)clock_now_ns();
+	if (wish)
+		(void)sscanf(wish, "%31s %u", crash, &seed);
+	cr_log_info("crash points %s, seed %u", crash, seed);
+
+	setenv("IPC_TEST_BROKER", IPC_TEST_BROKER_POINTS, 1);
+	setenv("IPC_CRASH", crash, 1);
+	domain_start(&domain, NULL);
+	unsetenv("IPC_CRASH");
+	rawpeer_join(&watcher, domain.address);
+	for (unsigned i = 0; i < PEERS; ++i)
+		rawpeer_join(&peers[i], domain.address);
+}
+
+/* The orderly end of a broker that keeps dying may itself be died over: it is asked for until it comes. */
+static void teardown(void)
+{
+	domain_kill(&domain);
+}
+
+static unsigned model_count(uint32_t slot, uint64_t generation, unsigned side)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < HANDLES; ++i)
+		n += handles[i].id && handles[i].slot == slot && handles[i].generation == generation && handles[i].side == side;
+	return n;
+}
+
+/* Until the words of this channel say what the model says; what was sent has been done, so only deaths take a while. */
+static void check_channel(uint32_t slot, uint64_t generation)
+{
+	uint64_t deadline_ns = clock_after_ns(10 * NS_PER_S);
+	unsigned want[2] = { model_count(slot, generation, 0), model_count(slot, generation, 1) };
+
+	for (;;) {
+		unsigned have[2];
+
+		for (unsigned side = 0; side < 2; ++side)
+			have[side] = side_count(liveness_side(watcher.table, slot, side));
+		if (have[0] == want[0] && have[1] == want[1])
+			break;
+		cr_assert_lt(clock_now_ns(), deadline_ns, "channel %u: %u and %u handles, should be %u and %u", slot, have[0],
+			     have[1], want[0], want[1]);
+		rawpeer_sync(&watcher);
+	}
+
+	/* It ended with its last handle. */
+	for (unsigned i = 0; i < NAMES; ++i) {
+		if (names[i].generation == generation && want[0] + want[1] == 0)
+			names[i].generation = 0;
+	}
+}
+
+static void check_handles(void)
+{
+	for (unsigned i = 0; i < HANDLES; ++i) {
+		if (handles[i].id)
+			cr_assert(liveness_handle_is(watcher.table, handles[i].id));
+	}
+}
+
+static struct model_handle *model_free(void)
+{
+	for (unsigned i = 0; i < HANDLES; ++i) {
+		if (!handles[i].id)
+			return &handles[i];
+	}
+	return NULL;
+}
+
+static void name_of(unsigned name, char *ret)
+{
+	sprintf(ret, "name/%u", name);
+}
+
+static void step_open(unsigned p, unsigned n)
+{
+	struct model_handle *handle = model_free();
+	unsigned side = dice(2);
+	uint32_t role = n % 2 ? (side ? IPC_ROLE_SHARED_B : IPC_ROLE_SHARED_A) : side ? IPC_ROLE_WATCH_CONSUMER : IPC_ROLE_WATCH_PRODUCER;
+	const struct message_opened *opened = &peers[p].reply.opened;
+	bool creates = dice(3) != 0;
+	char name[32];
+	uint64_t id;
+	int r;
+
+	if (!handle)
+		return;
+
+	name_of(n, name);
+	r = rawpeer_open_role(&peers[p], role, name, creates ? IPC_CREATE : 0, &id);
+	if (!creates && !names[n].generation) {
+		cr_assert_eq(r, IPC_ENOENT, "%s", ipc_error_name(r));
+		return;
+	}
+
+	cr_assert_eq(r, 0, "%s: %s", name, ipc_error_name(r));
+	if (names[n].generation) {
+		cr_assert_eq(opened->generation, names[n].generation);
+		cr_assert_eq(opened->channel_slot, names[n].slot);
+	}
+	names[n] = (struct model_name){ opened->generation, opened->channel_slot };
+	*handle = (struct model_handle){ id, p, side, opened->channel_slot, opened->generation };
+	check_channel(handle->slot, handle->generation);
+}
+
+static void step_close(unsigned h)
+{
+	struct model_handle handle = handles[h];
+
+	if (!handle.id)
+		return;
+
+	handles[h].id = 0;
+	if (dice(2))
+		rawpeer_close(&peers[handle.peer], handle.id);
+	else
+		rawpeer_close_silently(&peers[handle.peer], handle.id);
+	rawpeer_sync(&peers[handle.peer]);
+	check_channel(handle.slot, handle.generation);
+	cr_assert_not(liveness_handle_is(watcher.table, handle.id));
+}
+
+static void step_die(unsigned p)
+{
+	rawpeer_disconnect(&peers[p]);
+	for (unsigned i = 0; i < HANDLES; ++i) {
+		struct model_handle handle = handles[i];
+
+		if (!handle.id || handle.peer != p)
+			continue;
+		handles[i].id = 0;
+	}
+	for (unsigned i = 0; i < NAMES; ++i) {
+		if (names[i].generation)
+			check_channel(names[i].slot, names[i].generation);
+	}
+	rawpeer_join(&peers[p], domain.address);
+}
+
+static void step_remove(unsigned p, unsigned n)
+{
+	char name[32];
+	int r;
+
+	name_of(n, name);
+	r = rawpeer_remove(&peers[p], name, 0);
+	cr_assert_eq(r, names[n].generation ? 0 : IPC_ENOENT, "%s: %s", name, ipc_error_name(r));
+	names[n].generation = 0;
+}
+
+/* Waits for a name that nobody makes; then it is granted by another's open, or withdrawn. */
+static void step_await(unsigned p, unsigned q)
+{
+	union message open = rawpeer_open_message(IPC_ROLE_SHARED_A, "awaited", IPC_AWAIT);
+	union message cancel;
+	uint64_t request_id, id;
+
+	if (p == q)
+		return;
+
+	rawpeer_send(&peers[p], &open);
+	request_id = peers[p].last_id;
+	if (dice(2)) {
+		message_init(&cancel, MESSAGE_CANCEL, 0);
+		cancel.cancel.cancelled_id = request_id;
+		rawpeer_send(&peers[p], &cancel);
+		rawpeer_sync(&peers[p]);
+		cr_assert_eq(rawpeer_info(&watcher, "awaited"), IPC_ENOENT);
+		return;
+	}
+
+	rawpeer_sync(&peers[p]);
+	cr_assert_eq(rawpeer_open_role(&peers[q], IPC_ROLE_SHARED_B, "awaited", IPC_CREATE, &id), 0);
+	cr_assert_eq(rawpeer_answer(&peers[p], request_id), MESSAGE_OPENED);
+	rawpeer_close(&peers[q], id);
+	rawpeer_close(&peers[p], peers[p].reply.opened.handle_id);
+	rawpeer_sync(&peers[p]);
+	rawpeer_sync(&peers[q]);
+	cr_assert_eq(rawpeer_info(&watcher, "awaited"), IPC_ENOENT);
+}
+
+static void step(void)
+{
+	switch (dice(12)) {
+	case 0:
+		step_die(dice(PEERS));
+		break;
+	case 1:
+		step_remove(dice(PEERS), dice(NAMES));
+		break;
+	case 2:
+		step_await(dice(PEERS), dice(PEERS));
+		break;
+	case 3:
+	case 4:
+	case 5:
+	case 6:
+		step_close(dice(HANDLES));
+		break;
+	default:
+		step_open(dice(PEERS), dice(NAMES));
+		break;
+	}
+	check_handles();
+}
+
+/* M-6, M-31, D12 */
+Test(repair, workers_that_die_anywhere_are_not_noticed, .init = setup, .fini = teardown, .timeout = 120)
+{
+	unsigned n_fds;
+
+	rawpeer_sync(&watcher);
+	n_fds = n_keeper_fds();
+
+	for (unsigned i = 0; i < 3000; ++i)
+		step();
+
+	for (unsigned h = 0; h < HANDLES; ++h)
+		step_close(h);
+	for (unsigned n = 0; n < NAMES; ++n) {
+		char name[32];
+
+		name_of(n, name);
+		cr_assert_eq(rawpeer_info(&watcher, name), IPC_ENOENT);
+	}
+	rawpeer_sync(&watcher);
+	rawpeer_sync(&watcher);
+	cr_assert_eq(n_keeper_fds(), n_fds);
+}
