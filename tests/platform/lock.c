@@ -141,6 +141,8 @@ Test(lock, of_the_dead_is_told_once, .init = setup, .fini = teardown, .timeout =
 	actor_kill(&holder);
 	cr_assert_eq(lock_try(&locks[0]), LOCK_HELD_AFTER_DEATH);
 	cr_assert_eq(lock_is_mine(&locks[0]), 1);
+	cr_assert_eq(pthread_mutex_consistent((pthread_mutex_t *)(void *)&locks[0]), EINVAL,
+		     "it is consistent already");
 	cr_assert_eq(lock_unlock(&locks[0]), 0);
 	cr_assert_eq(lock_try(&locks[0]), LOCK_HELD);
 	cr_assert_eq(lock_unlock(&locks[0]), 0);
@@ -332,41 +334,54 @@ Test(lock, works_where_the_list_cannot_be_asked_for, .init = setup, .fini = tear
 
 /* ---- waiting ---- */
 
-Test(lock, unlock_wakes_the_waiter, .init = setup, .fini = teardown, .timeout = 20)
+/* Runs fn with a waiter asleep; how long it took from then until the waiter had the lock, at best
+ * of a few times: no slice ended it. */
+static uint64_t best_wake_ns(void (*begin_fn)(struct actor *holder),
+			     void (*fn)(struct actor *holder), int64_t expected)
 {
-	struct actor waiter;
+	uint64_t best = UINT64_MAX;
 
-	for (unsigned i = 0; i < 10; ++i) {
-		uint64_t begin;
+	for (unsigned i = 0; i < 8; ++i) {
+		struct actor holder, waiter;
+		uint64_t ns;
 
-		cr_assert_eq(lock_try(&locks[0]), LOCK_HELD);
+		begin_fn(&holder);
 		actor_start(&waiter, want, NULL);
 		actor_until_asleep(&waiter);
-		begin = clock_now_ns();
-		cr_assert_eq(lock_unlock(&locks[0]), 0);
-		cr_assert_eq(actor_hear(&waiter), LOCK_HELD);
-		cr_assert_lt(clock_now_ns() - begin, SOON);
+		ns = clock_now_ns();
+		fn(&holder);
+		cr_assert_eq(actor_hear(&waiter), expected);
+		ns = clock_now_ns() - ns;
+		cr_assert_lt(ns, SOON);
+		if (ns < best)
+			best = ns;
 		cr_assert_eq(actor_join(&waiter), 0);
 	}
+	return best;
+}
+
+static void take_it(struct actor *holder)
+{
+	(void)holder;
+	cr_assert_eq(lock_try(&locks[0]), LOCK_HELD);
+}
+
+static void give_it(struct actor *holder)
+{
+	(void)holder;
+	cr_assert_eq(lock_unlock(&locks[0]), 0);
+}
+
+Test(lock, unlock_wakes_the_waiter, .init = setup, .fini = teardown, .timeout = 20)
+{
+	cr_assert_lt(best_wake_ns(take_it, give_it, LOCK_HELD), FUTEX_SLICE_NS / 2);
 }
 
 /* M-25 */
 Test(lock, death_wakes_the_waiter, .init = setup, .fini = teardown, .timeout = 20)
 {
-	struct actor holder, waiter;
-
-	for (unsigned i = 0; i < 10; ++i) {
-		uint64_t begin;
-
-		start_holder(&holder);
-		actor_start(&waiter, want, NULL);
-		actor_until_asleep(&waiter);
-		begin = clock_now_ns();
-		actor_kill(&holder);
-		cr_assert_eq(actor_hear(&waiter), LOCK_HELD_AFTER_DEATH);
-		cr_assert_lt(clock_now_ns() - begin, SOON);
-		cr_assert_eq(actor_join(&waiter), 0);
-	}
+	cr_assert_lt(best_wake_ns(start_holder, actor_kill, LOCK_HELD_AFTER_DEATH),
+		     FUTEX_SLICE_NS / 2);
 }
 
 static void want_or_other(struct actor *self, void *arg)
@@ -525,10 +540,12 @@ static void hold_without_list(struct actor *self, void *arg)
 		long offset;
 		void *pending;
 	} empty = {.next = &empty};
+	enum lock_result r;
 
 	(void)arg;
-	actor_say(self, lock_try(&locks[0]));
+	r = lock_try(&locks[0]);
 	syscall(SYS_set_robust_list, &empty, sizeof(empty));
+	actor_say(self, r);
 	(void)actor_hear(self);
 }
 

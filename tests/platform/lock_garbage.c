@@ -318,19 +318,30 @@ static void want(struct actor *self, void *arg)
 	actor_say(self, lock_take(arg, CLOCK_FOREVER));
 }
 
-/* M-61: says so to everybody */
+/* M-61: says so to everybody, and not only after a slice */
 Test(lock_garbage, waiters_find_it_broken, .timeout = 20)
 {
 	struct lock *lock = shared_memory(PAGE);
-	struct actor waiter;
+	uint64_t best = UINT64_MAX;
 
-	lock_init(lock);
-	cr_assert_eq(lock_try(lock), LOCK_HELD);
-	actor_start(&waiter, want, lock);
-	actor_until_asleep(&waiter);
-	mutex_of(lock)->__data.__kind = 7;
-	cr_assert_eq(lock_unlock(lock), 0);
-	cr_assert_eq(actor_hear(&waiter), LOCK_BROKEN);
-	cr_assert_eq(actor_join(&waiter), 0);
+	for (unsigned i = 0; i < 8; ++i) {
+		struct actor waiter;
+		uint64_t ns;
+
+		lock_init(lock);
+		cr_assert_eq(lock_try(lock), LOCK_HELD);
+		actor_start(&waiter, want, lock);
+		actor_until_asleep(&waiter);
+		ns = clock_now_ns();
+		mutex_of(lock)->__data.__kind = 7;
+		cr_assert_eq(lock_unlock(lock), 0);
+		cr_assert_eq(actor_hear(&waiter), LOCK_BROKEN);
+		ns = clock_now_ns() - ns;
+		if (ns < best)
+			best = ns;
+		cr_assert_eq(actor_join(&waiter), 0);
+	}
+
+	cr_assert_lt(best, FUTEX_SLICE_NS / 2);
 	munmap(lock, PAGE);
 }

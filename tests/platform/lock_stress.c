@@ -12,7 +12,7 @@
 #include "tests/support/process.h"
 
 #define N_WORKERS   4
-#define N_KILLS     400
+#define N_KILLS     300
 #define WAIT_MAX_NS (3 * NS_PER_S) /* ten slices and more: the machine may be busy */
 
 struct scene {
@@ -107,7 +107,7 @@ Test(lock_stress, random_kills_neither_tear_nor_hang, .timeout = 60)
 		victim = (unsigned)(dice >> 60) % N_WORKERS;
 
 		/* Some random time of work, or trouble. */
-		(void)futex_sleep(&trouble, 1, clock_after_ns((dice >> 32) % (6 * NS_PER_MS)));
+		(void)futex_sleep(&trouble, 1, clock_after_ns((dice >> 32) % (4 * NS_PER_MS)));
 		kill(pid[victim], SIGKILL);
 		(void)process_reap(pid[victim], 10000);
 		pid[victim] = start_worker();

@@ -125,7 +125,7 @@ Test(process, cpu_is_where_it_runs, .timeout = 10)
 
 /* ---- the two fences ---- */
 
-#define N_ROUNDS 3000
+#define N_ROUNDS 20000
 
 /* Each side stores its own word, fences, loads the other's: with fences that work never both find
  * 0. */
@@ -137,13 +137,20 @@ struct litmus {
 	uint32_t found;
 };
 
+/* Close behind the other side, so that the two meet; but others may need the CPU. */
+static void wait_for(const _Atomic uint32_t *word, uint32_t value)
+{
+	for (unsigned i = 1; atomic_load(word) != value; ++i)
+		if (i % 2000 == 0)
+			sched_yield();
+}
+
 static void *light_side(void *arg)
 {
 	struct litmus *l = arg;
 
 	for (uint32_t i = 1; i <= N_ROUNDS; ++i) {
-		while (atomic_load(&l->round) != i)
-			;
+		wait_for(&l->round, i);
 		atomic_store_explicit(&l->mine, i, memory_order_relaxed);
 		process_fence_light();
 		l->found = atomic_load_explicit(&l->theirs, memory_order_relaxed);
@@ -166,11 +173,13 @@ static uint32_t litmus_run(void)
 		uint32_t found;
 
 		atomic_store(&l.round, i);
+		/* Until the other side has seen it, more or less. */
+		for (volatile uint32_t k = i * 2654435761u >> 25; k > 0; --k)
+			;
 		atomic_store_explicit(&l.theirs, i, memory_order_relaxed);
 		process_fence_heavy();
 		found = atomic_load_explicit(&l.mine, memory_order_relaxed);
-		while (atomic_load(&l.done) != i)
-			;
+		wait_for(&l.done, i);
 		if (found != i && l.found != i)
 			++n_missed;
 	}
