@@ -58,56 +58,55 @@ static ipc_shared *open_ledger(ipc_client *client, enum ipc_side side)
 	return shared;
 }
 
+/* Called with the lock held, as often as somebody commits. */
+static bool is_settled(const void *value, size_t size, void *userdata)
+{
+	const struct ledger *ledger = value;
+
+	(void)size;
+	(void)userdata;
+	return ledger->account[1] == 0;
+}
+
+static bool has_money(const void *value, size_t size, void *userdata)
+{
+	return !is_settled(value, size, userdata);
+}
+
 /*
  * Between lock and commit nobody else looks or writes.  edit gives a copy, commit makes it the
  * value in one step: whoever is killed in between has changed nothing.
  */
-static void book(ipc_shared *shared, int64_t amount)
+static struct ledger *lock_and_edit(ipc_shared *shared)
 {
-	struct ledger *ledger;
 	const void *value;
 	void *copy;
 
-	must("lock", ipc_shared_lock_wait(shared, &value, NULL));
+	must("lock", ipc_shared_lock_when_wait(shared, is_settled, NULL, &value, NULL));
 	must("edit", ipc_shared_edit(shared, &copy));
-	ledger = copy;
-	ledger->account[0] -= amount;
-	ledger->account[1] += amount;
-	ledger->n_bookings += 1;
-	must("commit", ipc_shared_commit(shared));
+	return copy;
 }
 
 static void run_payer(void)
 {
 	ipc_shared *shared = open_ledger(connect_client(), IPC_SIDE_A);
 	struct ledger *ledger;
-	const void *value;
-	void *copy;
 
 	must("wait for a teller", ipc_shared_peers_wait(shared, true, NULL));
 	for (int64_t amount = 10; amount <= 30; amount += 10) {
-		book(shared, amount);
-		printf("payer: paid %d\n", (int)amount);
+		ledger = lock_and_edit(shared);
+		printf("payer: pays %d\n", (int)amount);
+		ledger->account[0] -= amount;
+		ledger->account[1] += amount;
+		ledger->n_bookings += 1;
+		must("commit", ipc_shared_commit(shared));
 	}
 
 	/* Half a booking, and the end. */
-	must("lock", ipc_shared_lock_wait(shared, &value, NULL));
-	must("edit", ipc_shared_edit(shared, &copy));
-	ledger = copy;
+	ledger = lock_and_edit(shared);
 	ledger->account[0] -= 1000000;
 	printf("payer: dies in the middle of a booking\n");
-	fflush(stdout);
 	raise(SIGKILL);
-}
-
-/* Called with the lock held, as often as somebody commits. */
-static bool has_money(const void *value, size_t size, void *userdata)
-{
-	const struct ledger *ledger = value;
-
-	(void)size;
-	(void)userdata;
-	return ledger->account[1] > 0;
 }
 
 static int run_teller(void)
@@ -115,6 +114,7 @@ static int run_teller(void)
 	ipc_client *client = connect_client();
 	ipc_shared *shared = open_ledger(client, IPC_SIDE_B);
 	const struct ledger *ledger;
+	struct ledger *edited;
 	const void *value;
 	int64_t sum;
 	void *copy;
@@ -126,8 +126,6 @@ static int run_teller(void)
 	 * the last commit, which is no harm here.
 	 */
 	while ((r = ipc_shared_lock_when_wait(shared, has_money, NULL, &value, NULL)) >= 0) {
-		struct ledger *edited;
-
 		must("edit", ipc_shared_edit(shared, &copy));
 		edited = copy;
 		printf("teller: books out %d\n", (int)edited->account[1]);

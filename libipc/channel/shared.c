@@ -68,6 +68,7 @@ int shared_attach(struct shared *ret_shared, void *segment, uint64_t size, const
 		.value_size = shape[0],
 		.handle_id = handle_id,
 		.is_in_place = shape[1] == SHARED_IN_PLACE,
+		.cpu = UINT32_MAX,
 	};
 	return 0;
 }
@@ -345,6 +346,22 @@ static int shared_give_up(struct shared *shared)
 	return r;
 }
 
+/*
+ * Tells waiters where the committer runs.  Threads move seldom: as long as the hint is what this
+ * view wrote, only now and then is it asked for anew.
+ */
+static void shared_show_cpu(struct shared *shared)
+{
+	struct eventcount *event = &shared->segment->event;
+	uint32_t shown = atomic_load_explicit(&event->notifier_cpu, memory_order_relaxed);
+
+	if (LIKELY(shown == shared->cpu && shared->n_commits++ % 16 != 0))
+		return;
+
+	shared->cpu = process_cpu();
+	eventcount_set_cpu(event, shared->cpu);
+}
+
 int shared_commit(struct shared *shared)
 {
 	int r;
@@ -373,7 +390,7 @@ int shared_commit(struct shared *shared)
 			      memory_order_release);
 	CRASH_POINT();
 
-	eventcount_set_cpu(&shared->segment->event, process_cpu());
+	shared_show_cpu(shared);
 	return shared_release(shared, true);
 }
 

@@ -79,6 +79,8 @@ struct shared {
 	bool is_edited;
 	bool owes_wake;       /* the holder before died: it may have committed and not woken */
 	uint64_t edited_from; /* `current` as it was at the first edit */
+	uint32_t cpu;         /* what this view last wrote into the event's hint */
+	uint32_t n_commits;
 };
 
 /* Bytes of a segment, not rounded to pages.  0: there is no such value_size or shape. */

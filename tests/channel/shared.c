@@ -439,9 +439,16 @@ static void expect_given_up(void)
 Test(shared, in_place_unlock_without_the_mark_gives_up, .init = setup_in_place, .fini = teardown,
      .timeout = 20)
 {
+	uint32_t word;
+
+	/* Not the finder of the death, who wakes in any case. */
 	die_holding(3);
 	cr_assert_eq(shared_lock_try(&view), 1);
+	shared_put_back(&view, true);
+	cr_assert_eq(shared_lock_try(&view), 1);
+	word = eventcount_announce(&scene.segment->event);
 	cr_expect_eq(shared_unlock(&view), 0);
+	cr_expect_neq(event_word(), word, "those who sleep are not told");
 	expect_given_up();
 }
 
@@ -542,8 +549,11 @@ Test(shared, predicate_is_asked_once_more_before_an_end_is_told, .init = setup, 
 Test(shared, shutdown_ends_predicates_and_nothing_else, .init = setup, .fini = teardown,
      .timeout = 20)
 {
+	uint32_t word = eventcount_announce(&scene.segment->event);
+
 	atomic_store(&scene.board->end, EOWNERDEAD);
 	cr_assert_eq(shared_shutdown(&view), 0);
+	cr_expect_neq(event_word(), word, "those who sleep are not told");
 	cr_assert_eq(shared_shutdown(&view), 0);
 	cr_expect_eq(lock_when(CLOCK_FOREVER), IPC_EPIPE);
 	commit_word(4);
@@ -715,9 +725,12 @@ Test(shared, waits_for_a_held_lock_end_at_their_deadline, .init = setup, .fini =
 /* M-60: bytes that are no lock break the channel for everybody, and nobody crashes. */
 Test(shared, lock_that_is_none_breaks_the_channel, .init = setup, .fini = teardown, .timeout = 20)
 {
+	uint32_t word = eventcount_announce(&scene.segment->event);
+
 	memset(&scene.segment->lock, 0xa5, sizeof(scene.segment->lock));
 
 	cr_expect_eq(shared_lock_try(&view), IPC_EBADMSG);
+	cr_expect_neq(event_word(), word, "those who sleep are not told");
 	cr_expect_eq(lock_wait(CLOCK_FOREVER), IPC_EBADMSG);
 	cr_expect_eq(lock_when(CLOCK_FOREVER), IPC_EBADMSG);
 	lock_init(&scene.segment->lock);

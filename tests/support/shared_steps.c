@@ -337,6 +337,7 @@ long shared_steps_run(const struct shared_side *side, enum shared_scene_name nam
 		.prepare = child_prepare,
 		.operation = child_operation,
 		.check = check,
+		.first = stride > 1 ? getpid() % stride : 0,
 		.stride = stride,
 	};
 	const void *value;

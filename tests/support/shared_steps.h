@@ -46,7 +46,7 @@ enum shared_scene_name {
 };
 
 /* Returns the number of kill points; aborts when an invariant does not hold.  stride 1: every
- * instruction. */
+ * instruction; more: every so-many-th, from another start in each process. */
 long shared_steps_run(const struct shared_side *side, enum shared_scene_name name, bool in_place,
 		      long stride);
 
