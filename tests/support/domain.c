@@ -83,8 +83,6 @@ static void names_check(void)
 	closedir(dir);
 }
 
-/* ---- start ---- */
-
 const char *domain_program(void)
 {
 	const char *program = getenv("IPC_TEST_BROKER");
@@ -100,6 +98,90 @@ static void path_in(char *path, size_t size, const struct domain *domain, const 
 {
 	snprintf(path, size, "%s/%s", domain->dir, name);
 }
+
+/* ---- domains that run: what a failed test leaves is shown, and goes ---- */
+
+#define DOMAINS_MAX 16
+
+static struct domain running[DOMAINS_MAX];
+static pid_t running_pid;
+
+/* The socket of a broker that was killed, the lock file, the log, and whatever the test put there.
+ */
+static int dir_remove(const struct domain *domain)
+{
+	struct dirent *entry;
+	char path[512];
+	DIR *dir;
+
+	dir = opendir(domain->dir);
+	while (dir && (entry = readdir(dir))) {
+		path_in(path, sizeof(path), domain, entry->d_name);
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			unlink(path);
+	}
+	if (dir)
+		closedir(dir);
+	return rmdir(domain->dir);
+}
+
+void domain_show_log(const struct domain *domain)
+{
+	char path[128], text[4096];
+	ssize_t n;
+	int fd;
+
+	path_in(path, sizeof(path), domain, "log");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	while (fd >= 0 && (n = read(fd, text, sizeof(text))) > 0)
+		(void)!write(STDERR_FILENO, text, (size_t)n);
+	if (fd >= 0)
+		close(fd);
+}
+
+static void running_abandon(void)
+{
+	siginfo_t info;
+
+	for (unsigned i = 0; i < DOMAINS_MAX; ++i) {
+		if (running[i].keeper == 0)
+			continue;
+
+		fprintf(stderr, "---- log of the broker %s\n", running[i].address);
+		domain_show_log(&running[i]);
+		fprintf(stderr, "----\n");
+		/* A number that is not our child's any more may be anybody's. */
+		if (waitid(P_PID, (id_t)running[i].keeper, &info, WEXITED | WNOHANG | WNOWAIT) == 0)
+			kill(running[i].keeper, SIGTERM);
+		(void)dir_remove(&running[i]);
+	}
+}
+
+static void running_add(const struct domain *domain)
+{
+	if (running_pid != getpid()) {
+		running_pid = getpid();
+		memset(running, 0, sizeof(running));
+		failure_register(running_abandon);
+	}
+
+	for (unsigned i = 0; i < DOMAINS_MAX; ++i) {
+		if (running[i].keeper == 0) {
+			running[i] = *domain;
+			return;
+		}
+	}
+}
+
+static void running_remove(const struct domain *domain)
+{
+	for (unsigned i = 0; i < DOMAINS_MAX; ++i) {
+		if (running_pid == getpid() && strcmp(running[i].dir, domain->dir) == 0)
+			running[i].keeper = 0;
+	}
+}
+
+/* ---- start ---- */
 
 /* A bound datagram socket: where the broker says READY=1. */
 static int notify_open(const struct domain *domain, struct sockaddr_un *ret)
@@ -179,7 +261,6 @@ void domain_start(struct domain *domain, const char *const *more_args)
 {
 	const char *program = domain_program();
 	struct sockaddr_un notify;
-	char log[128];
 	int notify_fd;
 
 	names_remember();
@@ -190,13 +271,12 @@ void domain_start(struct domain *domain, const char *const *more_args)
 	/* Other uids may pass: whether they may connect is for the broker to say. */
 	(void)chmod(domain->dir, 0711);
 	path_in(domain->address, sizeof(domain->address), domain, "broker");
-	path_in(log, sizeof(log), domain, "log");
-	failure_log_add(log);
 
 	notify_fd = notify_open(domain, &notify);
 	domain->keeper = process_fork();
 	if (domain->keeper == 0)
 		keeper_exec(domain, program, more_args, notify.sun_path);
+	running_add(domain);
 
 	ready_wait(domain, notify_fd);
 	close(notify_fd);
@@ -370,26 +450,11 @@ void domain_kill_keeper(struct domain *domain)
 
 /* ---- end ---- */
 
-/* The socket of a broker that was killed, the lock file, and whatever the test put there. */
-static void domain_tidy(struct domain *domain)
+static void domain_end(struct domain *domain)
 {
-	struct dirent *entry;
-	char path[512];
-	DIR *dir;
-
-	path_in(path, sizeof(path), domain, "log");
-	failure_log_remove(path);
-
-	dir = opendir(domain->dir);
-	while (dir && (entry = readdir(dir))) {
-		path_in(path, sizeof(path), domain, entry->d_name);
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			unlink(path);
-	}
-	if (dir)
-		closedir(dir);
-
-	if (rmdir(domain->dir) < 0)
+	names_check();
+	running_remove(domain);
+	if (dir_remove(domain) < 0)
 		failure("%s: %s", domain->dir, strerror(errno));
 	domain->keeper = 0;
 }
@@ -407,8 +472,7 @@ void domain_stop(struct domain *domain)
 	if (access(domain->address, F_OK) == 0)
 		failure("%s is still there after an orderly end", domain->address);
 
-	names_check();
-	domain_tidy(domain);
+	domain_end(domain);
 }
 
 void domain_kill(struct domain *domain)
@@ -422,22 +486,7 @@ void domain_kill(struct domain *domain)
 	(void)keeper_reap(domain);
 
 	until_no_member(domain);
-	names_check();
-	domain_tidy(domain);
-}
-
-void domain_show_log(const struct domain *domain)
-{
-	char path[128], text[4096];
-	ssize_t n;
-	int fd;
-
-	path_in(path, sizeof(path), domain, "log");
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	while (fd >= 0 && (n = read(fd, text, sizeof(text))) > 0)
-		(void)!write(STDERR_FILENO, text, (size_t)n);
-	if (fd >= 0)
-		close(fd);
+	domain_end(domain);
 }
 
 struct timespec domain_deadline(unsigned ms)
