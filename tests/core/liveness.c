@@ -12,7 +12,8 @@ static struct liveness_table *table;
 
 static void setup(void)
 {
-	table = mmap(NULL, sizeof(*table), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	table = mmap(NULL, sizeof(*table), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		     0);
 	cr_assert_neq(table, MAP_FAILED);
 	liveness_table_init(table, 1000);
 }
@@ -32,7 +33,8 @@ Test(liveness, a_side_is_awaited_present_then_gone, .init = setup, .fini = teard
 	cr_assert(!side_is_gone(awaited) && side_count(awaited) == 0);
 	cr_assert(!side_is_gone(present) && side_count(present) == 2);
 	cr_assert(side_is_gone(gone) && side_ends(gone) == 1 && (gone & SIDE_DIED));
-	cr_assert(side_is_gone(side_make(0, 0, SIDE_FINAL)), "nobody will come: gone, also if nobody ever was there");
+	cr_assert(side_is_gone(side_make(0, 0, SIDE_FINAL)),
+		  "nobody will come: gone, also if nobody ever was there");
 }
 
 /* M-22 */
@@ -43,7 +45,8 @@ Test(liveness, counts_and_ends_do_not_run_into_each_other, .timeout = 10)
 	cr_assert_eq(side_ends(word), UINT32_MAX);
 	cr_assert_eq(side_count(word), 0xffffff);
 	cr_assert_eq(word & SIDE_FLAGS, SIDE_FLAGS);
-	cr_assert_eq(side_count(side_make(1, 0x1000000, 0)), 0, "a count too large is cut, not carried");
+	cr_assert_eq(side_count(side_make(1, 0x1000000, 0)), 0,
+		     "a count too large is cut, not carried");
 }
 
 /* M-3 */
@@ -54,7 +57,8 @@ Test(liveness, a_handle_is_known_by_its_whole_id, .init = setup, .fini = teardow
 	cr_assert(!liveness_handle_is(table, id));
 	liveness_handle_set(table, LIVENESS_SLOT(id), id);
 	cr_assert(liveness_handle_is(table, id));
-	cr_assert(!liveness_handle_is(table, (UINT64_C(78) << 16) | 5), "the slot's next tenant is somebody else");
+	cr_assert(!liveness_handle_is(table, (UINT64_C(78) << 16) | 5),
+		  "the slot's next tenant is somebody else");
 	liveness_handle_set(table, LIVENESS_SLOT(id), 0);
 	cr_assert(!liveness_handle_is(table, id));
 	cr_assert(!liveness_handle_is(table, 0), "0 is nobody, also where nobody is");
@@ -79,7 +83,7 @@ Test(liveness, a_foreign_or_short_table_is_refused, .init = setup, .fini = teard
 	cr_assert_eq(liveness_table_check(table, sizeof(*table), 1000), IPC_EBADMSG);
 }
 
-static const uint64_t shape[4] = { 4096, 64, 0, 0 };
+static const uint64_t shape[4] = {4096, 64, 0, 0};
 
 /* M-62 */
 Test(header, another_layout_is_refused_by_its_own_name, .timeout = 10)
@@ -102,7 +106,7 @@ Test(header, another_layout_is_refused_by_its_own_name, .timeout = 10)
 /* M-60 */
 Test(header, what_is_no_such_segment_is_a_bad_message, .timeout = 10)
 {
-	static const uint64_t other[4] = { 8192, 64, 0, 0 };
+	static const uint64_t other[4] = {8192, 64, 0, 0};
 	struct channel_header header;
 
 	header_init(&header, 1, 65536, shape);

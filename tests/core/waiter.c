@@ -67,7 +67,8 @@ static struct waiter scene_waiter(uint64_t deadline_ns)
 
 static void setup(void)
 {
-	scene = mmap(NULL, sizeof(*scene), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	scene = mmap(NULL, sizeof(*scene), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		     0);
 	cr_assert_neq(scene, MAP_FAILED);
 	eventcount_init(&scene->event);
 	lock_init(&scene->lock);
@@ -90,7 +91,8 @@ static pid_t spawn(void (*fn)(void))
 	return pid;
 }
 
-/* The cell is written just before the sleep: the wait has begun, or is so near to it that the protocol's own second look decides. */
+/* The cell is written just before the sleep: the wait has begun, or is so near to it that the
+ * protocol's own second look decides. */
 static void until_waiting(void)
 {
 	uint64_t limit = clock_after_ns(10 * NS_PER_S);
@@ -114,7 +116,8 @@ static int join(pid_t pid)
 }
 
 /* M-21 */
-Test(waiter, condition_comes_before_cancel_and_deadline, .init = setup, .fini = teardown, .timeout = 20)
+Test(waiter, condition_comes_before_cancel_and_deadline, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	struct waiter waiter = scene_waiter(0);
 
@@ -124,7 +127,8 @@ Test(waiter, condition_comes_before_cancel_and_deadline, .init = setup, .fini = 
 	cr_assert_eq(waiter_wait(&waiter, scene_look, scene), 7);
 
 	atomic_store(&scene->condition, 0);
-	cr_assert_eq(waiter_wait(&waiter, scene_look, scene), IPC_ECANCELED, "cancel comes before the deadline");
+	cr_assert_eq(waiter_wait(&waiter, scene_look, scene), IPC_ECANCELED,
+		     "cancel comes before the deadline");
 }
 
 /* M-20 */
@@ -145,7 +149,8 @@ Test(waiter, deadline_is_kept_over_many_slices, .init = setup, .fini = teardown,
 	cr_assert_eq(waiter_wait(&waiter, scene_look, scene), IPC_ETIMEDOUT);
 
 	cr_assert_geq(clock_now_ns() - began, 250 * NS_PER_MS);
-	cr_assert_geq(atomic_load(&scene->n_checks), 2, "the control socket is looked at once a slice");
+	cr_assert_geq(atomic_load(&scene->n_checks), 2,
+		      "the control socket is looked at once a slice");
 }
 
 static void wait_for_ever(void)
@@ -156,7 +161,8 @@ static void wait_for_ever(void)
 }
 
 /* M-27 */
-Test(waiter, notification_ends_the_sleep_without_a_slice, .init = setup, .fini = teardown, .timeout = 60)
+Test(waiter, notification_ends_the_sleep_without_a_slice, .init = setup, .fini = teardown,
+     .timeout = 60)
 {
 	unsigned n_slow = 0;
 
@@ -203,7 +209,8 @@ Test(waiter, killed_waiter_blocks_nobody, .init = setup, .fini = teardown, .time
 
 static void publish_and_die(void)
 {
-	/* Dies after the count moved and before anybody was woken: what eventcount_wake() does, cut in the middle. */
+	/* Dies after the count moved and before anybody was woken: what eventcount_wake() does, cut
+	 * in the middle. */
 	uint32_t word = atomic_load(&scene->event.word);
 
 	atomic_store(&scene->condition, 1);
@@ -212,7 +219,8 @@ static void publish_and_die(void)
 }
 
 /* M-25, M-26 */
-Test(waiter, attention_wakes_for_a_notifier_that_died_before_its_wake, .init = setup, .fini = teardown, .timeout = 60)
+Test(waiter, attention_wakes_for_a_notifier_that_died_before_its_wake, .init = setup,
+     .fini = teardown, .timeout = 60)
 {
 	pid_t waiter = spawn(wait_for_ever);
 	pid_t notifier;
@@ -238,7 +246,8 @@ static void *cancel_soon(void *unused)
 }
 
 /* M-28 */
-Test(waiter, cancel_by_another_thread_ends_the_sleep, .init = setup, .fini = teardown, .timeout = 20)
+Test(waiter, cancel_by_another_thread_ends_the_sleep, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	struct waiter waiter = scene_waiter(CLOCK_FOREVER);
 	pthread_t thread;
@@ -270,7 +279,7 @@ static void *signal_until_stopped(void *unused)
 
 static int wait_under_signals(int flags, bool ignores_signals)
 {
-	struct sigaction action = { .sa_handler = on_signal, .sa_flags = flags };
+	struct sigaction action = {.sa_handler = on_signal, .sa_flags = flags};
 	struct waiter waiter = scene_waiter(clock_after_ns(300 * NS_PER_MS));
 	pthread_t thread;
 	int r;
@@ -291,7 +300,8 @@ Test(waiter, handler_without_restart_interrupts, .init = setup, .fini = teardown
 	if (futex_has_waitv())
 		cr_assert_eq(wait_under_signals(0, false), IPC_EINTR);
 	else
-		cr_assert_eq(wait_under_signals(0, false), IPC_ETIMEDOUT, "the fallback cannot tell and never says it");
+		cr_assert_eq(wait_under_signals(0, false), IPC_ETIMEDOUT,
+			     "the fallback cannot tell and never says it");
 }
 
 /* M-21 */
@@ -301,7 +311,8 @@ Test(waiter, handler_with_restart_never_interrupts, .init = setup, .fini = teard
 }
 
 /* M-21 */
-Test(waiter, who_ignores_signals_is_never_interrupted, .init = setup, .fini = teardown, .timeout = 20)
+Test(waiter, who_ignores_signals_is_never_interrupted, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	cr_assert_eq(wait_under_signals(0, true), IPC_ETIMEDOUT);
 }
@@ -326,7 +337,8 @@ static void until_condition(void)
 }
 
 /* M-25 */
-Test(waiter, lock_of_a_dead_holder_is_taken_over_and_told, .init = setup, .fini = teardown, .timeout = 20)
+Test(waiter, lock_of_a_dead_holder_is_taken_over_and_told, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	struct waiter waiter = scene_waiter(clock_after_ns(10 * NS_PER_S));
 	pid_t holder = spawn(hold_lock_until_killed);
