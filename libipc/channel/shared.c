@@ -175,7 +175,7 @@ static int shared_release(struct shared *shared, bool wakes)
 	if (UNLIKELY(lock_unlock(&segment->lock) < 0))
 		return shared_break(shared, HEADER_CORRUPT);
 
-	/* Killed here: the broker wakes the opposite side, the slice the own one. */
+	/* Killed here: the broker wakes both sides. */
 	CRASH_POINT();
 
 	if (wakes)
