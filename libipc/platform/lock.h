@@ -3,15 +3,18 @@
 #define LIBIPC_PLATFORM_LOCK_H
 
 /*
- * A robust lock between processes of one uid: glibc's robust, error-checking, process-shared mutex behind five functions.
+ * A robust lock between processes of one uid: glibc's robust, error-checking, process-shared mutex
+ * behind five functions.
  *
  * Rules that make it survive every death:
- * - A death is always made consistent at once; the mutex never becomes ENOTRECOVERABLE.  What the death means
- *   for the data is told by LOCK_HELD_AFTER_DEATH and decided by the structure that owns the lock.
- * - Nobody sleeps in glibc: lock_sleep() waits on the kernel's own lock word (robust_futex ABI: TID | FUTEX_WAITERS) together
- *   with the caller's words, so that cancel and deadlines end a lock wait at once, in slices, since a killed waiter can
- *   swallow a robust mutex's wake.
- * - The mutex's type word is compared before each use: another process may have written anything (LOCK_BROKEN).
+ * - A death is always made consistent at once; the mutex never becomes ENOTRECOVERABLE.  What the
+ * death means for the data is told by LOCK_HELD_AFTER_DEATH and decided by the structure that owns
+ * the lock.
+ * - Nobody sleeps in glibc: lock_sleep() waits on the kernel's own lock word (robust_futex ABI: TID
+ * | FUTEX_WAITERS) together with the caller's words, so that cancel and deadlines end a lock wait
+ * at once, in slices, since a killed waiter can swallow a robust mutex's wake.
+ * - The mutex's type word is compared before each use: another process may have written anything
+ * (LOCK_BROKEN).
  *
  * field    written by               rule
  * mutex    glibc, kernel, locker    a lock word stays a lock word for the life of the segment
@@ -44,19 +47,22 @@ uint32_t lock_layout_stamp(void);
 enum lock_result lock_try(struct lock *lock);
 
 /*
- * Sleeps until the lock may be free, one of `others` may have changed, deadline_ns or a slice passed.  The one correct loop:
+ * Sleeps until the lock may be free, one of `others` may have changed, deadline_ns or a slice
+ *passed.  The one correct loop:
  *
  *	n_slept = 0;
  *	for (;;) {
  *		[load the expected values of others]
- *		r = lock_try(lock); if (r != LOCK_BUSY) break;     and lock_inherit(lock) if it is held and n_slept > 0
- *		[look at cancel, deadline]: on leaving after a sleep call lock_pass_on(lock)
+ *		r = lock_try(lock); if (r != LOCK_BUSY) break;     and lock_inherit(lock) if it is
+ *held and n_slept > 0 [look at cancel, deadline]: on leaving after a sleep call lock_pass_on(lock)
  *		lock_sleep(lock, others, n_others, deadline_ns); ++n_slept;
  *	}
  */
-enum futex_result lock_sleep(struct lock *lock, const struct futex_word *others, unsigned n_others, uint64_t deadline_ns);
+enum futex_result lock_sleep(struct lock *lock, const struct futex_word *others, unsigned n_others,
+			     uint64_t deadline_ns);
 
-/* After a sleep, once held: others may sleep too, so the unlock has to wake one (sets FUTEX_WAITERS). */
+/* After a sleep, once held: others may sleep too, so the unlock has to wake one (sets
+ * FUTEX_WAITERS). */
 void lock_inherit(struct lock *lock);
 
 /* After a sleep, giving up: the wake that this thread may have swallowed goes to another. */

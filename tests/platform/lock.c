@@ -242,6 +242,71 @@ Test(lock, does_not_pass_to_a_forked_child, .init = setup, .fini = teardown, .ti
 	cr_assert_eq(lock_unlock(&locks[0]), 0);
 }
 
+/* The same, with a mutex of the application's own in the child's list. */
+Test(lock, does_not_pass_to_a_child_with_locks_of_its_own, .init = setup, .fini = teardown,
+     .timeout = 20)
+{
+	pthread_mutexattr_t attributes;
+	pthread_mutex_t foreign;
+	pid_t pid;
+
+	pthread_mutexattr_init(&attributes);
+	pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+	pthread_mutex_init(&foreign, &attributes);
+
+	cr_assert_eq(lock_try(&locks[0]), LOCK_HELD);
+	pid = process_fork();
+	if (pid == 0) {
+		pthread_mutex_lock(&foreign);
+		if (lock_is_mine(&locks[0]) || lock_unlock(&locks[0]) != -1)
+			process_end(1);
+		if (lock_try(&locks[1]) != LOCK_HELD || lock_is_mine(&locks[0]) ||
+		    lock_unlock(&locks[0]) != -1)
+			process_end(2);
+		process_end(lock_unlock(&locks[1]) == 0 && pthread_mutex_unlock(&foreign) == 0 ? 0
+											       : 3);
+	}
+	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(word_of(&locks[0]), (uint32_t)gettid());
+	cr_assert_eq(lock_unlock(&locks[0]), 0);
+}
+
+static void *mark_waiters(void *arg)
+{
+	while (!atomic_load(other_word))
+		(void)lock_sleep(arg, NULL, 0, clock_now_ns() + 1000);
+	return arg;
+}
+
+/* S-8: two handles of one channel map its memory twice */
+Test(lock, held_through_another_map_is_a_deadlock, .init = setup, .fini = teardown, .timeout = 20)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC);
+	struct lock *here, *there;
+	pthread_t thread;
+
+	cr_assert_eq(ftruncate(fd, 4096), 0);
+	here = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	there = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	lock_init(here);
+	cr_assert_eq(pthread_create(&thread, NULL, mark_waiters, there), 0);
+
+	for (unsigned i = 0; i < 2000; ++i) {
+		while (lock_try(here) != LOCK_HELD)
+			;
+		cr_assert_eq(lock_try(there), LOCK_DEADLOCK);
+		cr_assert_eq(lock_is_mine(here), 1);
+		cr_assert_eq(lock_unlock(there), -1);
+		cr_assert_eq(lock_unlock(here), 0);
+	}
+
+	atomic_store(other_word, 1);
+	pthread_join(thread, NULL);
+	munmap(here, 4096);
+	munmap(there, 4096);
+	close(fd);
+}
+
 /* ---- many at once ---- */
 
 Test(lock, many_are_held_and_given_back_in_any_order, .init = setup, .fini = teardown,

@@ -240,10 +240,11 @@ static void scribble(struct lock *lock, enum scribble how)
 
 #define N_HELD 4
 
-/* Takes N_HELD locks, each in a page of its own, scribbles over one, gives all back, takes that
- * one's page away and goes on. */
+/* Takes N_HELD locks, each in a page of its own, scribbles over one before it or one of the others
+ * is given back, gives all back, takes that one's page away and goes on. */
 static void overwrite_one(unsigned victim, unsigned first, enum scribble how)
 {
+	unsigned when = (unsigned)(dice() % ((victim + N_HELD - first) % N_HELD + 1));
 	struct lock *lock[N_HELD], *later;
 
 	for (unsigned i = 0; i < N_HELD; ++i) {
@@ -255,10 +256,11 @@ static void overwrite_one(unsigned victim, unsigned first, enum scribble how)
 	later = shared_memory(PAGE);
 	lock_init(later);
 
-	scribble(lock[victim], how);
-
 	for (unsigned k = 0; k < N_HELD; ++k) {
 		unsigned i = (first + k) % N_HELD;
+
+		if (k == when)
+			scribble(lock[victim], how);
 
 		cr_assert_eq(lock_is_mine(lock[i]), 1);
 		cr_assert_eq(lock_unlock(lock[i]), 0, "lock %u after scribble %d over %u", i, how,
