@@ -75,7 +75,8 @@ static inline struct lock_node *lock_node(struct lock *lock)
 
 static inline struct lock_node **lock_node_previous(struct lock_node *node)
 {
-	return (struct lock_node **)node - 1;
+	/* As a number: a node that somebody wrote may be any. */
+	return (struct lock_node **)((uintptr_t)node - sizeof(node));
 }
 
 /* Whether the lock says that this thread took it, in every word but those of the list. */
