@@ -15,10 +15,12 @@
 #include <ipc/error.h>
 
 #include "broker/log.h"
+#include "libipc/platform/clock.h"
 #include "libipc/platform/fdpass.h"
 
-#define FDS_FIRST   3
-#define PATIENCE_MS 100
+#define FDS_FIRST    3
+#define PATIENCE_MS  100
+#define IMPATIENT_NS (10 * NS_PER_S)
 
 void manager_init(struct manager *manager)
 {
@@ -103,14 +105,16 @@ void manager_tell(struct manager *manager, const char *text, int fd)
 		return;
 
 	r = fdpass_send(manager->notify_fd, text, strlen(text), &fd, fd >= 0 ? 1 : 0);
-	if (r == IPC_EAGAIN) {
-		(void)poll(&pollfd, 1, PATIENCE_MS);
-		r = fdpass_send(manager->notify_fd, text, strlen(text), &fd, fd >= 0 ? 1 : 0);
-	}
+	if (r != IPC_EAGAIN || (manager->late_ns != 0 && clock_now_ns() - manager->late_ns < IMPATIENT_NS))
+		return;
 
-	if (r == IPC_EAGAIN && !manager->is_late)
-		log_line(LOG_LEVEL_WARNING, "the service manager does not read: it was not told, and does not store all that we have");
-	manager->is_late = r == IPC_EAGAIN;
+	(void)poll(&pollfd, 1, PATIENCE_MS);
+	r = fdpass_send(manager->notify_fd, text, strlen(text), &fd, fd >= 0 ? 1 : 0);
+	if (r != IPC_EAGAIN)
+		return;
+
+	manager->late_ns = clock_now_ns();
+	log_line(LOG_LEVEL_WARNING, "the service manager does not read: it is not told everything, and does not store all that we have");
 }
 
 bool manager_restarts(void)

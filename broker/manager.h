@@ -8,10 +8,11 @@
  */
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct manager {
 	int notify_fd; /* connected datagram socket; -1: nobody wants to be told */
-	bool is_late;  /* it did not read in time: said once */
+	uint64_t late_ns; /* when it last did not read in time; 0: never */
 };
 #define MANAGER_NULL { .notify_fd = -1 }
 
@@ -25,7 +26,10 @@ unsigned manager_passed(void);
 /* Calls fn for each of them, in order, with its name ("" if it has none; $LISTEN_FDNAMES), then takes the three variables out of the environment. */
 void manager_adopt(void (*fn)(const char *name, int fd, void *userdata), void *userdata);
 
-/* One datagram, with a descriptor or -1.  Waits 100 ms at most for a manager whose queue is full. */
+/*
+ * One datagram, with a descriptor or -1.  A manager whose queue is full is waited for, 100 ms at most and only once in 10 s: the worker waits for the keeper meanwhile.  What it has no
+ * room for then is not told.
+ */
 void manager_tell(struct manager *manager, const char *text, int fd);
 
 /*
