@@ -3,10 +3,11 @@
 #define LIBIPC_PLATFORM_BYTES_H
 
 /*
- * Copies to and from memory that another process may be writing or reading at the same time.  What is read may be torn: the caller
- * finds that out afterwards (sequence words) and drops it.  Sizes up to 4 KiB go in 8-byte words, each a relaxed atomic access; larger ones
- * through memcpy between compiler barriers, which no supported compiler splits into anything that matters here.  Under ThreadSanitizer
- * always in words.
+ * Copies to and from memory that another process may be writing or reading at the same time.  What
+ * is read may be torn: the caller finds that out afterwards (sequence words) and drops it.  Sizes
+ * up to 4 KiB go in 8-byte words, each a relaxed atomic access; larger ones through memcpy between
+ * compiler barriers, which no supported compiler splits into anything that matters here.  Under
+ * ThreadSanitizer always in words.
  */
 
 #include <stdbool.h>

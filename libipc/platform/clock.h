@@ -3,8 +3,8 @@
 #define LIBIPC_PLATFORM_CLOCK_H
 
 /*
- * CLOCK_MONOTONIC in nanoseconds.  Inside the library a deadline is a uint64_t: CLOCK_FOREVER never comes,
- * 0 has always passed.
+ * CLOCK_MONOTONIC in nanoseconds.  Inside the library a deadline is a uint64_t: CLOCK_FOREVER never
+ * comes, 0 has always passed.
  */
 
 #include <stdbool.h>
@@ -17,7 +17,8 @@
 
 uint64_t clock_now_ns(void);
 
-/* NULL is for ever; tv_nsec outside 0..999999999 is IPC_EINVAL; a negative or past moment is 0 (M-20). */
+/* NULL is for ever; tv_nsec outside 0..999999999 is IPC_EINVAL; a negative or past moment is 0
+ * (M-20). */
 int clock_deadline(uint64_t *ret_deadline_ns, const struct timespec *deadline);
 
 /* now + ns, saturating below CLOCK_FOREVER. */

@@ -3,10 +3,11 @@
 #define LIBIPC_PLATFORM_CRASH_H
 
 /*
- * Crash points: places where a test build kills its own process with SIGKILL.  Nothing at all in other builds.
+ * Crash points: places where a test build kills its own process with SIGKILL.  Nothing at all in
+ * other builds.
  *
- * With -DIPC_CRASH_POINTS the environment variable IPC_CRASH="N" or "random:P" makes the N-th crash point passed (counted over all
- * places), or each with probability 1/P, the last.
+ * With -DIPC_CRASH_POINTS the environment variable IPC_CRASH="N" or "random:P" makes the N-th crash
+ * point passed (counted over all places), or each with probability 1/P, the last.
  */
 
 #ifdef IPC_CRASH_POINTS

@@ -3,11 +3,12 @@
 #define LIBIPC_PLATFORM_FUTEX_H
 
 /*
- * Sleeping on 32-bit words, several at once, until an absolute moment.  A wake is a hint, never a promise:
- * every caller looks again, and no sleep is longer than FUTEX_SLICE_NS (a reader of the memory can steal a wake).
+ * Sleeping on 32-bit words, several at once, until an absolute moment.  A wake is a hint, never a
+ * promise: every caller looks again, and no sleep is longer than FUTEX_SLICE_NS (a reader of the
+ * memory can steal a wake).
  *
- * Where the kernel refuses futex_waitv (before 5.16, or a sandbox: ENOSYS, EPERM) only the first word wakes at once and
- * the sleep is cut to FUTEX_SLICE_FALLBACK_NS.
+ * Where the kernel refuses futex_waitv (before 5.16, or a sandbox: ENOSYS, EPERM) only the first
+ * word wakes at once and the sleep is cut to FUTEX_SLICE_FALLBACK_NS.
  */
 
 #include <stdatomic.h>
@@ -27,12 +28,14 @@ struct futex_word {
 enum futex_result {
 	FUTEX_WOKEN,       /* woken, or a word had changed before the sleep: look again */
 	FUTEX_SLICE_OVER,  /* deadline_ns or the slice passed */
-	FUTEX_INTERRUPTED, /* a signal handler without SA_RESTART ran (never said by the fallback, which cannot tell) */
+	FUTEX_INTERRUPTED, /* a signal handler without SA_RESTART ran (never said by the fallback,
+			      which cannot tell) */
 	FUTEX_BROKEN,      /* a word is not readable memory: EFAULT, EINVAL */
 };
 
 /* Sleeps until deadline_ns, one slice at most.  Up to FUTEX_WORDS_MAX words, at least one. */
-enum futex_result futex_sleep(const struct futex_word *words, unsigned n_words, uint64_t deadline_ns);
+enum futex_result futex_sleep(const struct futex_word *words, unsigned n_words,
+			      uint64_t deadline_ns);
 
 /* Wakes all (or n) sleepers of a word that is shared with other processes.  Async-signal-safe. */
 void futex_wake_all(const _Atomic uint32_t *word);

@@ -14,7 +14,10 @@
  * | FUTEX_WAITERS) together with the caller's words, so that cancel and deadlines end a lock wait
  * at once, in slices, since a killed waiter can swallow a robust mutex's wake.
  * - The mutex's type word is compared before each use: another process may have written anything
- * (LOCK_BROKEN).
+ * (LOCK_BROKEN).  What was overwritten while held is left without following it, and its memory may
+ * be unmapped afterwards.
+ * - A holder that is gone and was not released by the kernel (its list was broken) is released by
+ * whoever has slept for a slice.  So all lockers are of one pid namespace.
  *
  * field    written by               rule
  * mutex    glibc, kernel, locker    a lock word stays a lock word for the life of the segment

@@ -3,8 +3,8 @@
 #define LIBIPC_PLATFORM_SEGMENT_H
 
 /*
- * Memory that is shared: POSIX shared memory that never has a name, and sealed memfds for what another uid may write.
- * Sizes are rounded up to pages by the caller (segment_round).
+ * Memory that is shared: POSIX shared memory that never has a name, and sealed memfds for what
+ * another uid may write. Sizes are rounded up to pages by the caller (segment_round).
  */
 
 #include <stdbool.h>
@@ -15,7 +15,10 @@ struct segment_maker {
 	int shm_fd;  /* directory /dev/shm; -1: none, memfds serve instead */
 	int self_fd; /* directory /proc/self/fd */
 };
-#define SEGMENT_MAKER_NULL { .shm_fd = -1, .self_fd = -1 }
+#define SEGMENT_MAKER_NULL                                                                         \
+	{                                                                                          \
+		.shm_fd = -1, .self_fd = -1                                                        \
+	}
 
 int segment_maker_init(struct segment_maker *maker);
 void segment_maker_deinit(struct segment_maker *maker);
@@ -23,8 +26,9 @@ void segment_maker_deinit(struct segment_maker *maker);
 uint64_t segment_round(uint64_t size); /* to pages; 0 on overflow */
 
 /*
- * openat(shm_fd, ".", O_TMPFILE|O_EXCL|O_RDWR|O_CLOEXEC, 0600) + ftruncate: never a name, at no instruction.  Where the
- * file system lacks O_TMPFILE: shm_open of a random name with O_EXCL, unlinked at once.
+ * openat(shm_fd, ".", O_TMPFILE|O_EXCL|O_RDWR|O_CLOEXEC, 0600) + ftruncate: never a name, at no
+ * instruction.  Where the file system lacks O_TMPFILE: shm_open of a random name with O_EXCL,
+ * unlinked at once.
  */
 int segment_new_shm(int *ret_fd, const struct segment_maker *maker, uint64_t size);
 
@@ -35,8 +39,9 @@ int segment_new_sealed(int *ret_fd, const char *label, uint64_t size);
 int segment_reopen_readonly(int *ret_fd, const struct segment_maker *maker, int fd);
 
 /*
- * Reserves the space in pieces of 4 MiB, EINTR repeated, the deadline looked at between pieces (at least one piece is done):
- * IPC_ENOSPC, IPC_ETIMEDOUT.  May be repeated by anybody: what is reserved stays.
+ * Reserves the space in pieces of 4 MiB, EINTR repeated, the deadline looked at between pieces (at
+ * least one piece is done): IPC_ENOSPC, IPC_ETIMEDOUT.  May be repeated by anybody: what is
+ * reserved stays.
  */
 int segment_reserve(int fd, uint64_t size, uint64_t deadline_ns);
 
