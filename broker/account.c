@@ -9,12 +9,13 @@
 #include "libipc/platform/clock.h"
 
 /*
- * Death: accounts are private memory, counted anew from the records by each worker (account_adopt); so no death can leave a charge behind.
+ * Death: accounts are private memory, counted anew from the records by each worker (account_adopt);
+ * so no death can leave a charge behind.
  */
 
 void account_init(struct account *account, uid_t uid, const struct config_limits *limits)
 {
-	*account = (struct account){ .uid = uid, .limits = limits };
+	*account = (struct account){.uid = uid, .limits = limits};
 }
 
 uint64_t account_limit(const struct account *account, enum account_item item)
@@ -38,7 +39,8 @@ uint64_t account_limit(const struct account *account, enum account_item item)
 
 static const char *item_name(enum account_item item)
 {
-	static const char *const names[ACCOUNT_N_ITEMS] = { "bytes", "channels", "handles", "connections", "pendings" };
+	static const char *const names[ACCOUNT_N_ITEMS] = {"bytes", "channels", "handles",
+							   "connections", "pendings"};
 
 	return names[item];
 }
@@ -51,8 +53,11 @@ void account_log_refusal(struct account *account, enum account_item item, uint64
 		return;
 
 	account->logged_ns[item] = now_ns;
-	log_line(LOG_LEVEL_WARNING, "user %u: quota of %s: %" PRIu64 " in use and %" PRIu64 " more wanted, %" PRIu64 " allowed",
-		 (unsigned)account->uid, item_name(item), account->used[item], amount, account_limit(account, item));
+	log_line(LOG_LEVEL_WARNING,
+		 "user %u: quota of %s: %" PRIu64 " in use and %" PRIu64 " more wanted, %" PRIu64
+		 " allowed",
+		 (unsigned)account->uid, item_name(item), account->used[item], amount,
+		 account_limit(account, item));
 }
 
 int account_charge(struct account *account, enum account_item item, uint64_t amount)

@@ -3,8 +3,9 @@
 #define BROKER_ACCOUNT_H
 
 /*
- * What each uid has taken of the broker (M-51).  Everything that a client can make grow is charged to its uid before it is made; a refusal leaves no trace
- * but a line of the log that names user, quota and figure.
+ * What each uid has taken of the broker (M-51).  Everything that a client can make grow is charged
+ * to its uid before it is made; a refusal leaves no trace but a line of the log that names user,
+ * quota and figure.
  */
 
 #include <stdint.h>
@@ -14,14 +15,20 @@
 #include "include/ipc/error.h"
 
 enum account_item {
-	ACCOUNT_BYTES, ACCOUNT_CHANNELS, ACCOUNT_HANDLES, ACCOUNT_CONNECTIONS, ACCOUNT_PENDINGS, ACCOUNT_N_ITEMS
+	ACCOUNT_BYTES,
+	ACCOUNT_CHANNELS,
+	ACCOUNT_HANDLES,
+	ACCOUNT_CONNECTIONS,
+	ACCOUNT_PENDINGS,
+	ACCOUNT_N_ITEMS
 };
 
 struct account {
 	uid_t uid;
 	const struct config_limits *limits;
 	uint64_t used[ACCOUNT_N_ITEMS];
-	uint64_t logged_ns[ACCOUNT_N_ITEMS]; /* when a refusal was last logged: a hostile client must not fill the log */
+	uint64_t logged_ns[ACCOUNT_N_ITEMS]; /* when a refusal was last logged: a hostile client
+						must not fill the log */
 };
 
 void account_init(struct account *account, uid_t uid, const struct config_limits *limits);

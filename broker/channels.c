@@ -11,8 +11,9 @@
 #include "libipc/platform/crash.h"
 
 /*
- * Death: the segment is stored, then the record committed, then its reserver's handle.  A RESERVING channel without that handle, and a USED one
- * without any, is freed by the next worker; the OPEN that is still in its client's queue makes it again.
+ * Death: the segment is stored, then the record committed, then its reserver's handle.  A RESERVING
+ * channel without that handle, and a USED one without any, is freed by the next worker; the OPEN
+ * that is still in its client's queue makes it again.
  */
 
 #define MODE_DEFAULT 0600u
@@ -32,8 +33,8 @@ static uint64_t wanted_flags(const struct message_open *open)
 	return open->flags & (IPC_KEEP | policy_shape_flags(open->kind));
 }
 
-static void record_fill(struct worker *worker, struct channel_record *record, const struct peer *peer, const struct message_open *open,
-                        uint64_t reserver)
+static void record_fill(struct worker *worker, struct channel_record *record,
+			const struct peer *peer, const struct message_open *open, uint64_t reserver)
 {
 	record->generation = state_next_id(worker->registry->state);
 	record->kind = open->kind;
@@ -83,7 +84,8 @@ static int make(struct worker *worker, struct channel *channel)
 	return r;
 }
 
-int channels_new(struct worker *worker, struct peer *peer, const struct message_open *open, uint64_t reserver, struct channel **ret)
+int channels_new(struct worker *worker, struct peer *peer, const struct message_open *open,
+		 uint64_t reserver, struct channel **ret)
 {
 	struct registry *registry = worker->registry;
 	struct account *account = &peer->user->account;
@@ -125,13 +127,16 @@ int channels_new(struct worker *worker, struct peer *peer, const struct message_
 	return 0;
 }
 
-bool channels_is_as_wanted(const struct channel *channel, const struct peer *peer, const struct message_open *open)
+bool channels_is_as_wanted(const struct channel *channel, const struct peer *peer,
+			   const struct message_open *open)
 {
 	const struct channel_record *record = channel->record;
 
-	return peer->user == channel->owner && open->kind == record->kind && open->size_new == record->size &&
-	       memcmp(open->shape_new, record->shape, sizeof(record->shape)) == 0 && wanted_mode(open) == record->mode &&
-	       wanted_gid(open, peer) == record->gid && wanted_flags(open) == record->flags;
+	return peer->user == channel->owner && open->kind == record->kind &&
+	       open->size_new == record->size &&
+	       memcmp(open->shape_new, record->shape, sizeof(record->shape)) == 0 &&
+	       wanted_mode(open) == record->mode && wanted_gid(open, peer) == record->gid &&
+	       wanted_flags(open) == record->flags;
 }
 
 bool channels_is_empty(const struct channel *channel)

@@ -11,13 +11,17 @@
 struct worker;
 
 /*
- * A RESERVING channel of the peer's user, as `open` wants it, whose reserver will be the handle of this id.  IPC_EDQUOT; IPC_ENFILE: no room for one more;
- * IPC_ENOSPC, IPC_ENOMEM, ...: no segment.
+ * A RESERVING channel of the peer's user, as `open` wants it, whose reserver will be the handle of
+ * this id.  IPC_EDQUOT; IPC_ENFILE: no room for one more; IPC_ENOSPC, IPC_ENOMEM, ...: no segment.
  */
-IPC_CHECKED int channels_new(struct worker *worker, struct peer *peer, const struct message_open *open, uint64_t reserver, struct channel **ret);
+IPC_CHECKED int channels_new(struct worker *worker, struct peer *peer,
+			     const struct message_open *open, uint64_t reserver,
+			     struct channel **ret);
 
-/* Whether `open`, by this user, would have made this very channel: then its segment can be taken over as it is. */
-bool channels_is_as_wanted(const struct channel *channel, const struct peer *peer, const struct message_open *open);
+/* Whether `open`, by this user, would have made this very channel: then its segment can be taken
+ * over as it is. */
+bool channels_is_as_wanted(const struct channel *channel, const struct peer *peer,
+			   const struct message_open *open);
 
 /* No handle is left, counted or reserving. */
 bool channels_is_empty(const struct channel *channel);

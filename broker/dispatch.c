@@ -1,27 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/dispatch.h"
 
-#include <inttypes.h>
-
 #include "broker/listing.h"
-#include "broker/log.h"
 #include "broker/opener.h"
 #include "broker/peer.h"
 #include "broker/pending.h"
 #include "broker/reaper.h"
+#include "broker/reservation.h"
 #include "broker/worker.h"
+#include "libipc/platform/clock.h"
 #include "libipc/platform/crash.h"
 #include "libipc/platform/fdpass.h"
 #include "libipc/wire/codec.h"
 
 /*
- * Death: the socket's queue is the log.  A worker that dies before it takes a request off leaves it at the head for the next one, which knows
- * (may_repeat) that this one request may have been done in part or in full.  What was answered by a plain result is answered by the same and not
- * done again (done_request); every other request can be done twice.
+ * Death: the socket's queue is the log.  A worker that dies before it takes a request off leaves it
+ * at the head for the next one, which knows (may_repeat) that this one request may have been done
+ * in part or in full.  What was answered by a plain result is answered by the same and not done
+ * again (done_request); every other request can be done twice.
  */
 
-/* Requests of one client before the others have their turn. */
-#define SHARE 16
+/* Requests and time of one client before the others have their turn. */
+#define SHARE    16
+#define SHARE_NS NS_PER_MS
 
 static void do_request(struct worker *worker, struct peer *peer, const union message *request)
 {
@@ -35,7 +36,7 @@ static void do_request(struct worker *worker, struct peer *peer, const union mes
 		opener_open(worker, peer, &request->open);
 		break;
 	case MESSAGE_CONFIRM:
-		opener_confirm(worker, peer, &request->confirm);
+		reservation_confirm(worker, peer, &request->confirm);
 		break;
 	case MESSAGE_CLOSE:
 		handle = registry_handle(worker->registry, peer, request->close.handle_id);
@@ -89,14 +90,14 @@ static int dispatch_one(struct worker *worker, struct peer *peer)
 	}
 
 	if (r < 0 || !is_legal(peer, request, size)) {
-		log_line(LOG_LEVEL_WARNING, "client %u, pid %" PRId64 ", user %u: broke the protocol; disconnected", peer->slot,
-			 peer->record->pid, peer->record->uid);
+		peer_log(peer, "broke the protocol; disconnected");
 		peer_doom(worker, peer);
 		return IPC_EPIPE;
 	}
 
 	CRASH_POINT();
-	if (peer->may_repeat && request->head.request_id == peer->record->done_request && request->head.type != MESSAGE_HELLO)
+	if (peer->may_repeat && request->head.request_id == peer->record->done_request &&
+	    request->head.type != MESSAGE_HELLO)
 		peer_say_result(worker, peer, request->head.request_id, peer->record->done_result);
 	else
 		do_request(worker, peer, request);
@@ -114,20 +115,22 @@ static bool queue_is_empty(struct worker *worker, struct peer *peer)
 {
 	size_t size;
 
-	return fdpass_peek(peer->socket_fd, &worker->request, sizeof(worker->request), &size) == IPC_EAGAIN;
+	return fdpass_peek(peer->socket_fd, &worker->request, sizeof(worker->request), &size) ==
+	       IPC_EAGAIN;
 }
 
 void dispatch_peer(struct worker *worker, struct peer *peer)
 {
+	uint64_t until_ns = clock_now_ns() + SHARE_NS;
 	unsigned i;
 	int r = 0;
 
-	for (i = 0; i < SHARE && r == 0; ++i)
+	for (i = 0; i < SHARE && r == 0 && (i == 0 || clock_now_ns() < until_ns); ++i)
 		r = dispatch_one(worker, peer);
 
 	/*
-	 * A close goes to the desk when the queue is full; so whoever empties the queue looks at the desk afterwards.  With something left in
-	 * the queue the loop comes back here.
+	 * A close goes to the desk when the queue is full; so whoever empties the queue looks at
+	 * the desk afterwards.  With something left in the queue the loop comes back here.
 	 */
 	if (r == IPC_EAGAIN || (r == 0 && queue_is_empty(worker, peer)))
 		reaper_look_at_desk(worker, peer);
@@ -143,7 +146,8 @@ void dispatch_adopt(struct worker *worker, struct peer *peer)
 	if (r < 0)
 		return;
 
-	/* An OPEN that is a pending already is done; if it were left here, it would be done once more after its pending was answered. */
+	/* An OPEN that is a pending already is done; if it were left here, it would be done once
+	 * more after its pending was answered. */
 	if (message_check_request(request, size) == 0 && request->head.type == MESSAGE_OPEN &&
 	    pending_find(peer, request->head.request_id)) {
 		(void)fdpass_receive(peer->socket_fd, request, sizeof(*request), &size, NULL, NULL);

@@ -7,11 +7,13 @@
 #include "libipc/platform/crash.h"
 
 /*
- * Death: a record is nothing until its state is stored, and nothing again after that is FREE.  Between the two its channel and its client have records, too: they are
- * committed before and freed after it.
+ * Death: a record is nothing until its state is stored, and nothing again after that is FREE.
+ * Between the two its channel and its client have records, too: they are committed before and freed
+ * after it.
  */
 
-int handles_prepare(struct worker *worker, struct peer *peer, const struct message_open *open, struct handle **ret)
+int handles_prepare(struct worker *worker, struct peer *peer, const struct message_open *open,
+		    struct handle **ret)
 {
 	struct registry *registry = worker->registry;
 	struct handle_record *record;
@@ -30,7 +32,7 @@ int handles_prepare(struct worker *worker, struct peer *peer, const struct messa
 
 	handle = &registry->handle[slot];
 	record = &registry->state->handle[slot];
-	*handle = (struct handle){ .slot = slot, .record = record, .peer = peer };
+	*handle = (struct handle){.slot = slot, .record = record, .peer = peer};
 
 	record->client_slot = peer->slot;
 	record->client_generation = peer->record->generation;

@@ -11,7 +11,8 @@
 struct worker;
 
 /* IPC_EDQUOT; IPC_EBUSY: the table of handles is full. */
-IPC_CHECKED int handles_prepare(struct worker *worker, struct peer *peer, const struct message_open *open, struct handle **ret);
+IPC_CHECKED int handles_prepare(struct worker *worker, struct peer *peer,
+				const struct message_open *open, struct handle **ret);
 void handles_abandon(struct worker *worker, struct handle *handle);
 
 /* RECORD_RESERVING: of a channel whose creator has not confirmed; RECORD_USED: open. */

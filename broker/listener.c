@@ -11,11 +11,12 @@
 #include "libipc/platform/fdpass.h"
 
 /*
- * Death: a connection that was accepted and not stored ends with the worker; its client has not been welcomed and connects again.
+ * Death: a connection that was accepted and not stored ends with the worker; its client has not
+ * been welcomed and connects again.
  */
 
 #ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77  /* Linux 6.5 */
+#define SO_PEERPIDFD 77 /* Linux 6.5 */
 #endif
 #ifndef SO_PASSRIGHTS
 #define SO_PASSRIGHTS 83 /* Linux 6.16 */
@@ -53,11 +54,13 @@ int listener_init(struct worker *worker)
 	int off = 0, on = 1;
 	int r;
 
-	/* A descriptor that nobody asked for can block whoever closes it: not even taken, where the kernel can refuse it. */
+	/* A descriptor that nobody asked for can block whoever closes it: not even taken, where the
+	 * kernel can refuse it. */
 	(void)setsockopt(worker->listener_fd, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof(off));
 
 	worker->needs_confirmation = !kernel_has_peerpidfd();
-	if (worker->needs_confirmation && setsockopt(worker->listener_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0) {
+	if (worker->needs_confirmation &&
+	    setsockopt(worker->listener_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0) {
 		log_line(LOG_LEVEL_ERROR, "listening socket: SO_PASSCRED: error %d", errno);
 		return -1;
 	}
@@ -70,7 +73,8 @@ int listener_init(struct worker *worker)
 	return r;
 }
 
-/* No descriptor is left: one connection is taken by the spare one and ended, so that the socket does not stay readable for ever. */
+/* No descriptor is left: one connection is taken by the spare one and ended, so that the socket
+ * does not stay readable for ever. */
 static bool turn_away(struct worker *worker)
 {
 	int fd;
@@ -97,8 +101,11 @@ unsigned listener_accept(struct worker *worker)
 		if (fd >= 0) {
 			peer_accept(worker, fd);
 			++n;
-		} else if ((errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) && turn_away(worker)) {
-			log_line(LOG_LEVEL_WARNING, "no descriptors left: a connection was turned away");
+		} else if ((errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
+			    errno == ENOBUFS) &&
+			   turn_away(worker)) {
+			log_line(LOG_LEVEL_WARNING,
+				 "no descriptors left: a connection was turned away");
 			++n;
 		} else if (errno != EINTR && errno != ECONNABORTED) {
 			break;

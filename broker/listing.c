@@ -20,19 +20,22 @@
 #include "libipc/wire/codec.h"
 
 /*
- * Death: looking changes nothing.  A removal notes the request and the generation that it is about before it takes the name away, so that the same
- * request done twice cannot take the name from the next channel that bears it.
+ * Death: looking changes nothing.  A removal notes the request and the generation that it is about
+ * before it takes the name away, so that the same request done twice cannot take the name from the
+ * next channel that bears it.
  */
 
-/* Of one request, so that nobody keeps the broker from the others: slots looked at, and cells read for the number of waiters. */
-#define SLOTS_MAX 2048
+/* Of one request, so that nobody keeps the broker from the others: slots looked at, and cells read
+ * for the number of waiters. */
+#define SLOTS_MAX 1024
 #define CELLS_MAX 4096
 
 /* ---- what is told of a channel ---- */
 
 static bool waits(const struct handle *handle)
 {
-	uint64_t offset = offsetof(struct desk, cell) + (uint64_t)handle->slot * sizeof(struct desk_cell) +
+	uint64_t offset = offsetof(struct desk, cell) +
+			  (uint64_t)handle->slot * sizeof(struct desk_cell) +
 			  offsetof(struct desk_cell, waits_since);
 
 	return segments_peek(handle->peer->user->desk_fd, offset) != 0;
@@ -45,7 +48,8 @@ static uint32_t count_waiters(const struct channel *channel, unsigned *cells_lef
 	unsigned side;
 
 	for (side = 0; side < 2; ++side) {
-		DL_FOREACH2(channel->handles[side], handle, channel_next) {
+		DL_FOREACH2(channel->handles[side], handle, channel_next)
+		{
 			if (*cells_left == 0)
 				return n;
 			--*cells_left;
@@ -55,10 +59,13 @@ static uint32_t count_waiters(const struct channel *channel, unsigned *cells_lef
 	return n;
 }
 
-/* The segment says who holds its lock; it is a hint that any writer may have made up, so only a living handle of this very channel is believed. */
-static void fill_holder(struct registry *registry, const struct channel *channel, struct message_channel *ret)
+/* The segment says who holds its lock; it is a hint that any writer may have made up, so only a
+ * living handle of this very channel is believed. */
+static void fill_holder(struct registry *registry, const struct channel *channel,
+			struct message_channel *ret)
 {
-	uint64_t id = segments_peek(channel->segment_fd, offsetof(struct channel_header, holder_id));
+	uint64_t id =
+		segments_peek(channel->segment_fd, offsetof(struct channel_header, holder_id));
 	const struct handle *handle = &registry->handle[LIVENESS_SLOT(id)];
 	uint64_t since_ns, now_ns;
 
@@ -67,13 +74,15 @@ static void fill_holder(struct registry *registry, const struct channel *channel
 
 	ret->holder_id = id;
 	ret->holder_pid = handle->peer->record->pid;
-	since_ns = segments_peek(channel->segment_fd, offsetof(struct channel_header, holder_since));
+	since_ns =
+		segments_peek(channel->segment_fd, offsetof(struct channel_header, holder_since));
 	now_ns = clock_now_ns();
 	if (since_ns != 0 && since_ns < now_ns)
 		ret->held_ns = now_ns - since_ns;
 }
 
-static void fill(struct registry *registry, const struct channel *channel, struct message_channel *ret, unsigned *cells_left)
+static void fill(struct registry *registry, const struct channel *channel,
+		 struct message_channel *ret, unsigned *cells_left)
 {
 	const struct channel_record *record = channel->record;
 
@@ -114,7 +123,8 @@ void listing_info(struct worker *worker, struct peer *peer, const struct message
 	peer_answer(worker, peer, &worker->reply, NULL, 0);
 }
 
-static bool is_listed(struct registry *registry, uint32_t slot, const struct policy_subject *subject, const char *pattern)
+static bool is_listed(struct registry *registry, uint32_t slot,
+		      const struct policy_subject *subject, const char *pattern)
 {
 	const struct channel *channel = &registry->channel[slot];
 
@@ -122,7 +132,8 @@ static bool is_listed(struct registry *registry, uint32_t slot, const struct pol
 	if (!channel->is_named || record_get(&channel->record->state) != RECORD_USED)
 		return false;
 
-	return fnmatch(pattern, channel->record->name, 0) == 0 && policy_may_read(subject, channel->record);
+	return fnmatch(pattern, channel->record->name, 0) == 0 &&
+	       policy_may_read(subject, channel->record);
 }
 
 void listing_list(struct worker *worker, struct peer *peer, const struct message_list *list)
@@ -139,12 +150,14 @@ void listing_list(struct worker *worker, struct peer *peer, const struct message
 	message_init(&worker->reply, MESSAGE_LISTED, list->head.request_id);
 	for (; slot < top && n < PROTOCOL_LIST_MAX && n_looks < SLOTS_MAX; ++slot, ++n_looks) {
 		if (is_listed(registry, slot, &subject, list->pattern))
-			fill(registry, &registry->channel[slot], &listed->channel[n++], &cells_left);
+			fill(registry, &registry->channel[slot], &listed->channel[n++],
+			     &cells_left);
 	}
 
 	listed->n = n;
 	listed->cursor = slot < top ? slot : PROTOCOL_CURSOR_END;
-	listed->head.size = (uint32_t)(offsetof(struct message_listed, channel) + n * sizeof(listed->channel[0]));
+	listed->head.size = (uint32_t)(offsetof(struct message_listed, channel) +
+				       n * sizeof(listed->channel[0]));
 	peer_answer(worker, peer, &worker->reply, NULL, 0);
 }
 
@@ -165,7 +178,8 @@ static void remove_again(struct worker *worker, const struct client_record *clie
 	uint32_t slot;
 
 	for (slot = 0; slot < registry->channel_slots.top; ++slot) {
-		struct channel *channel = registry_channel_at(registry, slot, client->remove_generation);
+		struct channel *channel =
+			registry_channel_at(registry, slot, client->remove_generation);
 
 		if (channel) {
 			take_away(worker, channel);
@@ -175,7 +189,8 @@ static void remove_again(struct worker *worker, const struct client_record *clie
 	}
 }
 
-static int check_removal(struct peer *peer, const struct channel *channel, const struct message_remove *remove)
+static int check_removal(struct peer *peer, const struct channel *channel,
+			 const struct message_remove *remove)
 {
 	struct policy_subject subject = peer_subject(peer);
 
@@ -185,7 +200,9 @@ static int check_removal(struct peer *peer, const struct channel *channel, const
 	if (!policy_may_remove(&subject, channel->record))
 		return IPC_EACCES;
 
-	return remove->generation == 0 || remove->generation == channel->record->generation ? 0 : IPC_ESTALE;
+	return remove->generation == 0 || remove->generation == channel->record->generation
+		       ? 0
+		       : IPC_ESTALE;
 }
 
 void listing_remove(struct worker *worker, struct peer *peer, const struct message_remove *remove)
@@ -212,8 +229,8 @@ void listing_remove(struct worker *worker, struct peer *peer, const struct messa
 		CRASH_POINT();
 		take_away(worker, channel);
 		reaper_settle(worker, channel);
-		log_line(LOG_LEVEL_INFO, "channel %s, generation %" PRIu64 ": removed by user %u", remove->name,
-			 client->remove_generation, client->uid);
+		log_line(LOG_LEVEL_INFO, "channel %s, generation %" PRIu64 ": removed by user %u",
+			 remove->name, client->remove_generation, client->uid);
 	}
 
 	peer_answer_result(worker, peer, request_id, r);

@@ -3,10 +3,10 @@
 #define BROKER_OPENER_H
 
 /*
- * OPEN, CONFIRM, CANCEL: how a handle comes to be.
+ * OPEN and CANCEL: how a handle comes to be.
  *
- * An OPEN is tried; if it has to wait it becomes a pending, and is tried again, from the start, whenever something changed about its name.  So it does not matter
- * why it waited.
+ * An OPEN is tried; if it has to wait it becomes a pending, and is tried again, from the start,
+ * whenever something changed about its name.  So it does not matter why it waited.
  */
 
 #include "broker/registry.h"
@@ -14,16 +14,13 @@
 struct worker;
 
 void opener_open(struct worker *worker, struct peer *peer, const struct message_open *open);
-void opener_confirm(struct worker *worker, struct peer *peer, const struct message_confirm *confirm);
 void opener_cancel(struct worker *worker, struct peer *peer, const struct message_cancel *cancel);
-
-/* The reserver will not confirm: its segment goes on, as it is, to the next who would have made the same; else the channel ends. */
-void opener_drop_reservation(struct worker *worker, struct handle *handle);
 
 /* Something changed about this name: its pendings are tried again, the oldest first. */
 void opener_resume(struct worker *worker, const char *name);
 
-/* A new worker: the one pending that the worker before was about to end is ended as it had decided.  Before anything else is decided. */
+/* A new worker: the one pending that the worker before was about to end is ended as it had decided.
+ * Before anything else is decided. */
 void opener_replay(struct worker *worker);
 /* Then all of them are tried. */
 void opener_resume_all(struct worker *worker);

@@ -16,11 +16,13 @@
 #include "libipc/wire/codec.h"
 
 /*
- * Death: socket and pidfd are stored before the client's record says USED.  Before that a client that loses its worker sees its connection end before
- * WELCOME and connects again; after that the next worker has both.  A HELLO that was done but not taken off the queue is answered again.
+ * Death: socket and pidfd are stored before the client's record says USED.  Before that a client
+ * that loses its worker sees its connection end before WELCOME and connects again; after that the
+ * next worker has both.  A HELLO that was done but not taken off the queue is answered again.
  */
 
-/* Connections of one uid beyond its quota that are let in, to be told so in answer to their HELLO. */
+/* Connections of one uid beyond its quota that are let in, to be told so in answer to their HELLO.
+ */
 #define QUIET_RESERVE 8
 
 #define UID_NOBODY 65534
@@ -45,9 +47,23 @@ void peer_doom(struct worker *worker, struct peer *peer)
 	worker->doomed = peer;
 }
 
+void peer_log(const struct peer *peer, const char *what)
+{
+	struct user *user = peer->user;
+	uint64_t now_ns = clock_now_ns();
+
+	if (user->logged_ns != 0 && now_ns - user->logged_ns < NS_PER_S)
+		return;
+
+	user->logged_ns = now_ns;
+	log_line(LOG_LEVEL_WARNING, "client %u, pid %" PRId64 ", user %u: %s", peer->slot,
+		 peer->record->pid, peer->record->uid, what);
+}
+
 /* ---- what is said to it ---- */
 
-int peer_answer(struct worker *worker, struct peer *peer, const union message *message, const int *fds, unsigned n_fds)
+int peer_answer(struct worker *worker, struct peer *peer, const union message *message,
+		const int *fds, unsigned n_fds)
 {
 	int r;
 
@@ -65,11 +81,9 @@ int peer_answer(struct worker *worker, struct peer *peer, const union message *m
 		return r;
 
 	if (r == IPC_EAGAIN)
-		log_line(LOG_LEVEL_WARNING, "client %u, pid %" PRId64 ", user %u: does not read its answers; disconnected",
-			 peer->slot, peer->record->pid, peer->record->uid);
-	else if (r != IPC_EPIPE && r != IPC_ECONNRESET)
-		log_line(LOG_LEVEL_WARNING, "client %u, pid %" PRId64 ": cannot answer: %d; disconnected", peer->slot,
-			 peer->record->pid, -r);
+		peer_log(peer, "does not read its answers; disconnected");
+	else if (r != IPC_EPIPE)
+		peer_log(peer, "cannot be answered; disconnected");
 	peer_doom(worker, peer);
 	return r;
 }
@@ -101,13 +115,15 @@ void peer_answer_result(struct worker *worker, struct peer *peer, uint64_t reque
 
 /* ---- accept ---- */
 
-/* To somebody who will never be a client.  What it said already is taken off the queue: unread bytes would turn our answer into a reset. */
+/* To somebody who will never be a client.  What it said already is taken off the queue: unread
+ * bytes would turn our answer into a reset. */
 static void refuse(struct worker *worker, int socket_fd, int result)
 {
 	uint64_t request_id = 0;
 	size_t size;
 
-	if (fdpass_receive(socket_fd, &worker->request, sizeof(worker->request), &size, NULL, NULL) == 0 &&
+	if (fdpass_receive(socket_fd, &worker->request, sizeof(worker->request), &size, NULL,
+			   NULL) == 0 &&
 	    message_check_request(&worker->request, size) == 0)
 		request_id = worker->request.head.request_id;
 
@@ -162,7 +178,8 @@ int peer_watch(struct worker *worker, struct peer *peer)
 	uint32_t generation = peer->record->generation;
 	int r;
 
-	r = loop_add(&worker->loop, peer->socket_fd, LOOP_SOCKET, peer->slot, generation, EPOLLIN | EPOLLRDHUP);
+	r = loop_add(&worker->loop, peer->socket_fd, LOOP_SOCKET, peer->slot, generation,
+		     EPOLLIN | EPOLLRDHUP);
 	if (r < 0)
 		return r;
 
@@ -170,7 +187,8 @@ int peer_watch(struct worker *worker, struct peer *peer)
 }
 
 /* Makes the record be: after this the client outlives this worker. */
-static int peer_commit(struct worker *worker, struct peer *peer, const struct peer_identity *identity)
+static int peer_commit(struct worker *worker, struct peer *peer,
+		       const struct peer_identity *identity)
 {
 	struct client_record *record = peer->record;
 	uint32_t generation = record->generation + 1;
@@ -201,7 +219,8 @@ static int peer_commit(struct worker *worker, struct peer *peer, const struct pe
 	return 0;
 }
 
-static int peer_new(struct worker *worker, int socket_fd, const struct peer_identity *identity, struct peer **ret)
+static int peer_new(struct worker *worker, int socket_fd, const struct peer_identity *identity,
+		    struct peer **ret)
 {
 	struct registry *registry = worker->registry;
 	struct peer *peer;
@@ -230,7 +249,8 @@ static int peer_new(struct worker *worker, int socket_fd, const struct peer_iden
 	return 0;
 }
 
-/* A place for one more connection of this uid: silent ones take theirs before they are known to be clients at all. */
+/* A place for one more connection of this uid: silent ones take theirs before they are known to be
+ * clients at all. */
 static int check_place(struct worker *worker, struct user *user)
 {
 	uint64_t limit = account_limit(&user->account, ACCOUNT_CONNECTIONS);
@@ -246,7 +266,7 @@ static int check_place(struct worker *worker, struct user *user)
 
 void peer_accept(struct worker *worker, int socket_fd)
 {
-	struct peer_identity identity = { .pidfd = -1 };
+	struct peer_identity identity = {.pidfd = -1};
 	bool needs_confirmation = false;
 	struct peer *peer = NULL;
 	struct user *user;
@@ -277,8 +297,7 @@ void peer_accept(struct worker *worker, int socket_fd)
 	worker->had_clients = true;
 	worker->idle_since_ns = 0;
 	if (identity.uid == UID_NOBODY)
-		log_line(LOG_LEVEL_NOTICE, "client %u, pid %ld: user %u may stand for many users of another namespace", peer->slot,
-			 (long)identity.pid, UID_NOBODY);
+		peer_log(peer, "this uid may stand for many users of another namespace");
 
 	if (peer_watch(worker, peer) < 0)
 		peer_doom(worker, peer);
@@ -288,9 +307,10 @@ void peer_accept(struct worker *worker, int socket_fd)
 
 static int confirm_identity(struct peer *peer)
 {
-	struct peer_identity identity = {
-		.pid = (pid_t)peer->record->pid, .uid = peer->record->uid, .gid = peer->record->gid, .pidfd = peer->pidfd
-	};
+	struct peer_identity identity = {.pid = (pid_t)peer->record->pid,
+					 .uid = peer->record->uid,
+					 .gid = peer->record->gid,
+					 .pidfd = peer->pidfd};
 
 	pid_t sender;
 	int r;
@@ -327,7 +347,7 @@ static void answer_welcome(struct worker *worker, struct peer *peer, uint64_t re
 {
 	struct message_welcome *welcome = &worker->reply.welcome;
 	const struct user_record *user = peer->user->record;
-	int fds[2] = { -1, peer->user->desk_fd };
+	int fds[2] = {-1, peer->user->desk_fd};
 	int r;
 
 	r = segments_reader(worker, peer->user, &fds[0]);
@@ -337,8 +357,10 @@ static void answer_welcome(struct worker *worker, struct peer *peer, uint64_t re
 		welcome->client_slot = peer->slot;
 		welcome->uid = peer->record->uid;
 		welcome->is_foreign = peer->record->is_foreign;
-		welcome->table = (struct message_region){ user->table_id, 0, segment_round(sizeof(struct liveness_table)) };
-		welcome->desk = (struct message_region){ user->desk_id, 0, segment_round(sizeof(struct desk)) };
+		welcome->table = (struct message_region){
+			user->table_id, 0, segment_round(sizeof(struct liveness_table))};
+		welcome->desk = (struct message_region){user->desk_id, 0,
+							segment_round(sizeof(struct desk))};
 		r = peer_answer(worker, peer, &worker->reply, fds, 2);
 	}
 
@@ -355,7 +377,7 @@ void peer_hello(struct worker *worker, struct peer *peer, const struct message_h
 	int r;
 
 	if (record->is_welcome && !peer->may_repeat) {
-		log_line(LOG_LEVEL_WARNING, "client %u, pid %" PRId64 ": a second HELLO; disconnected", peer->slot, record->pid);
+		peer_log(peer, "a second HELLO; disconnected");
 		peer_doom(worker, peer);
 		return;
 	}
@@ -364,16 +386,20 @@ void peer_hello(struct worker *worker, struct peer *peer, const struct message_h
 		r = check_hello(peer, hello);
 		if (r < 0) {
 			peer_answer_result(worker, peer, hello->head.request_id, r);
-			/* Nothing unread may be left in the queue, or the client sees a reset instead of the answer. */
-			(void)fdpass_receive(peer->socket_fd, &worker->request, sizeof(worker->request), &size, NULL, NULL);
+			/* Nothing unread may be left in the queue, or the client sees a reset
+			 * instead of the answer. */
+			(void)fdpass_receive(peer->socket_fd, &worker->request,
+					     sizeof(worker->request), &size, NULL, NULL);
 			peer_doom(worker, peer);
 			return;
 		}
 
 		unset_quiet(worker, peer);
 		record->is_foreign = hello->pid != record->pid;
-		record->closings_seen = (uint32_t)segments_peek(peer->user->desk_fd,
-			offsetof(struct desk, client) + (uint64_t)peer->slot * sizeof(struct desk_client));
+		record->closings_seen = (uint32_t)segments_peek(
+			peer->user->desk_fd,
+			offsetof(struct desk, client) +
+				(uint64_t)peer->slot * sizeof(struct desk_client));
 		CRASH_POINT();
 		record_fence();
 		record->is_welcome = 1;
@@ -410,7 +436,7 @@ void peer_remove(struct worker *worker, struct peer *peer)
 	record_set(&record->state, RECORD_FREE);
 	CRASH_POINT();
 
-	*peer = (struct peer){ .slot = slot, .socket_fd = -1, .pidfd = -1 };
+	*peer = (struct peer){.slot = slot, .socket_fd = -1, .pidfd = -1};
 	slots_put(&worker->registry->client_slots, slot);
 	if (worker->registry->client_slots.n_used == 0)
 		worker->idle_since_ns = clock_now_ns();

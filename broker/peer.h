@@ -13,7 +13,8 @@
 
 struct worker;
 
-#define PEER_HELLO_NS UINT64_C(1000000000) /* a connection that has not said HELLO by then is closed */
+#define PEER_HELLO_NS                                                                              \
+	UINT64_C(1000000000) /* a connection that has not said HELLO by then is closed */
 
 /* Takes the descriptor of a new connection, whatever comes of it. */
 void peer_accept(struct worker *worker, int socket_fd);
@@ -23,12 +24,18 @@ IPC_CHECKED int peer_watch(struct worker *worker, struct peer *peer);
 
 void peer_hello(struct worker *worker, struct peer *peer, const struct message_hello *hello);
 
-/* 0; IPC_ENFILE, IPC_EMFILE: its descriptors cannot be sent now; else the peer is doomed: gone, or too slow to read its answers. */
-int peer_answer(struct worker *worker, struct peer *peer, const union message *message, const int *fds, unsigned n_fds);
-/* DONE to the request in hand.  It is noted first, so that the request is not done again when this worker dies before it has taken it off the queue. */
+/* 0; IPC_ENFILE, IPC_EMFILE: its descriptors cannot be sent now; else the peer is doomed: gone, or
+ * too slow to read its answers. */
+int peer_answer(struct worker *worker, struct peer *peer, const union message *message,
+		const int *fds, unsigned n_fds);
+/* DONE to the request in hand.  It is noted first, so that the request is not done again when this
+ * worker dies before it has taken it off the queue. */
 void peer_answer_result(struct worker *worker, struct peer *peer, uint64_t request_id, int result);
 /* DONE to an earlier request. */
 void peer_say_result(struct worker *worker, struct peer *peer, uint64_t request_id, int result);
+
+/* A line of the log about this client: one a second for each uid, so that nobody fills the log. */
+void peer_log(const struct peer *peer, const char *what);
 
 /* Its end, as a death; done after the request in hand (reaper_run). */
 void peer_doom(struct worker *worker, struct peer *peer);

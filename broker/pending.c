@@ -10,9 +10,11 @@
 #include "libipc/platform/crash.h"
 
 /*
- * Death: the record is committed before the OPEN is taken off the client's queue, and freed after it was answered.  So a worker may find both record and OPEN (the
- * OPEN is dropped), or a record whose open was done (the handle bears its request id, and is told again).  A refusal is noted in the record before it is said: it
- * must not become a grant that the client does not wait for any more.
+ * Death: the record is committed before the OPEN is taken off the client's queue, and freed after
+ * it was answered.  So a worker may find both record and OPEN (the OPEN is dropped), or a record
+ * whose open was done (the handle bears its request id, and is told again).  A refusal is noted in
+ * the record before it is said: it must not become a grant that the client does not wait for any
+ * more.
  */
 
 static void link_pending(struct registry *registry, struct pending *pending)
@@ -42,7 +44,7 @@ int pending_add(struct worker *worker, struct peer *peer, const struct message_o
 
 	pending = &registry->pending[slot];
 	record = &registry->state->pending[slot];
-	*pending = (struct pending){ .slot = slot, .record = record, .peer = peer };
+	*pending = (struct pending){.slot = slot, .record = record, .peer = peer};
 	record->client_slot = peer->slot;
 	record->client_generation = peer->record->generation;
 	record->order = state_next_id(registry->state);
@@ -56,7 +58,8 @@ int pending_add(struct worker *worker, struct peer *peer, const struct message_o
 
 void pending_remove(struct worker *worker, struct pending *pending)
 {
-	struct pending **waiting = registry_waiting(worker->registry, pending->record->request.name);
+	struct pending **waiting =
+		registry_waiting(worker->registry, pending->record->request.name);
 
 	CRASH_POINT();
 	record_set(&pending->record->state, RECORD_FREE);
@@ -84,7 +87,8 @@ static int order_compare(const void *a, const void *b)
 	const struct pending *first = *(struct pending *const *)a;
 	const struct pending *second = *(struct pending *const *)b;
 
-	return (first->record->order > second->record->order) - (first->record->order < second->record->order);
+	return (first->record->order > second->record->order) -
+	       (first->record->order < second->record->order);
 }
 
 void pending_adopt(struct worker *worker)
@@ -107,7 +111,7 @@ void pending_adopt(struct worker *worker)
 			continue;
 		}
 
-		*pending = (struct pending){ .slot = slot, .record = record, .peer = peer };
+		*pending = (struct pending){.slot = slot, .record = record, .peer = peer};
 		account_adopt(&peer->user->account, ACCOUNT_PENDINGS, 1);
 		found[n++] = pending;
 	}
@@ -121,7 +125,8 @@ struct pending *pending_find(const struct peer *peer, uint64_t request_id)
 {
 	struct pending *pending;
 
-	DL_FOREACH2(peer->pendings, pending, peer_next) {
+	DL_FOREACH2(peer->pendings, pending, peer_next)
+	{
 		if (pending->record->request.head.request_id == request_id)
 			return pending;
 	}

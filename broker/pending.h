@@ -3,7 +3,8 @@
 #define BROKER_PENDING_H
 
 /*
- * OPENs that wait: for a name, for a place, or for another client's reservation.  They stand in the order in which they came, by name.
+ * OPENs that wait: for a name, for a place, or for another client's reservation.  They stand in the
+ * order in which they came, by name.
  */
 
 #include "broker/registry.h"
@@ -11,12 +12,14 @@
 struct worker;
 
 /* IPC_EDQUOT; IPC_EBUSY: no place for one more. */
-IPC_CHECKED int pending_add(struct worker *worker, struct peer *peer, const struct message_open *open);
+IPC_CHECKED int pending_add(struct worker *worker, struct peer *peer,
+			    const struct message_open *open);
 /* DONE, and removed. */
 void pending_answer(struct worker *worker, struct pending *pending, int result);
 void pending_remove(struct worker *worker, struct pending *pending);
 
-/* Those that an earlier worker left, in the order in which they came.  Clients and users are in place. */
+/* Those that an earlier worker left, in the order in which they came.  Clients and users are in
+ * place. */
 void pending_adopt(struct worker *worker);
 
 struct pending *pending_find(const struct peer *peer, uint64_t request_id);

@@ -11,8 +11,8 @@
 /*
  * Death: decisions change nothing.
  *
- * A pthread lock in the memory of another uid is a write-what-where in whoever unlocks it, root included; so nobody but the owner gets a
- * role that takes one, and there is no exception for root.
+ * A pthread lock in the memory of another uid is a write-what-where in whoever unlocks it, root
+ * included; so nobody but the owner gets a role that takes one, and there is no exception for root.
  */
 
 #define MODE_OTHERS_READ  0044u
@@ -26,10 +26,10 @@
 const struct policy_role *policy_role(uint32_t role)
 {
 	static const struct policy_role roles[] = {
-		[IPC_ROLE_WATCH_PRODUCER] = { IPC_KIND_WATCH, 0, true, false },
-		[IPC_ROLE_WATCH_CONSUMER] = { IPC_KIND_WATCH, 1, false, true },
-		[IPC_ROLE_SHARED_A] = { IPC_KIND_SHARED, 0, true, false },
-		[IPC_ROLE_SHARED_B] = { IPC_KIND_SHARED, 1, true, false },
+		[IPC_ROLE_WATCH_PRODUCER] = {IPC_KIND_WATCH, 0, true, false},
+		[IPC_ROLE_WATCH_CONSUMER] = {IPC_KIND_WATCH, 1, false, true},
+		[IPC_ROLE_SHARED_A] = {IPC_KIND_SHARED, 0, true, false},
+		[IPC_ROLE_SHARED_B] = {IPC_KIND_SHARED, 1, true, false},
 	};
 
 	if (role >= N_ELEMENTS(roles) || roles[role].kind == 0)
@@ -51,7 +51,8 @@ static bool kind_is_served(uint32_t kind)
 int policy_check_request(const struct message_open *open)
 {
 	const struct policy_role *role = policy_role(open->role);
-	uint64_t flags = IPC_CREATE | IPC_EXCLUSIVE | IPC_AWAIT | IPC_STAY | OPEN_LOOK_ONCE | OPEN_UPGRADE;
+	uint64_t flags =
+		IPC_CREATE | IPC_EXCLUSIVE | IPC_AWAIT | IPC_STAY | OPEN_LOOK_ONCE | OPEN_UPGRADE;
 
 	if (!kind_is_served(open->kind))
 		return IPC_EPROTONOSUPPORT;
@@ -71,7 +72,7 @@ int policy_check_request(const struct message_open *open)
 
 static bool subject_in_group(const struct policy_subject *subject, uint32_t gid)
 {
-	struct peer_identity identity = { .uid = subject->uid, .gid = subject->gid, .pidfd = -1 };
+	struct peer_identity identity = {.uid = subject->uid, .gid = subject->gid, .pidfd = -1};
 
 	if (subject->gid == gid)
 		return true;
@@ -81,10 +82,12 @@ static bool subject_in_group(const struct policy_subject *subject, uint32_t gid)
 
 static int check_shapes(const struct message_open *open)
 {
-	if (open->shape_new[0] == 0 || open->shape_new[0] > IPC_VALUE_SIZE_MAX || open->shape_new[0] > open->size_new)
+	if (open->shape_new[0] == 0 || open->shape_new[0] > IPC_VALUE_SIZE_MAX ||
+	    open->shape_new[0] > open->size_new)
 		return IPC_EINVAL;
 
-	if (open->kind == IPC_KIND_WATCH && (open->shape_new[1] == 0 || open->shape_new[1] > CONSUMERS_MAX))
+	if (open->kind == IPC_KIND_WATCH &&
+	    (open->shape_new[1] == 0 || open->shape_new[1] > CONSUMERS_MAX))
 		return IPC_EINVAL;
 
 	if (open->size_new > SEGMENT_SIZE_MAX || segment_round(open->size_new) != open->size_new)
@@ -110,16 +113,19 @@ int policy_check_creation(const struct policy_subject *subject, const struct mes
 }
 
 /* One class of bits counts, as for files: the owner's, else the group's, else the others'. */
-static uint32_t mode_bits(const struct policy_subject *subject, const struct channel_record *channel)
+static uint32_t mode_bits(const struct policy_subject *subject,
+			  const struct channel_record *channel)
 {
 	if (subject->uid == channel->uid)
 		return channel->mode >> 6 & 7;
-	if ((channel->mode & 0060) != (channel->mode & 0006) << 3 && subject_in_group(subject, channel->gid))
+	if ((channel->mode & 0060) != (channel->mode & 0006) << 3 &&
+	    subject_in_group(subject, channel->gid))
 		return channel->mode >> 3 & 7;
 	return channel->mode & 7;
 }
 
-static int check_rights(const struct policy_subject *subject, const struct channel_record *channel, const struct policy_role *role)
+static int check_rights(const struct policy_subject *subject, const struct channel_record *channel,
+			const struct policy_role *role)
 {
 	if (role->takes_lock)
 		return subject->uid == channel->uid && (channel->mode & 0200) ? 0 : IPC_EACCES;
@@ -130,7 +136,8 @@ static int check_rights(const struct policy_subject *subject, const struct chann
 	return IPC_EACCES;
 }
 
-int policy_check_open(const struct policy_subject *subject, const struct channel_record *channel, const struct message_open *open)
+int policy_check_open(const struct policy_subject *subject, const struct channel_record *channel,
+		      const struct message_open *open)
 {
 	const struct policy_role *role = policy_role(open->role);
 	unsigned i;
@@ -162,7 +169,8 @@ int policy_check_open(const struct policy_subject *subject, const struct channel
 
 bool policy_may_read(const struct policy_subject *subject, const struct channel_record *channel)
 {
-	return subject->uid == 0 || subject->uid == channel->uid || (mode_bits(subject, channel) & 4);
+	return subject->uid == 0 || subject->uid == channel->uid ||
+	       (mode_bits(subject, channel) & 4);
 }
 
 bool policy_may_remove(const struct policy_subject *subject, const struct channel_record *channel)

@@ -3,7 +3,8 @@
 #define BROKER_POLICY_H
 
 /*
- * Who may do what: legality of an OPEN, rights at creation, at opening, at looking and at removal (M-43, M-50, M-53, M-54).  Pure decisions over records.
+ * Who may do what: legality of an OPEN, rights at creation, at opening, at looking and at removal
+ * (M-43, M-50, M-53, M-54).  Pure decisions over records.
  */
 
 #include <stdbool.h>
@@ -23,7 +24,7 @@ struct policy_subject {
 struct policy_role {
 	enum ipc_kind kind;
 	unsigned side;
-	bool takes_lock;    /* writes the segment, in which a pthread lock stands */
+	bool takes_lock; /* writes the segment, in which a pthread lock stands */
 	bool maps_readonly;
 };
 
@@ -37,10 +38,13 @@ uint64_t policy_shape_flags(uint32_t kind);
 IPC_CHECKED int policy_check_request(const struct message_open *open);
 
 /* Rights and sizes of a channel to be made. 0, IPC_EACCES, IPC_EINVAL, IPC_EPROTONOSUPPORT. */
-IPC_CHECKED int policy_check_creation(const struct policy_subject *subject, const struct message_open *open);
+IPC_CHECKED int policy_check_creation(const struct policy_subject *subject,
+				      const struct message_open *open);
 
 /* An existing channel: IPC_EEXIST, IPC_EACCES, IPC_EPROTONOSUPPORT, IPC_EPROTOTYPE. */
-IPC_CHECKED int policy_check_open(const struct policy_subject *subject, const struct channel_record *channel, const struct message_open *open);
+IPC_CHECKED int policy_check_open(const struct policy_subject *subject,
+				  const struct channel_record *channel,
+				  const struct message_open *open);
 
 bool policy_may_read(const struct policy_subject *subject, const struct channel_record *channel);
 bool policy_may_remove(const struct policy_subject *subject, const struct channel_record *channel);

@@ -9,10 +9,12 @@
 #include "libipc/platform/crash.h"
 
 /*
- * Death: the words are functions of the records, and each is stored whole.  A worker that dies before a word leaves records that are ahead of it;
- * the next one counts the records, compares (presence_repair) and tells what is missing.  What cannot be seen in a word is whether the
- * attention words were bumped: they are bumped again for each handle that is still marked is_ending, for each REMOVE and OPEN that is still in
- * its client's queue, and a bump too many is only a look too many.
+ * Death: the words are functions of the records, and each is stored whole.  A worker that dies
+ * before a word leaves records that are ahead of it; the next one counts the records, compares
+ * (presence_repair) and tells what is missing.  What cannot be seen in a word is whether the
+ * attention words were bumped: they are bumped again for each handle that is still marked
+ * is_ending, for each REMOVE and OPEN that is still in its client's queue, and a bump too many is
+ * only a look too many.
  */
 
 static uint64_t side_word(const struct channel *channel, unsigned side)
@@ -35,11 +37,13 @@ static void attend(struct worker *worker, struct user *user, struct peer *peer)
 	liveness_attend(user->table, peer->slot);
 }
 
-static void attend_side(struct worker *worker, struct channel *channel, unsigned side, const struct peer *except)
+static void attend_side(struct worker *worker, struct channel *channel, unsigned side,
+			const struct peer *except)
 {
 	struct handle *handle;
 
-	DL_FOREACH2(channel->handles[side], handle, channel_next) {
+	DL_FOREACH2(channel->handles[side], handle, channel_next)
+	{
 		if (handle->peer != except)
 			attend(worker, channel->owner, handle->peer);
 	}
@@ -58,7 +62,9 @@ static void begin(struct worker *worker, struct handle *handle, bool is_first)
 
 	liveness_handle_set(channel->owner->table, handle->slot, handle->record->id);
 	CRASH_POINT();
-	side_tell(channel, side, side_make(side_ends(word), channel->count[side], (word & SIDE_FLAGS) | SIDE_EVER));
+	side_tell(
+		channel, side,
+		side_make(side_ends(word), channel->count[side], (word & SIDE_FLAGS) | SIDE_EVER));
 	CRASH_POINT();
 
 	if (is_first) {
@@ -100,7 +106,8 @@ bool presence_end(struct handle *handle)
 	CRASH_POINT();
 
 	if (channel->count[side] > 0) {
-		side_tell(channel, side, side_make(side_ends(word), channel->count[side], word & SIDE_FLAGS));
+		side_tell(channel, side,
+			  side_make(side_ends(word), channel->count[side], word & SIDE_FLAGS));
 		return false;
 	}
 
@@ -119,7 +126,8 @@ void presence_attend(struct worker *worker, const struct handle *handle, bool is
 	if (!died && !is_gone)
 		return;
 
-	/* Those who have nobody to be told any more are not worth a system call: a dying client's own threads. */
+	/* Those who have nobody to be told any more are not worth a system call: a dying client's
+	 * own threads. */
 	if (died)
 		except = handle->peer;
 
@@ -140,7 +148,9 @@ void presence_remove(struct worker *worker, struct channel *channel)
 			continue;
 
 		if (!(word & SIDE_FINAL))
-			side_tell(channel, side, side_make(side_ends(word) + 1, 0, (word & SIDE_FLAGS) | SIDE_FINAL));
+			side_tell(channel, side,
+				  side_make(side_ends(word) + 1, 0,
+					    (word & SIDE_FLAGS) | SIDE_FINAL));
 		CRASH_POINT();
 		attend_side(worker, channel, !side, NULL);
 	}
@@ -169,7 +179,9 @@ void presence_repair(struct worker *worker, struct channel *channel, bool died)
 		if (count == 0)
 			side_tell(channel, side, gone_word(channel, side, died));
 		else
-			side_tell(channel, side, side_make(side_ends(word), count, (word & SIDE_FLAGS) | SIDE_EVER));
+			side_tell(
+				channel, side,
+				side_make(side_ends(word), count, (word & SIDE_FLAGS) | SIDE_EVER));
 
 		if (count == 0 || side_count(word) == 0)
 			attend_side(worker, channel, !side, NULL);
@@ -196,6 +208,6 @@ void presence_end_domain(struct worker *worker)
 
 		attend(worker, peer->user, peer);
 		DL_FOREACH2(peer->handles, handle, client_next)
-			attend(worker, handle->channel->owner, peer);
+		attend(worker, handle->channel->owner, peer);
 	}
 }

@@ -3,11 +3,13 @@
 #define BROKER_PRESENCE_H
 
 /*
- * Telling who is there: the words of the liveness table (core/liveness.h) as functions of the records.  The only place that writes them.
+ * Telling who is there: the words of the liveness table (core/liveness.h) as functions of the
+ * records.  The only place that writes them.
  *
- * Order of an end: handle word, side word, attention words.  Those concerned are the clients with a handle on the opposite side when a side came, went or
- * ended finally; and after a death, which may have swallowed a wake, always: for a watch those on the opposite side, for a shared
- * everybody on the channel.  Nobody else is woken.
+ * Order of an end: handle word, side word, attention words.  Those concerned are the clients with a
+ * handle on the opposite side when a side came, went or ended finally; and after a death, which may
+ * have swallowed a wake, always: for a watch those on the opposite side, for a shared everybody on
+ * the channel.  Nobody else is woken.
  */
 
 #include <stdbool.h>
@@ -21,7 +23,8 @@ void presence_begin(struct worker *worker, struct handle *handle);
 /* The same once more, for a worker that cannot know whether it was told. */
 void presence_begin_again(struct worker *worker, struct handle *handle);
 
-/* A handle whose record says is_ending: not counted any more, words told.  True: its side is gone now.  presence_attend() follows. */
+/* A handle whose record says is_ending: not counted any more, words told.  True: its side is gone
+ * now.  presence_attend() follows. */
 bool presence_end(struct handle *handle);
 
 /* A batch: each client concerned is bumped once in it, however many of its handles are. */
@@ -31,10 +34,12 @@ void presence_attend(struct worker *worker, const struct handle *handle, bool is
 /* The name was taken away: sides without handles are final. */
 void presence_remove(struct worker *worker, struct channel *channel);
 
-/* Words of a new channel: nobody was ever there; the count of ends of the slot's former tenants goes on. */
+/* Words of a new channel: nobody was ever there; the count of ends of the slot's former tenants
+ * goes on. */
 void presence_reset(struct channel *channel);
 
-/* A new worker: makes the side words say what the records say; who is concerned by a change is told. */
+/* A new worker: makes the side words say what the records say; who is concerned by a change is
+ * told. */
 void presence_repair(struct worker *worker, struct channel *channel, bool died);
 
 /* Orderly end of the domain: told in all tables, to everybody. */

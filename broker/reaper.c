@@ -11,6 +11,7 @@
 #include "broker/peer.h"
 #include "broker/pending.h"
 #include "broker/presence.h"
+#include "broker/reservation.h"
 #include "broker/segments.h"
 #include "broker/worker.h"
 #include "libipc/core/liveness.h"
@@ -19,8 +20,9 @@
 #include "libipc/wire/codec.h"
 
 /*
- * Death: a handle that ends is marked is_ending first and freed last; between the two come its words and the bumps, all of which may be done twice
- * (reaper_finish_handle).  A client that ends is marked DYING first and freed last.  A channel without handles is freed by the next worker.
+ * Death: a handle that ends is marked is_ending first and freed last; between the two come its
+ * words and the bumps, all of which may be done twice (reaper_finish_handle).  A client that ends
+ * is marked DYING first and freed last.  A channel without handles is freed by the next worker.
  */
 
 /* A dead client's queue holds no more requests than fit a socket's buffer. */
@@ -37,7 +39,8 @@ void reaper_settle(struct worker *worker, struct channel *channel)
 	bool is_named = channel->is_named;
 
 	if (channel->count[0] + channel->count[1] == 0 && !channel_is_kept(channel)) {
-		/* What is left of it are other handles of the client that is being ended: the last of them ends the channel, and nobody comes in before. */
+		/* What is left of it are other handles of the client that is being ended: the last
+		 * of them ends the channel, and nobody comes in before. */
 		if (!channels_is_empty(channel))
 			return;
 
@@ -68,7 +71,7 @@ void reaper_close(struct worker *worker, struct handle *handle)
 	bool is_gone;
 
 	if (record_get(&handle->record->state) == RECORD_RESERVING) {
-		opener_drop_reservation(worker, handle);
+		reservation_drop(worker, handle);
 		return;
 	}
 
@@ -94,12 +97,15 @@ void reaper_finish_handle(struct worker *worker, struct handle *handle)
 
 static uint64_t desk_client_offset(const struct peer *peer)
 {
-	return offsetof(struct desk, client) + (uint64_t)peer->slot * sizeof(struct desk_client) + offsetof(struct desk_client, closings);
+	return offsetof(struct desk, client) + (uint64_t)peer->slot * sizeof(struct desk_client) +
+	       offsetof(struct desk_client, closings);
 }
 
 static bool desk_says_closed(const struct handle *handle)
 {
-	uint64_t offset = offsetof(struct desk, cell) + (uint64_t)handle->slot * sizeof(struct desk_cell) + offsetof(struct desk_cell, closed_id);
+	uint64_t offset = offsetof(struct desk, cell) +
+			  (uint64_t)handle->slot * sizeof(struct desk_cell) +
+			  offsetof(struct desk_cell, closed_id);
 
 	return segments_peek(handle->peer->user->desk_fd, offset) == handle->record->id;
 }
@@ -132,7 +138,8 @@ void reaper_look_at_desk(struct worker *worker, struct peer *peer)
 
 /* ---- clients ---- */
 
-/* What a dead client had said before: only what it had closed is worth knowing, since it tells a close from a death. */
+/* What a dead client had said before: only what it had closed is worth knowing, since it tells a
+ * close from a death. */
 static void hear_last_words(struct worker *worker, struct peer *peer)
 {
 	union message *message = &worker->request;
@@ -149,7 +156,8 @@ static void hear_last_words(struct worker *worker, struct peer *peer)
 		if (r < 0 && r != IPC_EMSGSIZE)
 			return;
 
-		if (r == 0 && message_check_request(message, size) == 0 && message->head.type == MESSAGE_CLOSE) {
+		if (r == 0 && message_check_request(message, size) == 0 &&
+		    message->head.type == MESSAGE_CLOSE) {
 			handle = registry_handle(worker->registry, peer, message->close.handle_id);
 			if (handle)
 				reaper_close(worker, handle);
@@ -165,13 +173,15 @@ static void tell_death(struct worker *worker, struct peer *peer)
 {
 	struct handle *handle;
 
-	DL_FOREACH2(peer->handles, handle, client_next) {
+	DL_FOREACH2(peer->handles, handle, client_next)
+	{
 		if (record_get(&handle->record->state) == RECORD_USED)
 			(void)handle_mark(handle, true);
 	}
 
 	presence_batch(worker);
-	DL_FOREACH2(peer->handles, handle, client_next) {
+	DL_FOREACH2(peer->handles, handle, client_next)
+	{
 		if (record_get(&handle->record->state) == RECORD_USED)
 			presence_attend(worker, handle, true);
 		CRASH_POINT();
@@ -200,7 +210,7 @@ void reaper_end_client(struct worker *worker, struct peer *peer)
 		struct channel *channel = handle->channel;
 
 		if (record_get(&handle->record->state) == RECORD_RESERVING) {
-			opener_drop_reservation(worker, handle);
+			reservation_drop(worker, handle);
 			continue;
 		}
 
@@ -213,7 +223,8 @@ void reaper_end_client(struct worker *worker, struct peer *peer)
 
 void reaper_run(struct worker *worker)
 {
-	/* Ending one may let others in, whose answers may show that they are gone, too: each is ended once. */
+	/* Ending one may let others in, whose answers may show that they are gone, too: each is
+	 * ended once. */
 	while (worker->doomed) {
 		struct peer *peer = worker->doomed;
 

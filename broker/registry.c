@@ -12,7 +12,8 @@
 #include "libipc/platform/clock.h"
 
 /*
- * Death: nothing to think of, this is private memory.  What must survive is in the records (state.h).
+ * Death: nothing to think of, this is private memory.  What must survive is in the records
+ * (state.h).
  */
 
 static uint64_t hash_seed;
@@ -24,7 +25,8 @@ uint32_t registry_hash(const void *key, size_t size)
 
 static void seed_init(void)
 {
-	if (hash_seed == 0 && getrandom(&hash_seed, sizeof(hash_seed), GRND_NONBLOCK) != sizeof(hash_seed))
+	if (hash_seed == 0 &&
+	    getrandom(&hash_seed, sizeof(hash_seed), GRND_NONBLOCK) != sizeof(hash_seed))
 		hash_seed = clock_now_ns();
 }
 
@@ -33,7 +35,8 @@ static void objects_init(struct registry *registry)
 	struct state *state = registry->state;
 	uint32_t i;
 
-	/* Only users are few; the others get their record when their slot is taken, so that untouched pages stay untouched. */
+	/* Only users are few; the others get their record when their slot is taken, so that
+	 * untouched pages stay untouched. */
 	for (i = 0; i < STATE_USERS_MAX; ++i) {
 		struct user *user = &registry->user[i];
 
@@ -49,16 +52,22 @@ int registry_new(struct registry **ret, struct state *state)
 
 	seed_init();
 
-	registry = mmap(NULL, sizeof(*registry), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	registry = mmap(NULL, sizeof(*registry), PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (registry == MAP_FAILED)
 		return IPC_ENOMEM;
 
 	registry->state = state;
-	slots_init(&registry->user_slots, registry->user_free, STATE_USERS_MAX, &state->high[STATE_USERS]);
-	slots_init(&registry->client_slots, registry->client_free, LIVENESS_CLIENTS_MAX, &state->high[STATE_CLIENTS]);
-	slots_init(&registry->channel_slots, registry->channel_free, LIVENESS_CHANNELS_MAX, &state->high[STATE_CHANNELS]);
-	slots_init(&registry->handle_slots, registry->handle_free, LIVENESS_HANDLES_MAX, &state->high[STATE_HANDLES]);
-	slots_init(&registry->pending_slots, registry->pending_free, STATE_PENDINGS_MAX, &state->high[STATE_PENDINGS]);
+	slots_init(&registry->user_slots, registry->user_free, STATE_USERS_MAX,
+		   &state->high[STATE_USERS]);
+	slots_init(&registry->client_slots, registry->client_free, LIVENESS_CLIENTS_MAX,
+		   &state->high[STATE_CLIENTS]);
+	slots_init(&registry->channel_slots, registry->channel_free, LIVENESS_CHANNELS_MAX,
+		   &state->high[STATE_CHANNELS]);
+	slots_init(&registry->handle_slots, registry->handle_free, LIVENESS_HANDLES_MAX,
+		   &state->high[STATE_HANDLES]);
+	slots_init(&registry->pending_slots, registry->pending_free, STATE_PENDINGS_MAX,
+		   &state->high[STATE_PENDINGS]);
 	objects_init(registry);
 
 	*ret = registry;
@@ -125,7 +134,8 @@ struct user *registry_user(struct registry *registry, uid_t uid)
 
 int registry_name_add(struct registry *registry, struct channel *channel)
 {
-	HASH_ADD_KEYPTR(hh, registry->names, channel->record->name, strlen(channel->record->name), channel);
+	HASH_ADD_KEYPTR(hh, registry->names, channel->record->name, strlen(channel->record->name),
+			channel);
 	if (!channel->hh.tbl)
 		return IPC_ENOMEM;
 
@@ -164,7 +174,8 @@ struct channel *registry_channel_at(struct registry *registry, uint32_t slot, ui
 	return &registry->channel[slot];
 }
 
-struct handle *registry_handle(struct registry *registry, const struct peer *peer, uint64_t handle_id)
+struct handle *registry_handle(struct registry *registry, const struct peer *peer,
+			       uint64_t handle_id)
 {
 	struct handle *handle = &registry->handle[LIVENESS_SLOT(handle_id)];
 
@@ -178,7 +189,8 @@ struct handle *registry_handle_of_request(const struct peer *peer, uint64_t requ
 {
 	struct handle *handle;
 
-	DL_FOREACH2(peer->handles, handle, client_next) {
+	DL_FOREACH2(peer->handles, handle, client_next)
+	{
 		if (handle->record->request_id == request_id)
 			return handle;
 	}
@@ -197,7 +209,8 @@ void registry_link(struct handle *handle)
 void registry_unlink(struct handle *handle)
 {
 	DL_DELETE2(handle->peer->handles, handle, client_prev, client_next);
-	DL_DELETE2(handle->channel->handles[handle->record->side], handle, channel_prev, channel_next);
+	DL_DELETE2(handle->channel->handles[handle->record->side], handle, channel_prev,
+		   channel_next);
 	handle->peer = NULL;
 	handle->channel = NULL;
 }

@@ -3,16 +3,17 @@
 #define BROKER_REGISTRY_H
 
 /*
- * The private side of the records: what one worker keeps beside each of them to find things at once.  Lists of a client's and of a channel's handles, the
- * index of names, the opens that wait for a name, descriptors, counts.  Every object stands at its record's slot, so nothing is allocated for
- * it, and everything here is made anew from the records when a worker starts.
+ * The private side of the records: what one worker keeps beside each of them to find things at
+ * once.  Lists of a client's and of a channel's handles, the index of names, the opens that wait
+ * for a name, descriptors, counts.  Every object stands at its record's slot, so nothing is
+ * allocated for it, and everything here is made anew from the records when a worker starts.
  */
 
 #include <stdbool.h>
 #include <stdint.h>
 
 /* Names come from clients: a seeded hash, so that nobody can make them collide. */
-#define HASH_NONFATAL_OOM 1
+#define HASH_NONFATAL_OOM              1
 #define HASH_FUNCTION(key, size, hash) ((hash) = registry_hash((key), (size)))
 #include <uthash.h>
 
@@ -28,26 +29,28 @@ struct user {
 	uint32_t slot;
 	struct user_record *record;
 	int table_fd, desk_fd;
-	int reader_fd;              /* the table once more, read-only: for handing out; -1 until first needed */
+	int reader_fd; /* the table once more, read-only: for handing out; -1 until first needed */
 	struct liveness_table *table;
 	struct account account;
-	uint32_t n_quiet;           /* connections that have not said HELLO yet */
+	uint64_t logged_ns; /* when something about its clients was last logged */
+	uint32_t n_quiet;   /* connections that have not said HELLO yet */
 };
 
-struct peer {                       /* a client, as seen from here */
+struct peer { /* a client, as seen from here */
 	uint32_t slot;
 	struct client_record *record;
 	int socket_fd, pidfd;
 	struct user *user;
-	struct handle *handles;     /* by client_next */
-	struct pending *pendings;   /* by peer_next */
-	bool needs_confirmation;    /* who it is has to be confirmed by its first message */
-	bool may_repeat;            /* its next request may have been done by an earlier worker */
+	struct handle *handles;   /* by client_next */
+	struct pending *pendings; /* by peer_next */
+	bool needs_confirmation;  /* who it is has to be confirmed by its first message */
+	bool may_repeat;          /* its next request may have been done by an earlier worker */
 	bool is_quiet, is_doomed;
 	uint64_t quiet_until_ns;
 	struct peer *quiet_prev, *quiet_next;
 	struct peer *doomed_next;
-	uint64_t attended_batch;    /* in which batch, and in whose table, its attention word was bumped last */
+	uint64_t attended_batch; /* in which batch, and in whose table, its attention word was
+				    bumped last */
 	const struct user *attended_user;
 };
 
@@ -56,8 +59,9 @@ struct channel {
 	struct channel_record *record;
 	int segment_fd, lines_fd;
 	struct user *owner;
-	struct handle *handles[2];  /* by side, by channel_next; those that are not confirmed yet too */
-	uint32_t count[2];          /* counted handles: what the side words say */
+	struct handle
+		*handles[2]; /* by side, by channel_next; those that are not confirmed yet too */
+	uint32_t count[2];   /* counted handles: what the side words say */
 	bool is_named;
 	UT_hash_handle hh;
 };
@@ -89,11 +93,13 @@ struct registry {
 	struct channel channel[LIVENESS_CHANNELS_MAX];
 	struct handle handle[LIVENESS_HANDLES_MAX];
 	struct pending pending[STATE_PENDINGS_MAX];
-	uint32_t user_free[STATE_USERS_MAX], client_free[LIVENESS_CLIENTS_MAX], channel_free[LIVENESS_CHANNELS_MAX];
+	uint32_t user_free[STATE_USERS_MAX], client_free[LIVENESS_CLIENTS_MAX],
+		channel_free[LIVENESS_CHANNELS_MAX];
 	uint32_t handle_free[LIVENESS_HANDLES_MAX], pending_free[STATE_PENDINGS_MAX];
 };
 
-/* Empty and with all slots free; registry_adopt_slots() then takes those whose records are in use. */
+/* Empty and with all slots free; registry_adopt_slots() then takes those whose records are in use.
+ */
 int registry_new(struct registry **ret, struct state *state);
 struct registry *registry_free(struct registry *registry);
 void registry_adopt_slots(struct registry *registry);
@@ -111,10 +117,12 @@ struct channel *registry_find(struct registry *registry, const char *name);
 struct channel *registry_channel_at(struct registry *registry, uint32_t slot, uint64_t generation);
 
 /* The peer's handle of this id; of the OPEN with this request id; else NULL. */
-struct handle *registry_handle(struct registry *registry, const struct peer *peer, uint64_t handle_id);
+struct handle *registry_handle(struct registry *registry, const struct peer *peer,
+			       uint64_t handle_id);
 struct handle *registry_handle_of_request(const struct peer *peer, uint64_t request_id);
 
-/* Into and out of the lists of its client and its channel; peer, channel and record are filled in. */
+/* Into and out of the lists of its client and its channel; peer, channel and record are filled in.
+ */
 void registry_link(struct handle *handle);
 void registry_unlink(struct handle *handle);
 

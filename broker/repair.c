@@ -20,11 +20,13 @@
 #include "libipc/platform/fdpass.h"
 
 /*
- * Death: a worker may die in here as well; everything is done in an order in which the next one finds a state that it knows.  Records are dropped from the
- * leaves to the root: handles, then channels and clients, then users.
+ * Death: a worker may die in here as well; everything is done in an order in which the next one
+ * finds a state that it knows.  Records are dropped from the leaves to the root: handles, then
+ * channels and clients, then users.
  *
- * Rules: a descriptor without a record is removed from the store.  A record without its descriptors is dead: a client's is reaped like any dead client, a channel's and a user's are
- * dropped.  Counts, lists, names and accounts are made from the records alone.
+ * Rules: a descriptor without a record is removed from the store.  A record without its descriptors
+ * is dead: a client's is reaped like any dead client, a channel's and a user's are dropped. Counts,
+ * lists, names and accounts are made from the records alone.
  */
 
 static bool generation_is(uint32_t record_generation, uint32_t stored)
@@ -41,22 +43,28 @@ static int *place_of(struct registry *registry, const struct repair_fd *entry)
 	switch (entry->kind) {
 	case 't':
 	case 'd':
-		if (slot >= registry->user_slots.top || record_get(&state->user[slot].state) == RECORD_FREE ||
+		if (slot >= registry->user_slots.top ||
+		    record_get(&state->user[slot].state) == RECORD_FREE ||
 		    !generation_is(state->user[slot].generation, entry->generation))
 			return NULL;
-		return entry->kind == 't' ? &registry->user[slot].table_fd : &registry->user[slot].desk_fd;
+		return entry->kind == 't' ? &registry->user[slot].table_fd
+					  : &registry->user[slot].desk_fd;
 	case 's':
 	case 'p':
-		if (slot >= registry->client_slots.top || record_get(&state->client[slot].state) == RECORD_FREE ||
+		if (slot >= registry->client_slots.top ||
+		    record_get(&state->client[slot].state) == RECORD_FREE ||
 		    !generation_is(state->client[slot].generation, entry->generation))
 			return NULL;
-		return entry->kind == 's' ? &registry->peer[slot].socket_fd : &registry->peer[slot].pidfd;
+		return entry->kind == 's' ? &registry->peer[slot].socket_fd
+					  : &registry->peer[slot].pidfd;
 	case 'c':
 	case 'l':
-		if (slot >= registry->channel_slots.top || record_get(&state->channel[slot].state) == RECORD_FREE ||
+		if (slot >= registry->channel_slots.top ||
+		    record_get(&state->channel[slot].state) == RECORD_FREE ||
 		    !generation_is(state->channel[slot].generation_slot, entry->generation))
 			return NULL;
-		return entry->kind == 'c' ? &registry->channel[slot].segment_fd : &registry->channel[slot].lines_fd;
+		return entry->kind == 'c' ? &registry->channel[slot].segment_fd
+					  : &registry->channel[slot].lines_fd;
 	default:
 		return NULL;
 	}
@@ -67,9 +75,10 @@ static void objects_prepare(struct registry *registry)
 	uint32_t slot;
 
 	for (slot = 0; slot < registry->client_slots.top; ++slot)
-		registry->peer[slot] = (struct peer){ .slot = slot, .socket_fd = -1, .pidfd = -1 };
+		registry->peer[slot] = (struct peer){.slot = slot, .socket_fd = -1, .pidfd = -1};
 	for (slot = 0; slot < registry->channel_slots.top; ++slot)
-		registry->channel[slot] = (struct channel){ .slot = slot, .segment_fd = -1, .lines_fd = -1 };
+		registry->channel[slot] =
+			(struct channel){.slot = slot, .segment_fd = -1, .lines_fd = -1};
 }
 
 static void place_fds(struct worker *worker, struct repair *repair)
@@ -110,7 +119,8 @@ static void adopt_users(struct worker *worker)
 			continue;
 
 		if (user->table_fd >= 0 && user->desk_fd >= 0 && segments_map_user(user) == 0) {
-			account_init(&user->account, user->record->uid, config_limits_of(&worker->config, user->record->uid));
+			account_init(&user->account, user->record->uid,
+				     config_limits_of(&worker->config, user->record->uid));
 			continue;
 		}
 
@@ -159,14 +169,16 @@ static void adopt_clients(struct worker *worker)
 			peer_set_quiet(worker, peer);
 		}
 
-		if (record_get(&record->state) == RECORD_DYING || peer->socket_fd < 0 || peer->pidfd < 0)
+		if (record_get(&record->state) == RECORD_DYING || peer->socket_fd < 0 ||
+		    peer->pidfd < 0)
 			peer_doom(worker, peer);
 	}
 }
 
 static bool channel_is_whole(const struct channel *channel)
 {
-	return channel->owner && channel->segment_fd >= 0 && (channel->record->lines_id == 0 || channel->lines_fd >= 0);
+	return channel->owner && channel->segment_fd >= 0 &&
+	       (channel->record->lines_id == 0 || channel->lines_fd >= 0);
 }
 
 static void adopt_channels(struct worker *worker)
@@ -183,8 +195,8 @@ static void adopt_channels(struct worker *worker)
 
 		channel->record = record;
 		channel->owner = registry_user(registry, record->uid);
-		if (!channel_is_whole(channel) ||
-		    (!record_get(&record->is_removed) && registry_name_add(registry, channel) < 0)) {
+		if (!channel_is_whole(channel) || (!record_get(&record->is_removed) &&
+						   registry_name_add(registry, channel) < 0)) {
 			log_line(LOG_LEVEL_WARNING, "channel %s: segment lost", record->name);
 			record_set(&record->state, RECORD_FREE);
 			segments_drop_channel(worker, channel);
@@ -198,13 +210,16 @@ static void adopt_channels(struct worker *worker)
 	}
 }
 
-/* Whether the record means a handle: its client and its channel are there, and a handle that reserves is its channel's reserver. */
+/* Whether the record means a handle: its client and its channel are there, and a handle that
+ * reserves is its channel's reserver. */
 static bool handle_is_whole(struct registry *registry, const struct handle_record *record)
 {
 	const struct peer *peer = &registry->peer[record->client_slot % LIVENESS_CLIENTS_MAX];
-	const struct channel *channel = &registry->channel[record->channel_slot % LIVENESS_CHANNELS_MAX];
+	const struct channel *channel =
+		&registry->channel[record->channel_slot % LIVENESS_CHANNELS_MAX];
 
-	if (!peer->record || peer->record->generation != record->client_generation || !channel->record)
+	if (!peer->record || peer->record->generation != record->client_generation ||
+	    !channel->record)
 		return false;
 
 	return record_get(&record->state) == RECORD_USED || channel->record->reserver == record->id;
@@ -220,7 +235,8 @@ static void adopt_handle(struct registry *registry, struct handle *handle)
 	registry_link(handle);
 
 	/* Its channel was confirmed, and then the worker died. */
-	if (record_get(&record->state) == RECORD_RESERVING && record_get(&handle->channel->record->state) == RECORD_USED)
+	if (record_get(&record->state) == RECORD_RESERVING &&
+	    record_get(&handle->channel->record->state) == RECORD_USED)
 		record_set(&record->state, RECORD_USED);
 
 	if (record_get(&record->state) == RECORD_USED && !record->is_ending)
@@ -236,7 +252,7 @@ static void adopt_handles(struct worker *worker)
 		struct handle *handle = &registry->handle[slot];
 		struct handle_record *record = &registry->state->handle[slot];
 
-		*handle = (struct handle){ .slot = slot, .record = record };
+		*handle = (struct handle){.slot = slot, .record = record};
 		if (record_get(&record->state) == RECORD_FREE)
 			continue;
 
@@ -252,7 +268,8 @@ static void adopt_handles(struct worker *worker)
 
 /* ---- words ---- */
 
-/* Every handle's word says what its record says.  Most do already; a store that changes nothing tells nobody anything. */
+/* Every handle's word says what its record says.  Most do already; a store that changes nothing
+ * tells nobody anything. */
 static void repair_handle_words(struct registry *registry)
 {
 	uint32_t slot;
@@ -260,8 +277,10 @@ static void repair_handle_words(struct registry *registry)
 	for (slot = 0; slot < registry->handle_slots.top; ++slot) {
 		struct handle *handle = &registry->handle[slot];
 
-		if (handle->peer && record_get(&handle->record->state) == RECORD_USED && !handle->record->is_ending)
-			liveness_handle_set(handle->channel->owner->table, slot, handle->record->id);
+		if (handle->peer && record_get(&handle->record->state) == RECORD_USED &&
+		    !handle->record->is_ending)
+			liveness_handle_set(handle->channel->owner->table, slot,
+					    handle->record->id);
 	}
 }
 
@@ -285,7 +304,8 @@ static void repair_channel(struct worker *worker, struct channel *channel)
 	for (side = 0; side < 2; ++side) {
 		uint64_t word = liveness_side(channel->owner->table, channel->slot, side);
 
-		if (record_get(&channel->record->is_removed) && channel->count[side] == 0 && !(word & SIDE_FINAL))
+		if (record_get(&channel->record->is_removed) && channel->count[side] == 0 &&
+		    !(word & SIDE_FINAL))
 			is_untold = true;
 	}
 	if (is_untold)
@@ -305,7 +325,8 @@ static void repair_channels(struct worker *worker)
 
 		repair_channel(worker, channel);
 		if (channels_is_empty(channel) &&
-		    (!(channel->record->flags & IPC_KEEP) || record_get(&channel->record->state) == RECORD_RESERVING ||
+		    (!(channel->record->flags & IPC_KEEP) ||
+		     record_get(&channel->record->state) == RECORD_RESERVING ||
 		     record_get(&channel->record->is_removed))) {
 			channels_free(worker, channel);
 			channel->record = NULL;
@@ -354,7 +375,8 @@ void repair_resume(struct worker *worker)
 	reaper_run(worker);
 	opener_resume_all(worker);
 
-	/* Only now: a pending that was granted is known by its handle, which its client may have closed by now. */
+	/* Only now: a pending that was granted is known by its handle, which its client may have
+	 * closed by now. */
 	for (slot = 0; slot < registry->client_slots.top; ++slot) {
 		struct peer *peer = &registry->peer[slot];
 

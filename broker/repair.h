@@ -22,10 +22,12 @@ struct repair {
 	uint32_t n_fds;
 };
 
-/* Matches descriptors with records, drops what does not match, fills the registry, finishes what an earlier worker had begun to end.  fds are used up. */
+/* Matches descriptors with records, drops what does not match, fills the registry, finishes what an
+ * earlier worker had begun to end.  fds are used up. */
 IPC_CHECKED int repair_run(struct worker *worker, struct repair *repair);
 
-/* Once the worker serves: clients that ended meanwhile, closings that were not looked at, opens that wait. */
+/* Once the worker serves: clients that ended meanwhile, closings that were not looked at, opens
+ * that wait. */
 void repair_resume(struct worker *worker);
 
 #endif

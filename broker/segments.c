@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/segments.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include "broker/policy.h"
@@ -10,13 +11,17 @@
 #include "libipc/platform/fdpass.h"
 
 /*
- * Death: a descriptor is made, then stored, and only then named by a committed record; what was stored without a record is an orphan that the
- * next worker removes from the store.  The slot's generation is raised before anything is stored under it, so an orphan never has the name of
- * the next tenant's descriptor.  Unmapped and dropped is in any order: a record without descriptor is dead, too.
+ * Death: a descriptor is made, then stored, and only then named by a committed record; what was
+ * stored without a record is an orphan that the next worker removes from the store.  The slot's
+ * generation is raised before anything is stored under it, so an orphan never has the name of the
+ * next tenant's descriptor.  Unmapped and dropped is in any order: a record without descriptor is
+ * dead, too.
  */
 
 /* Left free for clients that come to look why there is no room, and for the keeper's own. */
 #define ROOM_RESERVED 64
+
+#define END_MS 10000
 
 int segments_check_room(const struct worker *worker, unsigned n)
 {
@@ -26,21 +31,40 @@ int segments_check_room(const struct worker *worker, unsigned n)
 	return n_held + n + ROOM_RESERVED > store->n_max ? IPC_ENFILE : 0;
 }
 
+/*
+ * The keeper has ended, and SIGUSR2, which ends this process, is on its way: a dying process closes
+ * its files first.  Nothing more may be answered, and no stored descriptor's number may get another
+ * meaning, until it is here.
+ */
+static void __attribute__((__noreturn__)) wait_for_the_end(void)
+{
+	unsigned i;
+
+	for (i = 0; i < END_MS / 10; ++i)
+		(void)poll(NULL, 0, 10);
+
+	_exit(WORKER_EXIT_FAILED);
+}
+
 int segments_store(struct worker *worker, char kind, uint32_t slot, uint32_t generation, int fd)
 {
 	char name[STORE_NAME_SIZE];
+	int r;
 
 	store_name(name, kind, slot, generation);
-	return store_add(&worker->store, name, fd);
+	r = store_add(&worker->store, name, fd);
+	if (r == IPC_EPIPE)
+		wait_for_the_end();
+	return r;
 }
 
 void segments_unstore(struct worker *worker, char kind, uint32_t slot, uint32_t generation)
 {
 	char name[STORE_NAME_SIZE];
 
-	/* Without a keeper this worker ends as soon as the signal comes, and what it leaves is an orphan. */
 	store_name(name, kind, slot, generation);
-	(void)store_remove(&worker->store, name);
+	if (store_remove(&worker->store, name) == IPC_EPIPE)
+		wait_for_the_end();
 }
 
 /* ---- users ---- */
@@ -50,7 +74,8 @@ int segments_map_user(struct user *user)
 	void *address;
 	int r;
 
-	r = segment_map(&address, user->table_fd, 0, segment_round(sizeof(struct liveness_table)), true);
+	r = segment_map(&address, user->table_fd, 0, segment_round(sizeof(struct liveness_table)),
+			true);
 	if (r < 0)
 		return r;
 
@@ -78,7 +103,8 @@ static int desk_init(const struct user *user)
 }
 
 /* What could not be stored is closed, so that -1 says "nothing to drop". */
-static int store_or_close(struct worker *worker, char kind, uint32_t slot, uint32_t generation, int *fd)
+static int store_or_close(struct worker *worker, char kind, uint32_t slot, uint32_t generation,
+			  int *fd)
 {
 	int r;
 
@@ -93,7 +119,8 @@ static int table_make(struct worker *worker, struct user *user)
 {
 	int r;
 
-	r = segment_new_sealed(&user->table_fd, "ipc-table", segment_round(sizeof(struct liveness_table)));
+	r = segment_new_sealed(&user->table_fd, "ipc-table",
+			       segment_round(sizeof(struct liveness_table)));
 	if (r < 0)
 		return r;
 
@@ -189,7 +216,8 @@ static int channel_make(struct worker *worker, struct channel *channel)
 	struct channel_record *record = channel->record;
 	int r;
 
-	/* POSIX shared memory cannot be sealed; where only one uid comes in, nobody has to be kept from truncating it. */
+	/* POSIX shared memory cannot be sealed; where only one uid comes in, nobody has to be kept
+	 * from truncating it. */
 	if (channel_is_open_to_others(record))
 		r = segment_new_sealed(&channel->segment_fd, "ipc-channel", record->size);
 	else
@@ -197,7 +225,8 @@ static int channel_make(struct worker *worker, struct channel *channel)
 	if (r < 0)
 		return r;
 
-	r = store_or_close(worker, 'c', channel->slot, record->generation_slot, &channel->segment_fd);
+	r = store_or_close(worker, 'c', channel->slot, record->generation_slot,
+			   &channel->segment_fd);
 	if (r < 0 || record->lines_id == 0)
 		return r;
 
@@ -205,7 +234,8 @@ static int channel_make(struct worker *worker, struct channel *channel)
 	if (r < 0)
 		return r;
 
-	return store_or_close(worker, 'l', channel->slot, record->generation_slot, &channel->lines_fd);
+	return store_or_close(worker, 'l', channel->slot, record->generation_slot,
+			      &channel->lines_fd);
 }
 
 int segments_make_channel(struct worker *worker, struct channel *channel)
@@ -245,7 +275,7 @@ void segments_drop_channel(struct worker *worker, struct channel *channel)
 struct message_region segments_lines(const struct channel *channel, uint32_t uid, int *ret_fd)
 {
 	const struct channel_record *record = channel->record;
-	struct message_region region = { .size = SEGMENTS_LINES_SIZE };
+	struct message_region region = {.size = SEGMENTS_LINES_SIZE};
 
 	if (record->lines_id != 0) {
 		region.segment_id = record->lines_id;
@@ -253,7 +283,8 @@ struct message_region segments_lines(const struct channel *channel, uint32_t uid
 		return region;
 	}
 
-	/* Whoever is not of the owner's uid here is root, who reads everything: the owner's desk, then. */
+	/* Whoever is not of the owner's uid here is root, who reads everything: the owner's desk,
+	 * then. */
 	region.segment_id = channel->owner->record->desk_id;
 	region.offset = offsetof(struct desk, line) + (uint64_t)channel->slot * SEGMENTS_LINES_SIZE;
 	*ret_fd = uid == record->uid ? -1 : channel->owner->desk_fd;

@@ -4,15 +4,17 @@
 #include <assert.h>
 
 /*
- * Death: this is private memory, but for `high`, which is raised before the first record beyond it is written; so a new worker misses none.
+ * Death: this is private memory, but for `high`, which is raised before the first record beyond it
+ * is written; so a new worker misses none.
  */
 
 void slots_init(struct slots *slots, uint32_t *free_slots, uint32_t max, uint32_t *high)
 {
-	*slots = (struct slots){ .free = free_slots, .max = max, .high = high };
+	*slots = (struct slots){.free = free_slots, .max = max, .high = high};
 }
 
-void slots_adopt(struct slots *slots, bool (*is_used)(const void *records, uint32_t slot), const void *records)
+void slots_adopt(struct slots *slots, bool (*is_used)(const void *records, uint32_t slot),
+		 const void *records)
 {
 	uint32_t n = *slots->high < slots->max ? *slots->high : slots->max;
 	uint32_t slot;
@@ -26,7 +28,8 @@ void slots_adopt(struct slots *slots, bool (*is_used)(const void *records, uint3
 		}
 	}
 
-	/* Downwards, so that the lowest is taken first: full pages of records cost less than sparse ones. */
+	/* Downwards, so that the lowest is taken first: full pages of records cost less than sparse
+	 * ones. */
 	for (slot = slots->top; slot > 0; --slot) {
 		if (!is_used(records, slot - 1))
 			slots->free[slots->n_free++] = slot - 1;

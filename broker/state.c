@@ -8,15 +8,17 @@
 #include "libipc/platform/segment.h"
 
 /*
- * Death: a state is complete before its descriptor is stored, so the next worker finds a whole one or none.  The counter of ids is moved before the
- * id is used; a worker that dies in between wastes a number.
+ * Death: a state is complete before its descriptor is stored, so the next worker finds a whole one
+ * or none.  The counter of ids is moved before the id is used; a worker that dies in between wastes
+ * a number.
  */
 
-/* 64 numbers a millisecond since 2020 last for 139 years in 48 bits, and nobody opens faster than that for long. */
-#define EPOCH_S        INT64_C(1577836800)
-#define IDS_PER_S      UINT64_C(64000)
-#define NS_PER_ID      UINT64_C(15625)
-#define ID_BITS        48
+/* 64 numbers a millisecond since 2020 last for 139 years in 48 bits, and nobody opens faster than
+ * that for long. */
+#define EPOCH_S   INT64_C(1577836800)
+#define IDS_PER_S UINT64_C(64000)
+#define NS_PER_ID UINT64_C(15625)
+#define ID_BITS   48
 
 static uint64_t id_of_now(void)
 {

@@ -3,20 +3,28 @@
 #define BROKER_STATE_H
 
 /*
- * The worker's memory that outlives the worker: arrays of records in a memfd that the keeper holds (stored as "st0.1").  Nobody but the worker maps it, so it is trusted;
- * but the worker may die between any two stores.
+ * The worker's memory that outlives the worker: arrays of records in a memfd that the keeper holds
+ * (stored as "st0.1").  Nobody but the worker maps it, so it is trusted; but the worker may die
+ * between any two stores.
  *
- * Rule of every record: write the fields, then one store of `state` makes it be; one store of `state` ends it.  Nothing that can be counted from the
- * records is kept in them: counts, indexes and quotas are computed anew at start.
+ * Rule of every record: write the fields, then one store of `state` makes it be; one store of
+ * `state` ends it.  Nothing that can be counted from the records is kept in them: counts, indexes
+ * and quotas are computed anew at start.
  *
- * Descriptors are stored at the keeper under names of at most 11 characters, <kind><slot>.<generation>:
- *   s client's socket   p client's pidfd   c channel's segment   l channel's own lines   t a uid's table   d a uid's desk
- * with the record's stored generation (hexadecimal, 16 bits' worth is enough: it tells tenants of one slot apart).
- * Order: make the descriptor, store it, commit the record, answer, take the request off the queue.  At start a stored descriptor without a record is an orphan
- * and is removed from the store; a record without its descriptor is dead.
+ * Descriptors are stored at the keeper under names of at most 11 characters,
+ * <kind><slot>.<generation>, with the generation of the record's slot (hexadecimal, 16 bits' worth
+ * is enough: it tells tenants of one slot apart).  Kinds:
  *
- * state_next_id() gives handle ids, generations and segment ids: one counter that starts from the domain's start time and never goes back, so that numbers of an earlier domain
- * do not come again.
+ * s  client's socket      p  client's pidfd
+ * c  channel's segment    l  channel's own lines
+ * t  a uid's table        d  a uid's desk
+ *
+ * Order: make the descriptor, store it, commit the record, answer, take the request off the queue.
+ * At start a stored descriptor without a record is an orphan and is removed from the store; a
+ * record without its descriptor is dead.
+ *
+ * state_next_id() gives handle ids, generations and segment ids: one counter that starts from the
+ * domain's start time and never goes back, so that numbers of an earlier domain do not come again.
  */
 
 #include <stdatomic.h>
@@ -32,27 +40,37 @@
 enum record_state {
 	RECORD_FREE = 0,
 	RECORD_USED = 1,
-	RECORD_RESERVING = 2, /* channel: its creator (the handle `reserver`) has not confirmed yet */
-	RECORD_DYING = 3,     /* client: its handles are being ended; pending: is being answered by `result` */
+
+	/* Channel, handle: the creator (the channel's `reserver`) has not confirmed yet. */
+	RECORD_RESERVING = 2,
+
+	/* Client: its handles are being ended.  Pending: it is being answered by `result`. */
+	RECORD_DYING = 3,
 };
 
+/*
+ * Two notes are written before what they are about is done, so that a request that is still in the
+ * queue after a worker's death is not done in another way the second time:
+ *
+ * remove_...  which generation a REMOVE is about: not the next channel of the name
+ * done_...    what a request was answered by DONE: that is said again, whatever the world is like
+ * now
+ */
 struct client_record {
 	_Atomic uint32_t state;
-	uint32_t generation;      /* of the slot: grows with every tenant */
+	uint32_t generation; /* of the slot: grows with every tenant */
 	uint32_t uid, gid;
 	int64_t pid;
-	uint32_t is_foreign;      /* other pid namespace */
-	uint32_t is_welcome;      /* HELLO was answered */
-	uint32_t died;            /* DYING: 1 by death, 0 by an orderly end of the connection */
+	uint32_t is_foreign; /* other pid namespace */
+	uint32_t is_welcome; /* HELLO was answered */
+	uint32_t died;       /* DYING: 1 by death, 0 by an orderly end of the connection */
 	uint32_t closings_seen;
-	uint64_t remove_request;  /* intent of REMOVE, written before the name is taken away: doing that request twice must not */
-	uint64_t remove_generation; /* hit the next channel of the name */
-	uint64_t done_request;    /* the last one that was answered by DONE, written before the answer: it is answered again, and not done */
-	int32_t done_result;      /* again, when the world may have changed */
+	uint64_t remove_request, remove_generation;
+	uint64_t done_request;
+	int32_t done_result;
 	uint32_t reserved;
 };
 
-/* Of the two above: none. */
 #define REQUEST_NONE UINT64_MAX
 
 struct channel_record {
@@ -60,12 +78,12 @@ struct channel_record {
 	uint32_t generation_slot; /* of the slot, for the stored name */
 	uint64_t generation;      /* of the name: public */
 	uint32_t kind, mode, uid, gid;
-	uint64_t flags;           /* IPC_KEEP and the kind's own */
+	uint64_t flags; /* IPC_KEEP and the kind's own */
 	uint64_t shape[4];
 	uint64_t size;
 	uint64_t segment_id, lines_id; /* lines_id 0: the lines are in the owner's desk */
-	uint64_t reserver;        /* RESERVING: handle id */
-	_Atomic uint32_t is_removed; /* nameless: nobody finds it any more */
+	uint64_t reserver;             /* RESERVING: handle id */
+	_Atomic uint32_t is_removed;   /* nameless: nobody finds it any more */
 	uint32_t reserved;
 	char name[256];
 };
@@ -75,18 +93,19 @@ struct handle_record {
 	uint32_t client_slot, client_generation;
 	uint32_t channel_slot;
 	uint64_t id;
-	uint64_t request_id;      /* of the OPEN, for doing it twice */
-	uint64_t since;           /* CLOCK_MONOTONIC ns */
-	uint64_t flags;           /* of the OPEN */
+	uint64_t request_id; /* of the OPEN, for doing it twice */
+	uint64_t since;      /* CLOCK_MONOTONIC ns */
+	uint64_t flags;      /* of the OPEN */
 	uint32_t role;
-	uint8_t side, is_counted, is_ending, ended_by_death; /* is_ending: being told; redone by the next worker */
+	uint8_t side, is_counted, is_ending,
+		ended_by_death; /* is_ending: being told; redone by the next worker */
 };
 
 struct pending_record {
 	_Atomic uint32_t state;
 	uint32_t client_slot, client_generation;
-	int32_t result;           /* DYING: what it is answered */
-	uint64_t order;           /* first come first served */
+	int32_t result; /* DYING: what it is answered */
+	uint64_t order; /* first come first served */
 	struct message_open request;
 };
 
@@ -98,15 +117,23 @@ struct user_record {
 	uint64_t table_id, desk_id;
 };
 
-enum state_array { STATE_USERS, STATE_CLIENTS, STATE_CHANNELS, STATE_HANDLES, STATE_PENDINGS, STATE_N_ARRAYS };
+enum state_array {
+	STATE_USERS,
+	STATE_CLIENTS,
+	STATE_CHANNELS,
+	STATE_HANDLES,
+	STATE_PENDINGS,
+	STATE_N_ARRAYS
+};
 
 struct state {
 	uint64_t magic;
 	uint64_t size;
-	_Atomic uint64_t next;    /* see state_next_id() */
+	_Atomic uint64_t next; /* see state_next_id() */
 	uint64_t domain_start;
-	uint32_t n_workers;       /* how many workers have run */
-	uint32_t high[STATE_N_ARRAYS]; /* no record of an array from here on was ever used: reading one would make its page be */
+	uint32_t n_workers;            /* how many workers have run */
+	uint32_t high[STATE_N_ARRAYS]; /* no record of an array from here on was ever used: reading
+					  one would make its page be */
 	uint32_t reserved[1010];
 	struct user_record user[STATE_USERS_MAX];
 	struct client_record client[LIVENESS_CLIENTS_MAX];
@@ -116,8 +143,9 @@ struct state {
 };
 
 /*
- * The order of stores into records binds the compiler alone: the only other reader of this memory is the next worker, and what a dead process
- * has stored is there in program order.  record_set() is the one store that makes a record be, or ends it.
+ * The order of stores into records binds the compiler alone: the only other reader of this memory
+ * is the next worker, and what a dead process has stored is there in program order.  record_set()
+ * is the one store that makes a record be, or ends it.
  */
 static inline void record_fence(void)
 {

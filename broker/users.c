@@ -6,8 +6,8 @@
 #include "libipc/platform/crash.h"
 
 /*
- * Death: table and desk are stored before the record says USED; when a user is dropped the record goes first, and what is still stored then is an
- * orphan.
+ * Death: table and desk are stored before the record says USED; when a user is dropped the record
+ * goes first, and what is still stored then is an orphan.
  */
 
 bool users_is_idle(const struct user *user)

@@ -3,7 +3,8 @@
 #define BROKER_USERS_H
 
 /*
- * The uids of the domain: each has a table, a desk and an account while it has connections or channels; after that until the place is needed.
+ * The uids of the domain: each has a table, a desk and an account while it has connections or
+ * channels; after that until the place is needed.
  */
 
 #include <sys/types.h>

@@ -23,8 +23,9 @@
 #include "libipc/platform/fdpass.h"
 
 /*
- * Death: the worker is made to be killed at any instruction.  All that outlives it is in records (state.h), at the keeper, in the clients' sockets and in the liveness
- * tables; the next worker puts them in accord (repair.c) before it serves.
+ * Death: the worker is made to be killed at any instruction.  All that outlives it is in records
+ * (state.h), at the keeper, in the clients' sockets and in the liveness tables; the next worker
+ * puts them in accord (repair.c) before it serves.
  */
 
 #define EVENTS_MAX 64
@@ -74,7 +75,8 @@ static int config_adopt(struct worker *worker, int config_fd)
 	char error[256];
 
 	config_init(&worker->config);
-	if (config_fd >= 0 && config_parse_fd(&worker->config, "configuration", config_fd, error, sizeof(error)) < 0) {
+	if (config_fd >= 0 && config_parse_fd(&worker->config, "configuration", config_fd, error,
+					      sizeof(error)) < 0) {
 		log_line(LOG_LEVEL_ERROR, "%s", error);
 		return -1;
 	}
@@ -84,7 +86,8 @@ static int config_adopt(struct worker *worker, int config_fd)
 	return 0;
 }
 
-/* The earlier worker's state, or a new one: after the very first start, and where the old one was another version's. */
+/* The earlier worker's state, or a new one: after the very first start, and where the old one was
+ * another version's. */
 static int state_adopt(struct worker *worker, int *state_fd, struct state **ret)
 {
 	int r;
@@ -93,7 +96,8 @@ static int state_adopt(struct worker *worker, int *state_fd, struct state **ret)
 		return 0;
 
 	if (*state_fd >= 0) {
-		log_line(LOG_LEVEL_WARNING, "the state of the worker before is of another version: this domain starts anew");
+		log_line(LOG_LEVEL_WARNING, "the state of the worker before is of another version: "
+					    "this domain starts anew");
 		(void)store_remove(&worker->store, STORE_NAME_STATE);
 		fd_close(*state_fd);
 	}
@@ -178,7 +182,7 @@ static int worker_init(struct worker *worker, struct adoption *adoption)
 
 static int worker_start(struct worker *worker)
 {
-	struct adoption adoption = { .worker = worker, .state_fd = -1, .config_fd = -1 };
+	struct adoption adoption = {.worker = worker, .state_fd = -1, .config_fd = -1};
 	char error[256];
 	int r;
 
@@ -191,7 +195,8 @@ static int worker_start(struct worker *worker)
 	if (r < 0)
 		return fail("records of the worker before", r);
 
-	if (!worker->options->no_sandbox && sandbox_enter(&worker->maker, error, sizeof(error)) < 0) {
+	if (!worker->options->no_sandbox &&
+	    sandbox_enter(&worker->maker, error, sizeof(error)) < 0) {
 		log_line(LOG_LEVEL_ERROR, "sandbox: %s", error);
 		return WORKER_EXIT_FAILED;
 	}
@@ -199,9 +204,9 @@ static int worker_start(struct worker *worker)
 	(void)store_notify(&worker->store, "READY=1");
 	worker->started_ns = clock_now_ns();
 	worker->idle_since_ns = worker->started_ns;
-	log_line(LOG_LEVEL_INFO, "worker %u serves: %u clients, %u channels, %u handles", worker->registry->state->n_workers,
-		 worker->registry->client_slots.n_used, worker->registry->channel_slots.n_used,
-		 worker->registry->handle_slots.n_used);
+	log_line(LOG_LEVEL_INFO, "worker %u serves: %u clients, %u channels, %u handles",
+		 worker->registry->state->n_workers, worker->registry->client_slots.n_used,
+		 worker->registry->channel_slots.n_used, worker->registry->handle_slots.n_used);
 	repair_resume(worker);
 	return 0;
 }
@@ -210,7 +215,8 @@ static int worker_start(struct worker *worker)
 
 static bool is_idle(const struct worker *worker)
 {
-	return worker->registry->client_slots.n_used == 0 && worker->registry->channel_slots.n_used == 0;
+	return worker->registry->client_slots.n_used == 0 &&
+	       worker->registry->channel_slots.n_used == 0;
 }
 
 /* When to end if nobody comes; 0: never. */
@@ -222,13 +228,15 @@ static uint64_t idle_end_ns(const struct worker *worker)
 		return 0;
 
 	end_ns = worker->idle_since_ns + worker->config.idle_ns;
-	if (worker->options->autostarted && !worker->had_clients && end_ns < worker->started_ns + STARTER_NS)
+	if (worker->options->autostarted && !worker->had_clients &&
+	    end_ns < worker->started_ns + STARTER_NS)
 		end_ns = worker->started_ns + STARTER_NS;
 
 	return end_ns;
 }
 
-/* Nobody can find the socket any more; whoever had found it is in its queue, and is served to the end. */
+/* Nobody can find the socket any more; whoever had found it is in its queue, and is served to the
+ * end. */
 static void idle_end(struct worker *worker)
 {
 	if (store_end_accepting(&worker->store) < 0)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Connections and requests by hand: who is welcome, who is thrown out, and that neither disturbs the others.
+ * Connections and requests by hand: who is welcome, who is thrown out, and that neither disturbs
+ * the others.
  */
 
 #include <criterion/criterion.h>
@@ -117,9 +118,11 @@ Test(dispatch, a_client_of_another_pid_namespace_gets_no_lock)
 
 	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_WATCH_PRODUCER, "w", IPC_CREATE, &id), 0);
 	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_SHARED_A, "s", IPC_CREATE, &id), 0);
-	cr_assert_eq(rawpeer_open_role(&b, IPC_ROLE_WATCH_PRODUCER, "w", 0, &id), IPC_EPROTONOSUPPORT);
+	cr_assert_eq(rawpeer_open_role(&b, IPC_ROLE_WATCH_PRODUCER, "w", 0, &id),
+		     IPC_EPROTONOSUPPORT);
 	cr_assert_eq(rawpeer_open_role(&b, IPC_ROLE_SHARED_B, "s", 0, &id), IPC_EPROTONOSUPPORT);
-	cr_assert_eq(rawpeer_open_role(&b, IPC_ROLE_SHARED_B, "s2", IPC_CREATE, &id), IPC_EPROTONOSUPPORT);
+	cr_assert_eq(rawpeer_open_role(&b, IPC_ROLE_SHARED_B, "s2", IPC_CREATE, &id),
+		     IPC_EPROTONOSUPPORT);
 	cr_assert_eq(rawpeer_open_role(&b, IPC_ROLE_WATCH_CONSUMER, "w", 0, &id), 0);
 }
 
@@ -173,7 +176,8 @@ Test(dispatch, a_connection_that_says_nothing_is_closed_after_a_second)
 	cr_assert_lt(clock_now_ns() - begin_ns, 3 * NS_PER_S);
 }
 
-/* D9: descriptors of clients are dropped by the kernel or refused to the sender, and never end up in the broker. */
+/* D9: descriptors of clients are dropped by the kernel or refused to the sender, and never end up
+ * in the broker. */
 Test(dispatch, descriptors_of_clients_are_not_taken)
 {
 	union message hello = hello_message();
@@ -211,7 +215,7 @@ Test(dispatch, a_slow_reader_is_disconnected)
 	strcpy(list.list.pattern, "*");
 	cr_assert_eq(fcntl(b.fd, F_SETFL, O_NONBLOCK), 0);
 	for (;;) {
-		struct pollfd pollfd = { .fd = b.fd, .events = POLLOUT };
+		struct pollfd pollfd = {.fd = b.fd, .events = POLLOUT};
 
 		list.head.request_id = ++n;
 		if (send(b.fd, &list, list.head.size, MSG_NOSIGNAL) >= 0)
@@ -244,7 +248,8 @@ Test(dispatch, a_talkative_client_does_not_starve_others)
 	cr_assert_lt(clock_now_ns() - begin_ns, 5 * NS_PER_S);
 }
 
-/* X-4, M-51: silent connections take places of their own uid's quota only until they are thrown out, and a welcome client goes on. */
+/* X-4, M-51: silent connections take places of their own uid's quota only until they are thrown
+ * out, and a welcome client goes on. */
 Test(dispatch, a_thousand_silent_connections_disturb_nobody)
 {
 	static struct rawpeer silent[1000];

@@ -136,7 +136,8 @@ Test(listing, waiters_and_holder_are_told)
 	atomic_store(&a.desk->cell[LIVENESS_SLOT(id)].waits_since, 1);
 	holder[0] = id;
 	holder[1] = clock_now_ns() - NS_PER_S;
-	cr_assert_eq(pwrite(fd, holder, sizeof(holder), offsetof(struct channel_header, holder_id)), (ssize_t)sizeof(holder));
+	cr_assert_eq(pwrite(fd, holder, sizeof(holder), offsetof(struct channel_header, holder_id)),
+		     (ssize_t)sizeof(holder));
 
 	cr_assert_eq(rawpeer_info(&b, "s"), 0);
 	cr_assert_eq(channel->waiters, 1);
@@ -146,7 +147,8 @@ Test(listing, waiters_and_holder_are_told)
 
 	/* M-60: anybody may have written that. */
 	holder[0] = id + 65536;
-	cr_assert_eq(pwrite(fd, holder, sizeof(holder), offsetof(struct channel_header, holder_id)), (ssize_t)sizeof(holder));
+	cr_assert_eq(pwrite(fd, holder, sizeof(holder), offsetof(struct channel_header, holder_id)),
+		     (ssize_t)sizeof(holder));
 	cr_assert_eq(rawpeer_info(&b, "s"), 0);
 	cr_assert_eq(channel->holder_id, 0);
 	close(fd);
@@ -174,7 +176,8 @@ static void stranger(struct actor *self, void *arg)
 	rawpeer_disconnect(&b);
 }
 
-/* M-50, M-54: another uid sees and opens what the mode says, and nothing that holds a lock; root reads all, and takes no lock of others. */
+/* M-50, M-54: another uid sees and opens what the mode says, and nothing that holds a lock; root
+ * reads all, and takes no lock of others. */
 Test(listing, rights_of_another_uid)
 {
 	union message open = rawpeer_open_message(IPC_ROLE_WATCH_PRODUCER, "public", IPC_CREATE);

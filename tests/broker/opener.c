@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * OPEN, CONFIRM, CANCEL by hand against the real broker: names, rights, shapes, reservations, places.
+ * OPEN, CONFIRM, CANCEL by hand against the real broker: names, rights, shapes, reservations,
+ * places.
  */
 
 #include <criterion/criterion.h>
@@ -66,7 +67,8 @@ Test(opener, either_side_creates_and_both_are_counted)
 
 	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_WATCH_CONSUMER, "w", IPC_CREATE, &id), 0);
 	slot = a.reply.opened.channel_slot;
-	cr_assert_eq(a.reply.opened.fds, OPENED_FD_VALUE, "a consumer needs a descriptor of its own after reserving");
+	cr_assert_eq(a.reply.opened.fds, OPENED_FD_VALUE,
+		     "a consumer needs a descriptor of its own after reserving");
 	cr_assert_eq(a.reply.opened.is_writable, 0);
 	cr_assert_eq(liveness_side(a.table, slot, 0), 0, "awaited");
 	cr_assert_eq(side_count(liveness_side(a.table, slot, 1)), 1);
@@ -103,8 +105,10 @@ Test(opener, exclusive_refuses_a_name_that_exists)
 {
 	uint64_t id;
 
-	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_SHARED_A, "s", IPC_CREATE | IPC_EXCLUSIVE, &id), 0);
-	cr_assert_eq(rawpeer_open_role(&b, IPC_ROLE_SHARED_A, "s", IPC_CREATE | IPC_EXCLUSIVE, &id), IPC_EEXIST);
+	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_SHARED_A, "s", IPC_CREATE | IPC_EXCLUSIVE, &id),
+		     0);
+	cr_assert_eq(rawpeer_open_role(&b, IPC_ROLE_SHARED_A, "s", IPC_CREATE | IPC_EXCLUSIVE, &id),
+		     IPC_EEXIST);
 }
 
 /* M-43 */
@@ -125,7 +129,8 @@ Test(opener, other_kinds_and_other_shapes_are_eprototype)
 	cr_assert_eq(rawpeer_open(&b, &open, &id), 0);
 
 	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_SHARED_A, "s", IPC_CREATE, &id), 0);
-	cr_assert_eq(rawpeer_open_role(&b, IPC_ROLE_SHARED_B, "s", IPC_SHARED_IN_PLACE, &id), IPC_EPROTOTYPE);
+	cr_assert_eq(rawpeer_open_role(&b, IPC_ROLE_SHARED_B, "s", IPC_SHARED_IN_PLACE, &id),
+		     IPC_EPROTOTYPE);
 }
 
 /* M-43: kept are queues and listeners only; a broker says what it does not serve. */
@@ -136,8 +141,12 @@ Test(opener, illegal_flags_and_unknown_kinds_are_told_apart)
 
 	open.open.kind = IPC_KIND_QUEUE;
 	cr_assert_eq(rawpeer_open(&a, &open, &id), IPC_EPROTONOSUPPORT);
-	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_WATCH_PRODUCER, "w", IPC_CREATE | IPC_KEEP, &id), IPC_EINVAL);
-	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_WATCH_PRODUCER, "w", IPC_CREATE | IPC_SHARED_IN_PLACE, &id), IPC_EINVAL);
+	cr_assert_eq(
+		rawpeer_open_role(&a, IPC_ROLE_WATCH_PRODUCER, "w", IPC_CREATE | IPC_KEEP, &id),
+		IPC_EINVAL);
+	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_WATCH_PRODUCER, "w",
+				       IPC_CREATE | IPC_SHARED_IN_PLACE, &id),
+		     IPC_EINVAL);
 }
 
 /* M-54 */
@@ -152,7 +161,8 @@ Test(opener, memory_with_a_lock_may_not_be_written_by_others)
 	cr_assert_eq(rawpeer_open(&a, &open, &id), IPC_EACCES);
 	open.open.mode = 0644;
 	cr_assert_eq(rawpeer_open(&a, &open, &id), 0);
-	cr_assert_eq(a.reply.opened.fds, OPENED_FD_LINES, "a line that others can write is not the owner's desk");
+	cr_assert_eq(a.reply.opened.fds, OPENED_FD_LINES,
+		     "a line that others can write is not the owner's desk");
 }
 
 /* M-50 */
@@ -183,7 +193,9 @@ Test(opener, await_that_looks_once_is_etimedout)
 {
 	uint64_t id;
 
-	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_WATCH_CONSUMER, "w", IPC_AWAIT | OPEN_LOOK_ONCE, &id), IPC_ETIMEDOUT);
+	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_WATCH_CONSUMER, "w", IPC_AWAIT | OPEN_LOOK_ONCE,
+				       &id),
+		     IPC_ETIMEDOUT);
 }
 
 /* M-43, W: consumers_max */
@@ -205,7 +217,8 @@ Test(opener, a_role_that_is_taken_is_ebusy_or_awaited)
 	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_WATCH_CONSUMER, "w", 0, &id), IPC_EBUSY);
 }
 
-/* D8: nobody opens what is not reserved; and the same segment goes on to the next who would make it. */
+/* D8: nobody opens what is not reserved; and the same segment goes on to the next who would make
+ * it. */
 Test(opener, a_dead_reservers_segment_passes_to_the_next_creator)
 {
 	union message open = rawpeer_open_message(IPC_ROLE_WATCH_PRODUCER, "w", IPC_CREATE);

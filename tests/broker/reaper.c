@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Ends, told through the liveness table: by close, by death, by removal; who is woken and who is not; the same over a worker's death.
+ * Ends, told through the liveness table: by close, by death, by removal; who is woken and who is
+ * not; the same over a worker's death.
  */
 
 #include <criterion/criterion.h>
@@ -205,7 +206,8 @@ Test(reaper, presence_is_told_to_the_opposite_side)
 	cr_assert_eq(side_count(liveness_side(a.table, slot, 0)), 1);
 }
 
-/* P15, M-27: a death wakes nobody who is not concerned; a death among several still wakes the others, once. */
+/* P15, M-27: a death wakes nobody who is not concerned; a death among several still wakes the
+ * others, once. */
 Test(reaper, a_death_wakes_those_concerned_only)
 {
 	uint32_t before_a, before_b;
@@ -290,7 +292,8 @@ Test(reaper, a_removed_channels_last_handle_of_a_side_is_final)
 	cr_assert_eq(rawpeer_until_side(&b, slot, 0, 0, 1) & SIDE_FLAGS, SIDE_EVER | SIDE_FINAL);
 }
 
-/* M-43: ends with the last handle of any side; the slot's next tenant begins as awaited, and its count of ends never goes back. */
+/* M-43: ends with the last handle of any side; the slot's next tenant begins as awaited, and its
+ * count of ends never goes back. */
 Test(reaper, a_channel_ends_with_its_last_handle)
 {
 	uint32_t slot, slot2;
@@ -299,7 +302,8 @@ Test(reaper, a_channel_ends_with_its_last_handle)
 	uint64_t id, word;
 
 	rawpeer_close(&a, producer);
-	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_WATCH_CONSUMER, "w", 0, &id), 0, "the value stays while any handle is open");
+	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_WATCH_CONSUMER, "w", 0, &id), 0,
+		     "the value stays while any handle is open");
 	rawpeer_close(&a, id);
 	rawpeer_close(&a, consumer);
 	cr_assert_eq(rawpeer_open_role(&a, IPC_ROLE_WATCH_CONSUMER, "w", 0, &id), IPC_ENOENT);

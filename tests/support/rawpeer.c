@@ -30,7 +30,7 @@ static void drop_fds(struct rawpeer *peer)
 
 void rawpeer_connect(struct rawpeer *peer, const char *address)
 {
-	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	struct sockaddr_un name = {.sun_family = AF_UNIX};
 
 	memset(peer, 0, sizeof(*peer));
 	strcpy(name.sun_path, address);
@@ -54,13 +54,14 @@ void rawpeer_disconnect(struct rawpeer *peer)
 void rawpeer_send(struct rawpeer *peer, union message *request)
 {
 	request->head.request_id = ++peer->last_id;
-	if (send(peer->fd, request, request->head.size, MSG_NOSIGNAL) < 0 && errno != EPIPE && errno != ECONNRESET)
+	if (send(peer->fd, request, request->head.size, MSG_NOSIGNAL) < 0 && errno != EPIPE &&
+	    errno != ECONNRESET)
 		failure("send: %s", strerror(errno));
 }
 
 int rawpeer_receive(struct rawpeer *peer, unsigned timeout_ms)
 {
-	struct pollfd pollfd = { .fd = peer->fd, .events = POLLIN };
+	struct pollfd pollfd = {.fd = peer->fd, .events = POLLIN};
 	size_t size;
 	int r;
 
@@ -68,7 +69,8 @@ int rawpeer_receive(struct rawpeer *peer, unsigned timeout_ms)
 	do {
 		if (poll(&pollfd, 1, (int)timeout_ms) == 0)
 			return RAWPEER_NOTHING;
-		r = fdpass_receive(peer->fd, &peer->reply, sizeof(peer->reply), &size, peer->fds, &peer->n_fds);
+		r = fdpass_receive(peer->fd, &peer->reply, sizeof(peer->reply), &size, peer->fds,
+				   &peer->n_fds);
 	} while (r == IPC_EAGAIN);
 
 	if (r == IPC_EPIPE)
@@ -76,7 +78,8 @@ int rawpeer_receive(struct rawpeer *peer, unsigned timeout_ms)
 	if (r < 0)
 		failure("receive: %s", ipc_error_name(r));
 	if (message_check_reply(&peer->reply, size) < 0)
-		failure("the broker breaks the protocol: type %u, %zu bytes", peer->reply.head.type, size);
+		failure("the broker breaks the protocol: type %u, %zu bytes", peer->reply.head.type,
+			size);
 
 	return peer->reply.head.type;
 }
@@ -185,12 +188,14 @@ int rawpeer_reserve(struct rawpeer *peer, uint64_t request_id, uint64_t *ret_han
 
 	message_init(&confirm, MESSAGE_CONFIRM, request_id);
 	confirm.confirm.handle_id = reserve->handle_id;
-	confirm.confirm.status = segment_reserve(peer->fds[0], reserve->segment.size, CLOCK_FOREVER);
+	confirm.confirm.status =
+		segment_reserve(peer->fds[0], reserve->segment.size, CLOCK_FOREVER);
 	confirm.head.request_id = request_id;
 	if (send(peer->fd, &confirm, confirm.head.size, MSG_NOSIGNAL) < 0)
 		failure("send: %s", strerror(errno));
 
-	/* A worker that died after its answer, and before it took the OPEN off the queue, is followed by one that answers again. */
+	/* A worker that died after its answer, and before it took the OPEN off the queue, is
+	 * followed by one that answers again. */
 	do
 		type = rawpeer_answer(peer, request_id);
 	while (type == MESSAGE_RESERVE);
@@ -207,10 +212,12 @@ int rawpeer_open(struct rawpeer *peer, union message *open, uint64_t *ret_handle
 	request_id = peer->last_id;
 	type = rawpeer_answer(peer, request_id);
 
-	return type == MESSAGE_RESERVE ? rawpeer_reserve(peer, request_id, ret_handle_id) : opened(peer, type, ret_handle_id);
+	return type == MESSAGE_RESERVE ? rawpeer_reserve(peer, request_id, ret_handle_id)
+				       : opened(peer, type, ret_handle_id);
 }
 
-int rawpeer_open_role(struct rawpeer *peer, uint32_t role, const char *name, uint64_t flags, uint64_t *ret_handle_id)
+int rawpeer_open_role(struct rawpeer *peer, uint32_t role, const char *name, uint64_t flags,
+		      uint64_t *ret_handle_id)
 {
 	union message open = rawpeer_open_message(role, name, flags);
 
@@ -266,20 +273,22 @@ void rawpeer_sync(struct rawpeer *peer)
 	(void)rawpeer_info(peer, "nothing-is-called-so");
 }
 
-uint64_t rawpeer_until_side(const struct rawpeer *peer, uint32_t channel_slot, unsigned side, uint32_t count, uint32_t ends)
+uint64_t rawpeer_until_side(const struct rawpeer *peer, uint32_t channel_slot, unsigned side,
+			    uint32_t count, uint32_t ends)
 {
 	uint64_t deadline_ns = clock_after_ns(5 * NS_PER_S);
 
 	for (;;) {
 		const _Atomic uint32_t *attention = &peer->table->attention[peer->slot].word;
-		struct futex_word word = { .word = attention, .expected = atomic_load(attention) };
+		struct futex_word word = {.word = attention, .expected = atomic_load(attention)};
 		uint64_t side_word = liveness_side(peer->table, channel_slot, side);
 
 		if (side_count(side_word) == count && side_ends(side_word) >= ends)
 			return side_word;
 		if (clock_now_ns() > deadline_ns)
-			failure("side %u of channel %u: %u handles, %u ends; wanted %u, %u", side, channel_slot,
-				side_count(side_word), side_ends(side_word), count, ends);
+			failure("side %u of channel %u: %u handles, %u ends; wanted %u, %u", side,
+				channel_slot, side_count(side_word), side_ends(side_word), count,
+				ends);
 		(void)futex_sleep(&word, 1, deadline_ns);
 	}
 }

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/grant.h"
+
+#include <string.h>
+
+#include "broker/peer.h"
+#include "broker/policy.h"
+#include "broker/reaper.h"
+#include "broker/segments.h"
+#include "broker/worker.h"
+#include "libipc/platform/fdpass.h"
+#include "libipc/wire/codec.h"
+
+/*
+ * Death: what is granted is in the records and in the table before it is said; saying it twice is
+ * harmless, since the client drops answers that it does not await, with their descriptors.
+ */
+
+/* The descriptor by which the role maps the segment: read-only ones are opened anew.  *ret_own: the
+ * caller closes it. */
+static int value_fd(struct worker *worker, const struct handle *handle, int *ret_fd, int *ret_own)
+{
+	if (policy_role(handle->record->role)->maps_readonly) {
+		int r = segment_reopen_readonly(ret_own, &worker->maker,
+						handle->channel->segment_fd);
+
+		*ret_fd = *ret_own;
+		return r;
+	}
+
+	*ret_fd = handle->channel->segment_fd;
+	return 0;
+}
+
+static void opened_fill(union message *message, const struct handle *handle, uint64_t request_id)
+{
+	const struct channel_record *record = handle->channel->record;
+	struct message_opened *opened = &message->opened;
+
+	message_init(message, MESSAGE_OPENED, request_id);
+	opened->handle_id = handle->record->id;
+	opened->generation = record->generation;
+	opened->channel_slot = handle->channel->slot;
+	opened->owner_uid = record->uid;
+	opened->flags = record->flags;
+	memcpy(opened->shape, record->shape, sizeof(opened->shape));
+	opened->is_writable = !policy_role(handle->record->role)->maps_readonly;
+	opened->value = (struct message_region){record->segment_id, 0, record->size};
+	opened->table = (struct message_region){handle->channel->owner->record->table_id, 0,
+						segment_round(sizeof(struct liveness_table))};
+}
+
+/* has_segment: the client has just reserved the segment and mapped it for writing.  0, or why it
+ * could not be said. */
+static int answer_opened(struct worker *worker, struct handle *handle, uint64_t request_id,
+			 bool has_segment)
+{
+	struct message_opened *opened = &worker->reply.opened;
+	struct user *owner = handle->channel->owner;
+	CLEANUP(fd_closep) int own_fd = -1;
+	int fd, fds[3];
+	unsigned n = 0;
+	int r;
+
+	opened_fill(&worker->reply, handle, request_id);
+
+	if (!has_segment || !opened->is_writable) {
+		r = value_fd(worker, handle, &fds[n], &own_fd);
+		if (r < 0)
+			return r;
+		opened->fds |= OPENED_FD_VALUE;
+		++n;
+	}
+
+	opened->lines = segments_lines(handle->channel, handle->peer->record->uid, &fd);
+	if (fd >= 0) {
+		opened->fds |= OPENED_FD_LINES;
+		fds[n++] = fd;
+	}
+
+	if (owner != handle->peer->user) {
+		r = segments_reader(worker, owner, &fds[n]);
+		if (r < 0)
+			return r;
+		opened->fds |= OPENED_FD_TABLE;
+		++n;
+	}
+
+	return peer_answer(worker, handle->peer, &worker->reply, fds, n);
+}
+
+int grant_reserve(struct worker *worker, struct handle *handle)
+{
+	const struct channel_record *record = handle->channel->record;
+	struct message_reserve *reserve = &worker->reply.reserve;
+
+	message_init(&worker->reply, MESSAGE_RESERVE, handle->record->request_id);
+	reserve->handle_id = handle->record->id;
+	reserve->segment = (struct message_region){record->segment_id, 0, record->size};
+	memcpy(reserve->shape, record->shape, sizeof(reserve->shape));
+	reserve->flags = record->flags;
+
+	return peer_answer(worker, handle->peer, &worker->reply, &handle->channel->segment_fd, 1);
+}
+
+int grant_handle(struct worker *worker, struct handle *handle, uint64_t request_id,
+		 bool has_segment)
+{
+	struct peer *peer = handle->peer;
+	int r;
+
+	r = answer_opened(worker, handle, request_id, has_segment);
+	if (r == 0 || peer->is_doomed)
+		return 0;
+
+	reaper_close(worker, handle);
+	return r;
+}
