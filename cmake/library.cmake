@@ -28,7 +28,7 @@ function(ipc_add_objects target)
 	add_library(${target} OBJECT ${ipc_sources})
 	target_compile_definitions(${target} PRIVATE IPC_BROKER_PROGRAM="${ipc_broker_program}" ${ARGN})
 	target_compile_options(${target} PRIVATE -fvisibility=hidden
-		"SHELL:-include ${PROJECT_SOURCE_DIR}/cmake/visibility.h")
+		"SHELL:-include \"${PROJECT_SOURCE_DIR}/cmake/visibility.h\"")
 	target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
 	target_link_libraries(${target} PUBLIC flags_strict Threads::Threads ${ipc_librt})
 	set_property(TARGET ${target} PROPERTY OBJECT_DEPENDS ${PROJECT_SOURCE_DIR}/cmake/visibility.h)
