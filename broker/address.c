@@ -80,11 +80,14 @@ int address_find(struct address *address, const char *given, char *error, unsign
 		n = snprintf(path, sizeof(path), "/run/ipc/broker");
 
 	if (n <= 0) {
-		(void)snprintf(error, error_size, "the address is empty; legal: the path of a socket");
+		(void)snprintf(error, error_size,
+			       "the address is empty; legal: the path of a socket");
 		return -1;
 	}
 	if (n > ADDRESS_LENGTH_MAX) {
-		(void)snprintf(error, error_size, "%.64s...: the path of the socket has %d bytes; legal: up to %d", path, n, ADDRESS_LENGTH_MAX);
+		(void)snprintf(error, error_size,
+			       "%.64s...: the path of the socket has %d bytes; legal: up to %d",
+			       path, n, ADDRESS_LENGTH_MAX);
 		return -1;
 	}
 
@@ -102,7 +105,8 @@ enum address_result address_lock(struct address *address, char *error, unsigned 
 	char text[16];
 	int fd;
 
-	fd = open(name.text, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, 0600);
+	fd = open(name.text, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK,
+		  0600);
 	if (fd < 0) {
 		(void)fail(error, error_size, name.text, "open", errno);
 		return ADDRESS_FAILED;
@@ -122,7 +126,8 @@ enum address_result address_lock(struct address *address, char *error, unsigned 
 			return ADDRESS_FAILED;
 		}
 		text[n > 0 ? n : 0] = '\0';
-		(void)snprintf(error, error_size, "%s: another broker serves it (process %.*s)", address->path, (int)strspn(text, "0123456789"), text);
+		(void)snprintf(error, error_size, "%s: another broker serves it (process %.*s)",
+			       address->path, (int)strspn(text, "0123456789"), text);
 		return ADDRESS_TAKEN;
 	}
 
@@ -139,7 +144,7 @@ enum address_result address_lock(struct address *address, char *error, unsigned 
 
 static struct sockaddr_un sockaddr_of(const char *path)
 {
-	struct sockaddr_un sockaddr = { .sun_family = AF_UNIX };
+	struct sockaddr_un sockaddr = {.sun_family = AF_UNIX};
 	size_t length = strlen(path);
 
 	assert(length < sizeof(sockaddr.sun_path));
@@ -148,9 +153,11 @@ static struct sockaddr_un sockaddr_of(const char *path)
 }
 
 /*
- * The lock says that no broker of ours is there; but the name may belong to a service manager that listens for one, to another program, or be no socket at all.
+ * The lock says that no broker of ours is there; but the name may belong to a service manager that
+ * listens for one, to another program, or be no socket at all.
  */
-static enum address_result path_check(const struct address *address, char *error, unsigned error_size)
+static enum address_result path_check(const struct address *address, char *error,
+				      unsigned error_size)
 {
 	struct sockaddr_un sockaddr = sockaddr_of(address->path);
 	struct stat status;
@@ -163,7 +170,8 @@ static enum address_result path_check(const struct address *address, char *error
 		return ADDRESS_FAILED;
 	}
 	if (!S_ISSOCK(status.st_mode)) {
-		(void)snprintf(error, error_size, "%s: there is something that is not a socket", address->path);
+		(void)snprintf(error, error_size, "%s: there is something that is not a socket",
+			       address->path);
 		return ADDRESS_FAILED;
 	}
 
@@ -178,14 +186,17 @@ static enum address_result path_check(const struct address *address, char *error
 		return ADDRESS_DONE;
 
 	if (number == 0 || number == EAGAIN) {
-		(void)snprintf(error, error_size, "%s: another program listens there, without the lock of a broker", address->path);
+		(void)snprintf(error, error_size,
+			       "%s: another program listens there, without the lock of a broker",
+			       address->path);
 		return ADDRESS_TAKEN;
 	}
 	(void)fail(error, error_size, address->path, "connect", number);
 	return ADDRESS_FAILED;
 }
 
-static enum address_result bind_at(struct address *address, const char *temporary, int fd, char *error, unsigned error_size)
+static enum address_result bind_at(struct address *address, const char *temporary, int fd,
+				   char *error, unsigned error_size)
 {
 	struct sockaddr_un sockaddr = sockaddr_of(temporary);
 	const char *call = "bind";
@@ -217,7 +228,8 @@ failed:
 	return ADDRESS_FAILED;
 }
 
-enum address_result address_bind(struct address *address, int *ret_fd, char *error, unsigned error_size)
+enum address_result address_bind(struct address *address, int *ret_fd, char *error,
+				 unsigned error_size)
 {
 	struct name temporary = name_of(address, ".new");
 	enum address_result result;
@@ -272,7 +284,8 @@ static bool is_ours_at(const struct address *address, const char *path)
 {
 	struct stat status;
 
-	return address->is_ours && lstat(path, &status) == 0 && status.st_dev == address->device && status.st_ino == address->inode;
+	return address->is_ours && lstat(path, &status) == 0 && status.st_dev == address->device &&
+	       status.st_ino == address->inode;
 }
 
 void address_hide(struct address *address)

@@ -24,7 +24,18 @@
 
 /* ---- the keys ---- */
 
-enum { KEY_BYTES, KEY_CHANNELS, KEY_HANDLES, KEY_CONNECTIONS, KEY_PENDINGS, N_LIMITS, KEY_IDLE = N_LIMITS, KEY_GRACE, KEY_LOG_LEVEL, N_KEYS };
+enum {
+	KEY_BYTES,
+	KEY_CHANNELS,
+	KEY_HANDLES,
+	KEY_CONNECTIONS,
+	KEY_PENDINGS,
+	N_LIMITS,
+	KEY_IDLE = N_LIMITS,
+	KEY_GRACE,
+	KEY_LOG_LEVEL,
+	N_KEYS
+};
 
 static const struct limit_key {
 	const char *name;
@@ -32,11 +43,16 @@ static const struct limit_key {
 	uint64_t max;
 	const char *legal;
 } limit_keys[N_LIMITS] = {
-	[KEY_BYTES] = { "bytes", offsetof(struct config_limits, bytes), UINT64_C(1) << 50, "0 to 1024T; K, M, G, T are powers of 1024" },
-	[KEY_CHANNELS] = { "channels", offsetof(struct config_limits, channels), LIVENESS_CHANNELS_MAX, "0 to 16384" },
-	[KEY_HANDLES] = { "handles", offsetof(struct config_limits, handles), LIVENESS_HANDLES_MAX, "0 to 65536" },
-	[KEY_CONNECTIONS] = { "connections", offsetof(struct config_limits, connections), LIVENESS_CLIENTS_MAX, "0 to 8192" },
-	[KEY_PENDINGS] = { "pendings", offsetof(struct config_limits, pendings), STATE_PENDINGS_MAX, "0 to 8192" },
+	[KEY_BYTES] = {"bytes", offsetof(struct config_limits, bytes), UINT64_C(1) << 50,
+		       "0 to 1024T; K, M, G, T are powers of 1024"},
+	[KEY_CHANNELS] = {"channels", offsetof(struct config_limits, channels),
+			  LIVENESS_CHANNELS_MAX, "0 to 16384"},
+	[KEY_HANDLES] = {"handles", offsetof(struct config_limits, handles), LIVENESS_HANDLES_MAX,
+			 "0 to 65536"},
+	[KEY_CONNECTIONS] = {"connections", offsetof(struct config_limits, connections),
+			     LIVENESS_CLIENTS_MAX, "0 to 8192"},
+	[KEY_PENDINGS] = {"pendings", offsetof(struct config_limits, pendings), STATE_PENDINGS_MAX,
+			  "0 to 8192"},
 };
 static_assert(LIVENESS_CHANNELS_MAX == 16384 && LIVENESS_HANDLES_MAX == 65536, "the texts above");
 static_assert(LIVENESS_CLIENTS_MAX == 8192 && STATE_PENDINGS_MAX == 8192, "the texts above");
@@ -46,7 +62,8 @@ static_assert(LIVENESS_CLIENTS_MAX == 8192 && STATE_PENDINGS_MAX == 8192, "the t
 #define LEGAL_SECTIONS "[limits], [user \"NAME\"], [broker]"
 
 static const char *const level_names[] = {
-	[LOG_LEVEL_ERROR] = "error", [LOG_LEVEL_WARNING] = "warning", [LOG_LEVEL_NOTICE] = "notice", [LOG_LEVEL_INFO] = "info", [LOG_LEVEL_DEBUG] = "debug",
+	[LOG_LEVEL_ERROR] = "error", [LOG_LEVEL_WARNING] = "warning", [LOG_LEVEL_NOTICE] = "notice",
+	[LOG_LEVEL_INFO] = "info",   [LOG_LEVEL_DEBUG] = "debug",
 };
 
 static uint64_t *limit_of(struct config_limits *limits, unsigned key)
@@ -58,7 +75,11 @@ void config_init(struct config *config)
 {
 	memset(config, 0, sizeof(*config));
 	config->limits = (struct config_limits){
-		.bytes = UINT64_C(8) << 30, .channels = 12000, .handles = 40000, .connections = 4096, .pendings = 4096,
+		.bytes = UINT64_C(8) << 30,
+		.channels = 12000,
+		.handles = 40000,
+		.connections = 4096,
+		.pendings = 4096,
 	};
 	config->grace_ns = 5 * NS_PER_S;
 	config->log_level = LOG_LEVEL_NOTICE;
@@ -75,14 +96,16 @@ const struct config_limits *config_limits_of(const struct config *config, uid_t 
 
 /* ---- values ---- */
 
-/* Digits and nothing else before the end or the suffix; -1: not a number, or too large for 64 bits. */
+/* Digits and nothing else before the end or the suffix; -1: not a number, or too large for 64 bits.
+ */
 static int number_parse(const char *text, uint64_t *ret, const char **ret_end)
 {
 	uint64_t value = 0;
 	const char *at = text;
 
 	for (; *at >= '0' && *at <= '9'; ++at) {
-		if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, (uint64_t)(*at - '0'), &value))
+		if (__builtin_mul_overflow(value, 10, &value) ||
+		    __builtin_add_overflow(value, (uint64_t)(*at - '0'), &value))
 			return -1;
 	}
 	if (at == text)
@@ -104,7 +127,9 @@ static int size_parse(const char *text, uint64_t max, uint64_t *ret)
 
 	if (*end != '\0') {
 		suffix = strchr(suffixes, *end);
-		if (!suffix || end[1] != '\0' || __builtin_mul_overflow(value, UINT64_C(1) << (10 * (suffix - suffixes + 1)), &value))
+		if (!suffix || end[1] != '\0' ||
+		    __builtin_mul_overflow(value, UINT64_C(1) << (10 * (suffix - suffixes + 1)),
+					   &value))
 			return -1;
 	}
 	if (value > max)
@@ -148,22 +173,24 @@ int config_parse_level(const char *text, enum log_level *ret)
 
 /* ---- the parser ---- */
 
-/* seen, user_seen: one bit for each key that was said, so that a second line is recognised whatever is between. */
+/* seen, user_seen: one bit for each key that was said, so that a second line is recognised whatever
+ * is between. */
 struct parse {
 	struct config config;
 	const char *file;
-	const char *text;          /* what is left */
+	const char *text; /* what is left */
 	unsigned line;
-	uint32_t seen;             /* of [limits] and [broker] */
+	uint32_t seen; /* of [limits] and [broker] */
 	uint32_t user_seen[CONFIG_USERS_MAX];
-	int user;                  /* index of the present [user] section */
+	int user; /* index of the present [user] section */
 	bool is_failed;
 	char *error;
 	unsigned error_size;
 };
 
 /* Only the first error is told. */
-static int __attribute__((__format__(__printf__, 2, 3))) parse_fail(struct parse *parse, const char *format, ...)
+static int __attribute__((__format__(__printf__, 2, 3)))
+parse_fail(struct parse *parse, const char *format, ...)
 {
 	va_list arguments;
 	int n;
@@ -175,7 +202,8 @@ static int __attribute__((__format__(__printf__, 2, 3))) parse_fail(struct parse
 	n = snprintf(parse->error, parse->error_size, "%s:%u: ", parse->file, parse->line);
 	if (n >= 0 && (unsigned)n < parse->error_size) {
 		va_start(arguments, format);
-		(void)vsnprintf(parse->error + n, parse->error_size - (unsigned)n, format, arguments);
+		(void)vsnprintf(parse->error + n, parse->error_size - (unsigned)n, format,
+				arguments);
 		va_end(arguments);
 	}
 	return 0;
@@ -209,12 +237,16 @@ static void parse_user_section(struct parse *parse, const char *section)
 	int end = 0;
 	uid_t uid;
 
-	if (sscanf(section, "user \"%40[^\"]\"%n", name, &end) != 1 || section[end] != '\0' || end == 0) {
+	if (sscanf(section, "user \"%40[^\"]\"%n", name, &end) != 1 || section[end] != '\0' ||
+	    end == 0) {
 		(void)parse_fail(parse, "[%s]: no such section; legal: " LEGAL_SECTIONS, section);
 		return;
 	}
 	if (user_lookup(name, &uid) < 0) {
-		(void)parse_fail(parse, "[%s]: no such user; legal: a user's name, or a uid from 0 to 4294967294", section);
+		(void)parse_fail(
+			parse,
+			"[%s]: no such user; legal: a user's name, or a uid from 0 to 4294967294",
+			section);
 		return;
 	}
 
@@ -223,10 +255,11 @@ static void parse_user_section(struct parse *parse, const char *section)
 			return;
 	}
 	if (config->n_users == CONFIG_USERS_MAX) {
-		(void)parse_fail(parse, "[%s]: too many users; legal: up to %d", section, CONFIG_USERS_MAX);
+		(void)parse_fail(parse, "[%s]: too many users; legal: up to %d", section,
+				 CONFIG_USERS_MAX);
 		return;
 	}
-	config->users[config->n_users++] = (struct config_user){ .uid = uid };
+	config->users[config->n_users++] = (struct config_user){.uid = uid};
 }
 
 /* A section is looked at when its line is read: inih tells only those that have keys. */
@@ -246,7 +279,8 @@ static void parse_section(struct parse *parse, const char *line)
 		parse_user_section(parse, section);
 }
 
-/* Without blanks around it (inih would take an indented line for the continuation of the last one) and without comment. */
+/* Without blanks around it (inih would take an indented line for the continuation of the last one)
+ * and without comment. */
 static void line_trim(char *line)
 {
 	size_t start, length;
@@ -279,7 +313,8 @@ static char *parse_line(char *to, int size, void *stream)
 	++parse->line;
 
 	if (length > CONFIG_LINE_MAX || length + 2 > (size_t)size) {
-		(void)parse_fail(parse, "%.20s...: line too long; legal: up to %d bytes", start, CONFIG_LINE_MAX);
+		(void)parse_fail(parse, "%.20s...: line too long; legal: up to %d bytes", start,
+				 CONFIG_LINE_MAX);
 		return NULL;
 	}
 
@@ -293,7 +328,8 @@ static char *parse_line(char *to, int size, void *stream)
 	return to;
 }
 
-static int parse_limit(struct parse *parse, struct config_limits *limits, uint32_t *seen, const char *name, const char *value)
+static int parse_limit(struct parse *parse, struct config_limits *limits, uint32_t *seen,
+		       const char *name, const char *value)
 {
 	for (unsigned key = 0; key < N_LIMITS; ++key) {
 		if (strcmp(name, limit_keys[key].name) != 0)
@@ -301,7 +337,8 @@ static int parse_limit(struct parse *parse, struct config_limits *limits, uint32
 		if (*seen & 1u << key)
 			return parse_fail(parse, "%s: said twice; legal: once a section", name);
 		if (size_parse(value, limit_keys[key].max, limit_of(limits, key)) < 0)
-			return parse_fail(parse, "%s: not \"%s\"; legal: %s", name, value, limit_keys[key].legal);
+			return parse_fail(parse, "%s: not \"%s\"; legal: %s", name, value,
+					  limit_keys[key].legal);
 		*seen |= 1u << key;
 		return 1;
 	}
@@ -328,9 +365,12 @@ static int parse_broker(struct parse *parse, const char *name, const char *value
 
 	if (is_level) {
 		if (config_parse_level(value, &parse->config.log_level) < 0)
-			return parse_fail(parse, "%s: not \"%s\"; legal: " CONFIG_LEGAL_LEVELS, name, value);
-	} else if (config_parse_seconds(value, key == KEY_IDLE ? &parse->config.idle_ns : &parse->config.grace_ns) < 0) {
-		return parse_fail(parse, "%s: not \"%s\"; legal: " CONFIG_LEGAL_SECONDS, name, value);
+			return parse_fail(parse, "%s: not \"%s\"; legal: " CONFIG_LEGAL_LEVELS,
+					  name, value);
+	} else if (config_parse_seconds(value, key == KEY_IDLE ? &parse->config.idle_ns
+							       : &parse->config.grace_ns) < 0) {
+		return parse_fail(parse, "%s: not \"%s\"; legal: " CONFIG_LEGAL_SECONDS, name,
+				  value);
 	}
 	return 1;
 }
@@ -347,11 +387,13 @@ static int parse_setting(void *userdata, const char *section, const char *name, 
 	if (strcmp(section, "broker") == 0)
 		return parse_broker(parse, name, value);
 	if (parse->user >= 0)
-		return parse_limit(parse, &parse->config.users[parse->user].limits, &parse->user_seen[parse->user], name, value);
+		return parse_limit(parse, &parse->config.users[parse->user].limits,
+				   &parse->user_seen[parse->user], name, value);
 	return parse_limit(parse, &parse->config.limits, &parse->seen, name, value);
 }
 
-int config_parse(struct config *config, const char *file, const char *text, char *error, unsigned error_size)
+int config_parse(struct config *config, const char *file, const char *text, char *error,
+		 unsigned error_size)
 {
 	struct parse *parse;
 	int r;
@@ -361,7 +403,12 @@ int config_parse(struct config *config, const char *file, const char *text, char
 		(void)snprintf(error, error_size, "%s: no memory", file);
 		return -1;
 	}
-	*parse = (struct parse){ .config = *config, .file = file, .text = text, .user = -1, .error = error, .error_size = error_size };
+	*parse = (struct parse){.config = *config,
+				.file = file,
+				.text = text,
+				.user = -1,
+				.error = error,
+				.error_size = error_size};
 	parse->config.n_users = 0;
 
 	r = ini_parse_stream(parse_line, parse, parse_setting, parse);
@@ -373,7 +420,8 @@ int config_parse(struct config *config, const char *file, const char *text, char
 		for (unsigned i = 0; i < parse->config.n_users; ++i) {
 			for (unsigned key = 0; key < N_LIMITS; ++key) {
 				if (!(parse->user_seen[i] & 1u << key))
-					*limit_of(&parse->config.users[i].limits, key) = *limit_of(&parse->config.limits, key);
+					*limit_of(&parse->config.users[i].limits, key) =
+						*limit_of(&parse->config.limits, key);
 			}
 		}
 		*config = parse->config;
@@ -418,13 +466,15 @@ static char *fd_read_all(int fd)
 	return text;
 }
 
-int config_parse_fd(struct config *config, const char *file, int fd, char *error, unsigned error_size)
+int config_parse_fd(struct config *config, const char *file, int fd, char *error,
+		    unsigned error_size)
 {
 	char *text = fd_read_all(fd);
 	int r;
 
 	if (!text) {
-		(void)snprintf(error, error_size, "%s: %s; legal: a text file of up to %u bytes", file, strerror(errno), CONFIG_TEXT_MAX);
+		(void)snprintf(error, error_size, "%s: %s; legal: a text file of up to %u bytes",
+			       file, strerror(errno), CONFIG_TEXT_MAX);
 		return -1;
 	}
 
@@ -440,7 +490,8 @@ int config_parse_file(struct config *config, const char *file, char *error, unsi
 	/* NONBLOCK: a FIFO must not stop us. */
 	fd = open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0) {
-		(void)snprintf(error, error_size, "%s: %s; legal: a text file that can be read", file, strerror(errno));
+		(void)snprintf(error, error_size, "%s: %s; legal: a text file that can be read",
+			       file, strerror(errno));
 		return -1;
 	}
 
@@ -461,7 +512,8 @@ static void limits_print(FILE *file, const struct config_limits *limits)
 
 static void seconds_print(FILE *file, const char *name, uint64_t ns)
 {
-	(void)fprintf(file, "%s = %llu.%09llu\n", name, (unsigned long long)(ns / NS_PER_S), (unsigned long long)(ns % NS_PER_S));
+	(void)fprintf(file, "%s = %llu.%09llu\n", name, (unsigned long long)(ns / NS_PER_S),
+		      (unsigned long long)(ns % NS_PER_S));
 }
 
 /* Allocated; NULL and errno. */
@@ -506,7 +558,8 @@ int config_to_memfd(const struct config *config)
 	/* Sealed: the next worker reads what this one read. */
 	fd = memfd_create("ipc-config", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd >= 0 && (write(fd, text, size) != (ssize_t)size ||
-			fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)) {
+			fcntl(fd, F_ADD_SEALS,
+			      F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)) {
 		(void)close(fd);
 		fd = -1;
 	}

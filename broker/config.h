@@ -3,18 +3,25 @@
 #define BROKER_CONFIG_H
 
 /*
- * The broker's configuration (X-4): "key = value" lines under [sections]; every error names file, line, key and what would be legal.
- * The keeper reads and checks the file, keeps what it means in a memfd ("cf0.1") and hands that to each worker: a sandboxed worker opens no files, and a bad file changes nothing.
+ * The broker's configuration (X-4): "key = value" lines under [sections]; every error names file,
+ * line, key and what would be legal.  The keeper reads and checks the file, keeps what it means in
+ * a memfd ("cf0.1") and hands that to each worker: a sandboxed worker opens no files, and a bad
+ * file changes nothing.
  *
- * section          key                                      value
- * [limits]         bytes                                    memory that a uid's channels may reserve; default 8G
- *                  channels, handles, connections, pendings how many of each a uid may have; default 12000, 40000, 4096, 4096
- * [user "NAME"]    the same                                 for this user (name or uid); what is not said is as in [limits]
- * [broker]         idle                                     seconds without a client until the broker ends by itself; 0 (default; 10 with --autostart): never
- *                  grace                                    seconds that a worker has for an orderly end before the keeper kills it; default 5
- *                  log_level                                error, warning, notice (default), info, debug
+ * section        key          value; default
+ * [limits]       bytes        memory that a uid's channels may reserve; 8G
+ *                channels     how many a uid may own; 12000
+ *                handles      how many a uid may have open; 40000
+ *                connections  clients of a uid; 4096
+ *                pendings     requests of a uid that wait; 4096
+ * [user "NAME"]  the same     for this user (name or uid); as in [limits]
+ * [broker]       idle         seconds without a client until the broker ends by itself, 0: never;
+ *                             0, with --autostart 10
+ *                grace        seconds for an orderly end before the keeper kills the worker; 5
+ *                log_level    error, warning, notice, info, debug; notice
  *
- * Numbers take the suffixes K, M, G, T (powers of 1024); seconds take up to 9 decimals.  '#' begins a comment.  A line has at most CONFIG_LINE_MAX bytes.
+ * Numbers take the suffixes K, M, G, T (powers of 1024); seconds take up to 9 decimals.  '#' begins
+ * a comment.  A line has at most CONFIG_LINE_MAX bytes.
  */
 
 #include <stdbool.h>
@@ -22,7 +29,7 @@
 #include <sys/types.h>
 
 struct config_limits {
-	uint64_t bytes;       /* of reserved memory */
+	uint64_t bytes; /* of reserved memory */
 	uint64_t channels, handles, connections, pendings;
 };
 
@@ -31,7 +38,13 @@ struct config_user {
 	struct config_limits limits;
 };
 
-enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARNING = 4, LOG_LEVEL_NOTICE = 5, LOG_LEVEL_INFO = 6, LOG_LEVEL_DEBUG = 7 };
+enum log_level {
+	LOG_LEVEL_ERROR = 3,
+	LOG_LEVEL_WARNING = 4,
+	LOG_LEVEL_NOTICE = 5,
+	LOG_LEVEL_INFO = 6,
+	LOG_LEVEL_DEBUG = 7
+};
 
 #define CONFIG_USERS_MAX 256
 #define CONFIG_LINE_MAX  190
@@ -49,16 +62,21 @@ struct config {
 void config_init(struct config *config); /* defaults */
 
 /*
- * Parses NUL-terminated text.  What it does not name stays as it is in *config.  On error: -1, *config unchanged, and one line in error[error_size]:
- * "file:line: key: what is wrong; legal: ..." for the first error.
+ * Parses NUL-terminated text.  What it does not name stays as it is in *config.  On error: -1,
+ * *config unchanged, and one line in error[error_size]: "file:line: key: what is wrong; legal: ..."
+ * for the first error.
  */
-int config_parse(struct config *config, const char *file, const char *text, char *error, unsigned error_size);
+int config_parse(struct config *config, const char *file, const char *text, char *error,
+		 unsigned error_size);
 
-/* The same for a file that is opened here, and for a descriptor ("cf0.1"), read from its start by pread(). */
+/* The same for a file that is opened here, and for a descriptor ("cf0.1"), read from its start by
+ * pread(). */
 int config_parse_file(struct config *config, const char *file, char *error, unsigned error_size);
-int config_parse_fd(struct config *config, const char *file, int fd, char *error, unsigned error_size);
+int config_parse_fd(struct config *config, const char *file, int fd, char *error,
+		    unsigned error_size);
 
-/* Writes everything as text that config_parse() reads back, users as uids: a worker looks up no names.  A sealed memfd, or -1 and errno. */
+/* Writes everything as text that config_parse() reads back, users as uids: a worker looks up no
+ * names.  A sealed memfd, or -1 and errno. */
 int config_to_memfd(const struct config *config);
 
 /* What a command line or a file may say; 0 or -1. */

@@ -17,7 +17,8 @@
 
 #define ERROR_SIZE 1024
 
-static int frame_failed(enum address_result result, const char *error, bool autostart, int *ret_status)
+static int frame_failed(enum address_result result, const char *error, bool autostart,
+			int *ret_status)
 {
 	bool is_fine = result == ADDRESS_TAKEN && autostart;
 
@@ -40,18 +41,21 @@ static bool has_listener(const struct frame *frame)
 	return fdstore_find(&frame->store, STORE_NAME_LISTENER) >= 0;
 }
 
-/* What the service manager passes: descriptors of an earlier keeper by their names, and a listening socket called "ipc", or the first that is there. */
+/* What the service manager passes: descriptors of an earlier keeper by their names, and a listening
+ * socket called "ipc", or the first that is there. */
 static void frame_adopt(const char *name, int fd, void *userdata)
 {
 	struct frame *frame = userdata;
 	uint32_t slot, generation;
 	char kind;
 
-	if (store_parse_name(name, &kind, &slot, &generation) == 0 || strcmp(name, STORE_NAME_STATE) == 0) {
+	if (store_parse_name(name, &kind, &slot, &generation) == 0 ||
+	    strcmp(name, STORE_NAME_STATE) == 0) {
 		(void)holdings_add(&frame->store, name, fd);
 	} else if (strcmp(name, STORE_NAME_LISTENER) == 0) {
 		/* Bound by an earlier keeper; its name is ours, if it is still there. */
-		if (!has_listener(frame) && is_listener(fd) && frame->address.lock_fd >= 0 && address_adopt(&frame->address))
+		if (!has_listener(frame) && is_listener(fd) && frame->address.lock_fd >= 0 &&
+		    address_adopt(&frame->address))
 			(void)holdings_add(&frame->store, STORE_NAME_LISTENER, fd);
 		else
 			(void)fd_close(fd);
@@ -61,7 +65,10 @@ static void frame_adopt(const char *name, int fd, void *userdata)
 		(void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 		(void)holdings_add(&frame->store, STORE_NAME_LISTENER, fd);
 	} else {
-		log_line(LOG_LEVEL_WARNING, "passed descriptor %d \"%s\" is not used: not called \"ipc\", or not a listening SOCK_SEQPACKET socket", fd, name);
+		log_line(LOG_LEVEL_WARNING,
+			 "passed descriptor %d \"%s\" is not used: not called \"ipc\", or not a "
+			 "listening SOCK_SEQPACKET socket",
+			 fd, name);
 		(void)fd_close(fd);
 	}
 }
@@ -77,8 +84,11 @@ static const char *frame_passed_address(char path[ADDRESS_SIZE])
 
 		length = sizeof(sockaddr);
 		memset(&sockaddr, 0, sizeof(sockaddr));
-		if (is_listener(fd) && getsockname(fd, (struct sockaddr *)&sockaddr, &length) == 0 && sockaddr.sun_family == AF_UNIX && sockaddr.sun_path[0] == '/') {
-			(void)snprintf(path, ADDRESS_SIZE, "%.*s", ADDRESS_SIZE - 1, sockaddr.sun_path);
+		if (is_listener(fd) &&
+		    getsockname(fd, (struct sockaddr *)&sockaddr, &length) == 0 &&
+		    sockaddr.sun_family == AF_UNIX && sockaddr.sun_path[0] == '/') {
+			(void)snprintf(path, ADDRESS_SIZE, "%.*s", ADDRESS_SIZE - 1,
+				       sockaddr.sun_path);
 			return path;
 		}
 	}
@@ -91,7 +101,8 @@ static int frame_lock(struct frame *frame, const char *given, bool autostart, in
 	char path[ADDRESS_SIZE], error[ERROR_SIZE];
 	enum address_result result;
 
-	if (address_find(&frame->address, given ? given : frame_passed_address(path), error, sizeof(error)) < 0)
+	if (address_find(&frame->address, given ? given : frame_passed_address(path), error,
+			 sizeof(error)) < 0)
 		return frame_failed(ADDRESS_FAILED, error, autostart, ret_status);
 
 	result = address_lock(&frame->address, error, sizeof(error));
@@ -111,7 +122,8 @@ static int frame_bind(struct frame *frame, bool autostart, int *ret_status)
 	int fd;
 
 	if (frame->address.lock_fd < 0) {
-		(void)snprintf(error, sizeof(error), "%s: no lock, and no socket was passed", frame->address.path);
+		(void)snprintf(error, sizeof(error), "%s: no lock, and no socket was passed",
+			       frame->address.path);
 		return frame_failed(ADDRESS_FAILED, error, autostart, ret_status);
 	}
 
@@ -129,7 +141,8 @@ int frame_open(struct frame *frame, const char *address, bool autostart, int *re
 	frame->address = (struct address)ADDRESS_NULL;
 	fdstore_clear(&frame->store);
 
-	/* An embedded broker lives longer than the program that started it: it keeps none of that program's files open. */
+	/* An embedded broker lives longer than the program that started it: it keeps none of that
+	 * program's files open. */
 	(void)close_range(HOLDINGS_FD_FIRST + manager_passed(), ~0u, 0);
 	holdings_init_limit();
 	manager_init(&frame->manager);

@@ -23,7 +23,7 @@ void holdings_init_limit(void)
 
 	limit.rlim_cur = limit.rlim_max;
 	if (limit.rlim_max < FDS_WANTED) {
-		struct rlimit more = { FDS_WANTED, FDS_WANTED };
+		struct rlimit more = {FDS_WANTED, FDS_WANTED};
 
 		if (setrlimit(RLIMIT_NOFILE, &more) == 0)
 			limit = more;
@@ -48,12 +48,15 @@ int holdings_add(struct fdstore *table, const char *name, int fd)
 	int number;
 
 	if (index < 0) {
-		number = HOLDINGS_FD_FIRST + (int)atomic_load_explicit(&table->n, memory_order_relaxed);
+		number = HOLDINGS_FD_FIRST +
+			 (int)atomic_load_explicit(&table->n, memory_order_relaxed);
 		if (number + 2 * FDS_OWN <= n_allowed)
 			index = fdstore_append(table, name, number);
 	}
 	if (index < 0) {
-		log_line(LOG_LEVEL_ERROR, "the store of descriptors does not take \"%s\": full, or no legal name", name);
+		log_line(LOG_LEVEL_ERROR,
+			 "the store of descriptors does not take \"%s\": full, or no legal name",
+			 name);
 		(void)fd_close(fd);
 		return -1;
 	}

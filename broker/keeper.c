@@ -22,13 +22,13 @@
 #include "libipc/platform/clock.h"
 #include "libipc/platform/fdpass.h"
 
-#define GOES_ON        (-1) /* no exit status yet */
-#define IS_SPARE       (-2) /* this process is the spare now */
-#define FAILURES_MAX   10
-#define KILLS_MAX      1000
-#define RETRY_NS       (100 * NS_PER_MS)
-#define MESSAGES_MAX   64   /* read in a row before a signal is looked at */
-#define ERROR_SIZE     1024
+#define GOES_ON      (-1) /* no exit status yet */
+#define IS_SPARE     (-2) /* this process is the spare now */
+#define FAILURES_MAX 10
+#define KILLS_MAX    1000
+#define RETRY_NS     (100 * NS_PER_MS)
+#define MESSAGES_MAX 64 /* read in a row before a signal is looked at */
+#define ERROR_SIZE   1024
 
 struct keeper {
 	const struct keeper_options *options;
@@ -36,19 +36,19 @@ struct keeper {
 	struct frame frame;
 
 	int signal_fd;
-	int notify_fd;            /* to the worker; a new pair for each */
-	int handover_fds[2];      /* the spare's end, the worker's end */
-	int leash_fd;             /* of the spare; -1: none */
+	int notify_fd;       /* to the worker; a new pair for each */
+	int handover_fds[2]; /* the spare's end, the worker's end */
+	int leash_fd;        /* of the spare; -1: none */
 	bool wants_spare;
 
-	pid_t worker;             /* 0: none */
-	bool is_ready;            /* it said so */
-	bool is_replaced;         /* it was killed by us, for a new configuration */
+	pid_t worker;     /* 0: none */
+	bool is_ready;    /* it said so */
+	bool is_replaced; /* it was killed by us, for a new configuration */
 	bool is_stopping;
-	bool told_ready;          /* to the service manager */
+	bool told_ready;              /* to the service manager */
 	unsigned n_failures, n_kills; /* workers in a row that were never ready */
-	uint64_t kill_at_ns;      /* stopping: the end of its patience */
-	uint64_t start_at_ns;     /* not before */
+	uint64_t kill_at_ns;          /* stopping: the end of its patience */
+	uint64_t start_at_ns;         /* not before */
 };
 
 static struct keeper the_keeper;
@@ -57,7 +57,8 @@ bool keeper_is_parent(void)
 {
 	const char *pid = getenv("LISTEN_PID");
 
-	/* The variable alone may be inherited from anywhere; LISTEN_PID is for this process only. */
+	/* The variable alone may be inherited from anywhere; LISTEN_PID is for this process only.
+	 */
 	return getenv(STORE_ENV_KEEPER) && pid && atol(pid) == getpid();
 }
 
@@ -95,7 +96,8 @@ static int keeper_store_config(struct keeper *keeper)
 	int fd = config_to_memfd(&keeper->config);
 
 	if (fd < 0) {
-		log_line(LOG_LEVEL_ERROR, "the configuration cannot be handed on: memfd: %s", strerror(errno));
+		log_line(LOG_LEVEL_ERROR, "the configuration cannot be handed on: memfd: %s",
+			 strerror(errno));
 		return -1;
 	}
 	return holdings_add(&keeper->frame.store, STORE_NAME_CONFIG, fd) < 0 ? -1 : 0;
@@ -186,13 +188,14 @@ static int keeper_failed(struct keeper *keeper)
 	if (++keeper->n_failures < FAILURES_MAX)
 		return GOES_ON;
 
-	log_line(LOG_LEVEL_ERROR, "%s: giving up: %u workers in a row ended before they were ready", keeper->frame.address.path, keeper->n_failures);
+	log_line(LOG_LEVEL_ERROR, "%s: giving up: %u workers in a row ended before they were ready",
+		 keeper->frame.address.path, keeper->n_failures);
 	return KEEPER_EXIT_FAILED;
 }
 
 static int keeper_launch(struct keeper *keeper)
 {
-	struct launch launch = { .store = &keeper->frame.store, .spare_fd = keeper->handover_fds[1] };
+	struct launch launch = {.store = &keeper->frame.store, .spare_fd = keeper->handover_fds[1]};
 	int fds[2];
 
 	if (clock_now_ns() < keeper->start_at_ns)
@@ -227,9 +230,12 @@ static int keeper_worker_died(struct keeper *keeper, int status)
 		return GOES_ON;
 
 	if (signal)
-		log_line(LOG_LEVEL_WARNING, "the worker was ended by signal %d (%s); the next one starts", signal, strsignal(signal));
+		log_line(LOG_LEVEL_WARNING,
+			 "the worker was ended by signal %d (%s); the next one starts", signal,
+			 strsignal(signal));
 	else
-		log_line(LOG_LEVEL_WARNING, "the worker ended with status %d; the next one starts", WEXITSTATUS(status));
+		log_line(LOG_LEVEL_WARNING, "the worker ended with status %d; the next one starts",
+			 WEXITSTATUS(status));
 
 	if (keeper->is_ready)
 		return GOES_ON;
@@ -296,7 +302,8 @@ static int keeper_stop(struct keeper *keeper)
 	if (keeper->is_stopping)
 		return GOES_ON;
 
-	/* The spare goes first: if somebody loses patience and kills the keeper now, nothing shall come back. */
+	/* The spare goes first: if somebody loses patience and kills the keeper now, nothing shall
+	 * come back. */
 	keeper->leash_fd = spare_end(keeper->leash_fd);
 	keeper->is_stopping = true;
 	keeper->kill_at_ns = clock_after_ns(keeper->config.grace_ns);
@@ -326,7 +333,8 @@ static int keeper_signals(struct keeper *keeper)
 	struct signalfd_siginfo info;
 	int status = GOES_ON;
 
-	while (status == GOES_ON && read(keeper->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+	while (status == GOES_ON &&
+	       read(keeper->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 		switch (info.ssi_signo) {
 		case SIGCHLD:
 			status = keeper_reap(keeper);
@@ -362,7 +370,8 @@ static int keeper_keep_spare(struct keeper *keeper)
 	return r == 0 ? IS_SPARE : GOES_ON;
 }
 
-/* Milliseconds until the earlier of two moments, 0: none; rounded up, so that it has passed then. */
+/* Milliseconds until the earlier of two moments, 0: none; rounded up, so that it has passed then.
+ */
 static int timeout_ms(uint64_t a_ns, uint64_t b_ns)
 {
 	uint64_t at_ns = a_ns == 0 || (b_ns != 0 && b_ns < a_ns) ? b_ns : a_ns;
@@ -372,22 +381,26 @@ static int timeout_ms(uint64_t a_ns, uint64_t b_ns)
 		return -1;
 	if (at_ns <= now_ns)
 		return 0;
-	return at_ns - now_ns > 1000 * NS_PER_S ? 1000000 : (int)((at_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);
+	return at_ns - now_ns > 1000 * NS_PER_S
+		       ? 1000000
+		       : (int)((at_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);
 }
 
 static int keeper_step(struct keeper *keeper)
 {
 	struct pollfd pollfds[] = {
-		{ .fd = keeper->signal_fd, .events = POLLIN },
-		{ .fd = keeper->notify_fd, .events = POLLIN },
-		{ .fd = keeper->leash_fd, .events = POLLIN },
+		{.fd = keeper->signal_fd, .events = POLLIN},
+		{.fd = keeper->notify_fd, .events = POLLIN},
+		{.fd = keeper->leash_fd, .events = POLLIN},
 	};
 	uint64_t start_at_ns = keeper->worker == 0 ? keeper->start_at_ns : 0;
 	int r;
 
-	r = poll(pollfds, sizeof(pollfds) / sizeof(pollfds[0]), timeout_ms(keeper->kill_at_ns, start_at_ns));
+	r = poll(pollfds, sizeof(pollfds) / sizeof(pollfds[0]),
+		 timeout_ms(keeper->kill_at_ns, start_at_ns));
 
-	if (keeper->kill_at_ns != 0 && clock_now_ns() >= keeper->kill_at_ns && keeper->worker != 0) {
+	if (keeper->kill_at_ns != 0 && clock_now_ns() >= keeper->kill_at_ns &&
+	    keeper->worker != 0) {
 		log_line(LOG_LEVEL_WARNING, "the worker did not end in time; it is killed");
 		(void)kill(keeper->worker, SIGKILL);
 		keeper->kill_at_ns = 0;
@@ -408,7 +421,8 @@ static int keeper_serve(struct keeper *keeper)
 
 	keeper->signal_fd = holdings_raise(signals_open());
 	keeper->handover_fds[0] = keeper->handover_fds[1] = -1;
-	if (keeper->wants_spare && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, keeper->handover_fds) == 0) {
+	if (keeper->wants_spare &&
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, keeper->handover_fds) == 0) {
 		keeper->handover_fds[0] = holdings_raise(keeper->handover_fds[0]);
 		keeper->handover_fds[1] = holdings_raise(keeper->handover_fds[1]);
 	}
@@ -426,7 +440,8 @@ static int keeper_serve(struct keeper *keeper)
 
 	keeper->leash_fd = spare_end(keeper->leash_fd);
 	address_remove(&keeper->frame.address);
-	log_line(LOG_LEVEL_INFO, "%s: the broker has ended, status %d", keeper->frame.address.path, status);
+	log_line(LOG_LEVEL_INFO, "%s: the broker has ended, status %d", keeper->frame.address.path,
+		 status);
 	return status;
 }
 
@@ -455,19 +470,23 @@ static int keeper_be_spare(struct keeper *keeper)
 	fd_closep(&keeper->handover_fds[0]);
 
 	if (!is_complete) {
-		log_line(LOG_LEVEL_ERROR, "%s: keeper and worker died at the same time: the domain has ended", keeper->frame.address.path);
+		log_line(LOG_LEVEL_ERROR,
+			 "%s: keeper and worker died at the same time: the domain has ended",
+			 keeper->frame.address.path);
 		address_remove(&keeper->frame.address);
 		return KEEPER_EXIT_FAILED;
 	}
 
-	/* As it was when this process was forked, and that is the last one: each reload makes a new spare. */
+	/* As it was when this process was forked, and that is the last one: each reload makes a new
+	 * spare. */
 	if (keeper_store_config(keeper) < 0) {
 		address_remove(&keeper->frame.address);
 		return KEEPER_EXIT_FAILED;
 	}
 
 	launch_set_title(argv0, "ipckeeper");
-	log_line(LOG_LEVEL_WARNING, "%s: the keeper died; process %d is the keeper now", keeper->frame.address.path, (int)getpid());
+	log_line(LOG_LEVEL_WARNING, "%s: the keeper died; process %d is the keeper now",
+		 keeper->frame.address.path, (int)getpid());
 	return GOES_ON;
 }
 

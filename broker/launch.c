@@ -14,12 +14,13 @@
 #include "broker/log.h"
 #include "broker/store.h"
 
-/* One string of an environment has at most 128 KiB; a piece of names, with its variable, stays below. */
-#define PIECE_NAMES  9000
-#define PIECE_SIZE   (PIECE_NAMES * (STORE_NAME_MAX + 1) + 32)
-#define PIECES       ((STORE_FDS_MAX + PIECE_NAMES - 1) / PIECE_NAMES)
-#define VARIABLES    (PIECES + 8)
-#define VALUE_SIZE   64
+/* One string of an environment has at most 128 KiB; a piece of names, with its variable, stays
+ * below. */
+#define PIECE_NAMES 9000
+#define PIECE_SIZE  (PIECE_NAMES * (STORE_NAME_MAX + 1) + 32)
+#define PIECES      ((STORE_FDS_MAX + PIECE_NAMES - 1) / PIECE_NAMES)
+#define VARIABLES   (PIECES + 8)
+#define VALUE_SIZE  64
 
 extern char **environ;
 
@@ -32,14 +33,16 @@ void launch_set_title(char *argv0, const char *title)
 	if (!argv0)
 		return;
 
-	/* The kernel shows the bytes that the process was started with: they may be changed, not moved. */
+	/* The kernel shows the bytes that the process was started with: they may be changed, not
+	 * moved. */
 	name = strrchr(argv0, '/');
 	name = name ? name + 1 : argv0;
 	if (strlen(name) == length)
 		memcpy(name, title, length);
 }
 
-/* Runs in the child, which is single-threaded and has nothing but this to do: memory need not be given back. */
+/* Runs in the child, which is single-threaded and has nothing but this to do: memory need not be
+ * given back. */
 struct environment {
 	char **variables;
 	unsigned n;
@@ -50,7 +53,8 @@ struct environment {
 
 static bool is_inherited(const char *variable)
 {
-	static const char *const ours[] = { "LISTEN_", "NOTIFY_SOCKET=", STORE_ENV_KEEPER "=", STORE_ENV_SPARE "=" };
+	static const char *const ours[] = {"LISTEN_", "NOTIFY_SOCKET=", STORE_ENV_KEEPER "=",
+					   STORE_ENV_SPARE "="};
 
 	for (unsigned i = 0; i < sizeof(ours) / sizeof(ours[0]); ++i) {
 		if (strncmp(variable, ours[i], strlen(ours[i])) == 0)
@@ -59,7 +63,8 @@ static bool is_inherited(const char *variable)
 	return true;
 }
 
-static void environment_set(struct environment *environment, const char *name, const char *prefix, long value)
+static void environment_set(struct environment *environment, const char *name, const char *prefix,
+			    long value)
 {
 	char *text = environment->values[environment->n_values++];
 
@@ -74,8 +79,10 @@ static void environment_set_names(struct environment *environment, const struct 
 	for (unsigned piece = 0; piece == 0 || piece * PIECE_NAMES < n; ++piece) {
 		char *at = environment->names[piece];
 
-		at += piece == 0 ? sprintf(at, "LISTEN_FDNAMES=") : sprintf(at, "LISTEN_FDNAMES_%u=", piece);
-		for (uint32_t i = piece * PIECE_NAMES; i < n && i < (piece + 1) * PIECE_NAMES; ++i) {
+		at += piece == 0 ? sprintf(at, "LISTEN_FDNAMES=")
+				 : sprintf(at, "LISTEN_FDNAMES_%u=", piece);
+		for (uint32_t i = piece * PIECE_NAMES; i < n && i < (piece + 1) * PIECE_NAMES;
+		     ++i) {
 			size_t length = strlen(store->entry[i].name);
 
 			if (i > piece * PIECE_NAMES)
@@ -105,7 +112,8 @@ static char **environment_make(const struct launch *launch, pid_t keeper)
 			environment->variables[environment->n++] = environ[i];
 	}
 	environment_set(environment, "LISTEN_PID", "", getpid());
-	environment_set(environment, "LISTEN_FDS", "", atomic_load_explicit(&launch->store->n, memory_order_relaxed));
+	environment_set(environment, "LISTEN_FDS", "",
+			atomic_load_explicit(&launch->store->n, memory_order_relaxed));
 	environment_set_names(environment, launch->store);
 	environment_set(environment, "NOTIFY_SOCKET", "fd:", launch->notify_fd);
 	environment_set(environment, STORE_ENV_KEEPER, "", keeper);
@@ -137,7 +145,8 @@ static void __attribute__((__noreturn__)) worker_exec(const struct launch *launc
 {
 	char **environment, **arguments;
 
-	/* From here on the keeper's death is told; one that came before is told by the parent's number.  SIGUSR2 is blocked: it stays pending. */
+	/* From here on the keeper's death is told; one that came before is told by the parent's
+	 * number.  SIGUSR2 is blocked: it stays pending. */
 	(void)prctl(PR_SET_PDEATHSIG, SIGUSR2);
 	if (getppid() != keeper)
 		(void)raise(SIGUSR2);
@@ -150,7 +159,8 @@ static void __attribute__((__noreturn__)) worker_exec(const struct launch *launc
 		(void)execve("/proc/self/exe", arguments, environment);
 	}
 
-	log_line(LOG_LEVEL_ERROR, "the worker cannot be started: execve: /proc/self/exe: %s", strerror(errno));
+	log_line(LOG_LEVEL_ERROR, "the worker cannot be started: execve: /proc/self/exe: %s",
+		 strerror(errno));
 	_exit(127);
 }
 

@@ -17,16 +17,18 @@ static struct {
 	enum log_level level;
 	bool is_journal;
 	unsigned n_lost;
-} log_state = { .level = LOG_LEVEL_NOTICE };
+} log_state = {.level = LOG_LEVEL_NOTICE};
 
-/* $JOURNAL_STREAM names device and inode: it is inherited, standard error may have been redirected since. */
+/* $JOURNAL_STREAM names device and inode: it is inherited, standard error may have been redirected
+ * since. */
 static bool stderr_is_journal(void)
 {
 	const char *stream = getenv("JOURNAL_STREAM");
 	unsigned long long device, inode;
 	struct stat status;
 
-	if (!stream || sscanf(stream, "%llu:%llu", &device, &inode) != 2 || fstat(STDERR_FILENO, &status) < 0)
+	if (!stream || sscanf(stream, "%llu:%llu", &device, &inode) != 2 ||
+	    fstat(STDERR_FILENO, &status) < 0)
 		return false;
 
 	return status.st_dev == device && status.st_ino == inode;
@@ -62,7 +64,7 @@ static const char *level_text(enum log_level level)
 /* A pipe that polls writable has room for PIPE_BUF bytes, more than a line. */
 static bool stderr_has_room(void)
 {
-	struct pollfd pollfd = { .fd = STDERR_FILENO, .events = POLLOUT };
+	struct pollfd pollfd = {.fd = STDERR_FILENO, .events = POLLOUT};
 
 	return poll(&pollfd, 1, 0) == 1 && (pollfd.revents & POLLOUT);
 }
@@ -72,8 +74,9 @@ static void line_write(enum log_level level, const char *format, va_list argumen
 	char line[LINE_SIZE];
 	int n_head, n;
 
-	n_head = log_state.is_journal ? snprintf(line, sizeof(line), "<%d>", (int)level)
-				      : snprintf(line, sizeof(line), "ipcbroker: %s", level_text(level));
+	n_head = log_state.is_journal
+			 ? snprintf(line, sizeof(line), "<%d>", (int)level)
+			 : snprintf(line, sizeof(line), "ipcbroker: %s", level_text(level));
 
 	/* One byte is left for the end of the line. */
 	n = vsnprintf(line + n_head, sizeof(line) - (size_t)n_head - 1, format, arguments);

@@ -30,7 +30,8 @@ int loop_init(struct loop *loop)
 		return syserr(SYSERR_EPOLL, errno);
 
 	loop->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	r = loop->timer_fd < 0 ? syserr(SYSERR_EVENTFD, errno) : loop_add(loop, loop->timer_fd, LOOP_TIMER, 0, 0, EPOLLIN);
+	r = loop->timer_fd < 0 ? syserr(SYSERR_EVENTFD, errno)
+			       : loop_add(loop, loop->timer_fd, LOOP_TIMER, 0, 0, EPOLLIN);
 	if (r < 0)
 		loop_deinit(loop);
 
@@ -43,16 +44,21 @@ void loop_deinit(struct loop *loop)
 	loop->epoll_fd = fd_close(loop->epoll_fd);
 }
 
-int loop_add(struct loop *loop, int fd, enum loop_source source, uint32_t slot, uint32_t generation, uint32_t epoll_events)
+int loop_add(struct loop *loop, int fd, enum loop_source source, uint32_t slot, uint32_t generation,
+	     uint32_t epoll_events)
 {
-	struct epoll_event event = { .events = epoll_events, .data.u64 = key_make(source, slot, generation) };
+	struct epoll_event event = {.events = epoll_events,
+				    .data.u64 = key_make(source, slot, generation)};
 
-	return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? syserr(SYSERR_EPOLL, errno) : 0;
+	return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0
+		       ? syserr(SYSERR_EPOLL, errno)
+		       : 0;
 }
 
 int loop_remove(struct loop *loop, int fd)
 {
-	return epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL) < 0 ? syserr(SYSERR_EPOLL, errno) : 0;
+	return epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL) < 0 ? syserr(SYSERR_EPOLL, errno)
+								      : 0;
 }
 
 int loop_wait(struct loop *loop, struct loop_event *events, int n)
@@ -74,7 +80,8 @@ int loop_wait(struct loop *loop, struct loop_event *events, int n)
 			.generation = (uint32_t)(key >> 32) & GENERATION_MASK,
 			.events = ready[i].events,
 		};
-		/* EAGAIN: the timer was set anew after it had expired; told all the same, who gets it looks at the clock. */
+		/* EAGAIN: the timer was set anew after it had expired; told all the same, who gets
+		 * it looks at the clock. */
 		if (events[i].source == LOOP_TIMER)
 			(void)!read(loop->timer_fd, &n_expired, sizeof(n_expired));
 	}
@@ -84,7 +91,10 @@ int loop_wait(struct loop *loop, struct loop_event *events, int n)
 
 int loop_set_timer(struct loop *loop, uint64_t at_ns)
 {
-	struct itimerspec setting = { .it_value = { .tv_sec = (time_t)(at_ns / NS_PER_S), .tv_nsec = (long)(at_ns % NS_PER_S) } };
+	struct itimerspec setting = {.it_value = {.tv_sec = (time_t)(at_ns / NS_PER_S),
+						  .tv_nsec = (long)(at_ns % NS_PER_S)}};
 
-	return timerfd_settime(loop->timer_fd, TFD_TIMER_ABSTIME, &setting, NULL) < 0 ? syserr(SYSERR_EVENTFD, errno) : 0;
+	return timerfd_settime(loop->timer_fd, TFD_TIMER_ABSTIME, &setting, NULL) < 0
+		       ? syserr(SYSERR_EVENTFD, errno)
+		       : 0;
 }

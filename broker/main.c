@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ipcbroker: the daemon of one domain.  What is started is the keeper; it starts the same executable again as its worker.
+ * ipcbroker: the daemon of one domain.  What is started is the keeper; it starts the same
+ * executable again as its worker.
  */
 
 #include <argp.h>
@@ -23,18 +24,33 @@
 #define TEXT_(x) #x
 #define TEXT(x)  TEXT_(x)
 
-const char *argp_program_version = "ipcbroker " TEXT(IPC_VERSION_MAJOR) "." TEXT(IPC_VERSION_MINOR) "." TEXT(IPC_VERSION_PATCH);
+const char *argp_program_version = "ipcbroker " TEXT(IPC_VERSION_MAJOR) "." TEXT(
+	IPC_VERSION_MINOR) "." TEXT(IPC_VERSION_PATCH);
 
-enum { KEY_ADDRESS = 'a', KEY_CONFIG = 'c', KEY_AUTOSTART = 256, KEY_IDLE, KEY_NO_SANDBOX, KEY_LEVEL };
+enum {
+	KEY_ADDRESS = 'a',
+	KEY_CONFIG = 'c',
+	KEY_AUTOSTART = 256,
+	KEY_IDLE,
+	KEY_NO_SANDBOX,
+	KEY_LEVEL
+};
 
 static const struct argp_option option_list[] = {
-	{ "address", KEY_ADDRESS, "PATH", 0, "Serve the domain of this socket, instead of $IPC_BROKER, $XDG_RUNTIME_DIR/ipc/broker or /run/ipc/broker", 0 },
-	{ "config", KEY_CONFIG, "FILE", 0, "Read limits, idle time, grace time and log level from FILE; see ipcbroker.conf(5)", 0 },
-	{ "autostart", KEY_AUTOSTART, NULL, 0, "Started by a program that needs a broker: end when idle for 10 seconds; end at once, successfully, if there is a broker", 0 },
-	{ "idle", KEY_IDLE, "SECONDS", 0, "End after SECONDS without a client; 0: never", 0 },
-	{ "no-sandbox", KEY_NO_SANDBOX, NULL, 0, "Run without seccomp filter and Landlock", 0 },
-	{ "log-level", KEY_LEVEL, "LEVEL", 0, "One of " CONFIG_LEGAL_LEVELS, 0 },
-	{ 0 },
+	{"address", KEY_ADDRESS, "PATH", 0,
+	 "Serve the domain of this socket, instead of $IPC_BROKER, $XDG_RUNTIME_DIR/ipc/broker or "
+	 "/run/ipc/broker",
+	 0},
+	{"config", KEY_CONFIG, "FILE", 0,
+	 "Read limits, idle time, grace time and log level from FILE; see ipcbroker.conf(5)", 0},
+	{"autostart", KEY_AUTOSTART, NULL, 0,
+	 "Started by a program that needs a broker: end when idle for 10 seconds; end at once, "
+	 "successfully, if there is a broker",
+	 0},
+	{"idle", KEY_IDLE, "SECONDS", 0, "End after SECONDS without a client; 0: never", 0},
+	{"no-sandbox", KEY_NO_SANDBOX, NULL, 0, "Run without seccomp filter and Landlock", 0},
+	{"log-level", KEY_LEVEL, "LEVEL", 0, "One of " CONFIG_LEGAL_LEVELS, 0},
+	{0},
 };
 
 static error_t option_parse(int key, char *value, struct argp_state *state)
@@ -56,7 +72,8 @@ static error_t option_parse(int key, char *value, struct argp_state *state)
 	case KEY_IDLE:
 		options->has_idle = true;
 		if (config_parse_seconds(value, &options->idle_ns) < 0)
-			argp_error(state, "--idle: not \"%s\"; legal: " CONFIG_LEGAL_SECONDS, value);
+			argp_error(state, "--idle: not \"%s\"; legal: " CONFIG_LEGAL_SECONDS,
+				   value);
 		return 0;
 	case KEY_NO_SANDBOX:
 		options->no_sandbox = true;
@@ -64,7 +81,8 @@ static error_t option_parse(int key, char *value, struct argp_state *state)
 	case KEY_LEVEL:
 		options->has_level = true;
 		if (config_parse_level(value, &options->level) < 0)
-			argp_error(state, "--log-level: not \"%s\"; legal: " CONFIG_LEGAL_LEVELS, value);
+			argp_error(state, "--log-level: not \"%s\"; legal: " CONFIG_LEGAL_LEVELS,
+				   value);
 		return 0;
 	case ARGP_KEY_ARG:
 		argp_error(state, "%s: no arguments are taken", value);
@@ -87,7 +105,8 @@ static void standard_open(void)
 }
 
 /*
- * The program that started us may end, be interrupted from its terminal, have its directory unmounted, or have somebody read its output to the end: none of it shall wait for us, or end us.
+ * The program that started us may end, be interrupted from its terminal, have its directory
+ * unmounted, or have somebody read its output to the end: none of it shall wait for us, or end us.
  */
 static void leave_starter(const struct keeper_options *options)
 {
@@ -99,13 +118,15 @@ static void leave_starter(const struct keeper_options *options)
 		(void)close(fd);
 	}
 	(void)setsid();
-	if ((!options->address || options->address[0] == '/') && (!options->config || options->config[0] == '/'))
+	if ((!options->address || options->address[0] == '/') &&
+	    (!options->config || options->config[0] == '/'))
 		(void)!chdir("/");
 }
 
 static int worker_main(const struct keeper_options *options)
 {
-	struct worker_options worker = { .no_sandbox = options->no_sandbox, .autostarted = options->autostart };
+	struct worker_options worker = {.no_sandbox = options->no_sandbox,
+					.autostarted = options->autostart};
 	sigset_t set;
 	int status;
 
@@ -129,9 +150,16 @@ static int worker_main(const struct keeper_options *options)
 
 int main(int argc, char **argv)
 {
-	struct keeper_options options = { .level = LOG_LEVEL_NOTICE, .argv = argv };
+	struct keeper_options options = {.level = LOG_LEVEL_NOTICE, .argv = argv};
 	static const struct argp argp = {
-		option_list, option_parse, NULL, "Serves shared-memory channels to the processes of this machine.\vSee ipcbroker(8).", NULL, NULL, NULL,
+		option_list,
+		option_parse,
+		NULL,
+		"Serves shared-memory channels to the processes of this machine.\vSee "
+		"ipcbroker(8).",
+		NULL,
+		NULL,
+		NULL,
 	};
 
 	standard_open();

@@ -25,7 +25,7 @@
 void manager_init(struct manager *manager)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un sockaddr = { .sun_family = AF_UNIX };
+	struct sockaddr_un sockaddr = {.sun_family = AF_UNIX};
 	size_t length = path ? strlen(path) : 0;
 
 	*manager = (struct manager)MANAGER_NULL;
@@ -33,7 +33,8 @@ void manager_init(struct manager *manager)
 		return;
 
 	if ((path[0] != '/' && path[0] != '@') || length >= sizeof(sockaddr.sun_path)) {
-		log_line(LOG_LEVEL_WARNING, "NOTIFY_SOCKET=%s: neither a path nor @name; nobody is told", path);
+		log_line(LOG_LEVEL_WARNING,
+			 "NOTIFY_SOCKET=%s: neither a path nor @name; nobody is told", path);
 		goto out;
 	}
 
@@ -43,8 +44,10 @@ void manager_init(struct manager *manager)
 
 	manager->notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (manager->notify_fd < 0 ||
-	    connect(manager->notify_fd, (const struct sockaddr *)&sockaddr, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0) {
-		log_line(LOG_LEVEL_WARNING, "NOTIFY_SOCKET=%s: %s; nobody is told", path, strerror(errno));
+	    connect(manager->notify_fd, (const struct sockaddr *)&sockaddr,
+		    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0) {
+		log_line(LOG_LEVEL_WARNING, "NOTIFY_SOCKET=%s: %s; nobody is told", path,
+			 strerror(errno));
 		manager_deinit(manager);
 	}
 out:
@@ -85,7 +88,8 @@ void manager_adopt(void (*fn)(const char *name, int fd, void *userdata), void *u
 	for (unsigned i = 0; i < n; ++i) {
 		size_t length = at ? strcspn(at, ":") : 0;
 
-		(void)snprintf(name, sizeof(name), "%.*s", (int)(length < sizeof(name) ? length : 0), at ? at : "");
+		(void)snprintf(name, sizeof(name), "%.*s",
+			       (int)(length < sizeof(name) ? length : 0), at ? at : "");
 		fn(name, (int)(FDS_FIRST + i), userdata);
 		if (at)
 			at += length + (at[length] == ':');
@@ -98,14 +102,15 @@ void manager_adopt(void (*fn)(const char *name, int fd, void *userdata), void *u
 
 void manager_tell(struct manager *manager, const char *text, int fd)
 {
-	struct pollfd pollfd = { .fd = manager->notify_fd, .events = POLLOUT };
+	struct pollfd pollfd = {.fd = manager->notify_fd, .events = POLLOUT};
 	int r;
 
 	if (manager->notify_fd < 0)
 		return;
 
 	r = fdpass_send(manager->notify_fd, text, strlen(text), &fd, fd >= 0 ? 1 : 0);
-	if (r != IPC_EAGAIN || (manager->late_ns != 0 && clock_now_ns() - manager->late_ns < IMPATIENT_NS))
+	if (r != IPC_EAGAIN ||
+	    (manager->late_ns != 0 && clock_now_ns() - manager->late_ns < IMPATIENT_NS))
 		return;
 
 	(void)poll(&pollfd, 1, PATIENCE_MS);
@@ -114,7 +119,8 @@ void manager_tell(struct manager *manager, const char *text, int fd)
 		return;
 
 	manager->late_ns = clock_now_ns();
-	log_line(LOG_LEVEL_WARNING, "the service manager does not read: it is not told everything, and does not store all that we have");
+	log_line(LOG_LEVEL_WARNING, "the service manager does not read: it is not told everything, "
+				    "and does not store all that we have");
 }
 
 bool manager_restarts(void)

@@ -22,7 +22,8 @@ static void line_parse(struct notice *notice, const char *line, size_t length)
 	notice->is_store |= line_is(line, length, "FDSTORE=1");
 	notice->is_remove |= line_is(line, length, "FDSTOREREMOVE=1");
 	notice->is_ready |= line_is(line, length, "READY=1");
-	notice->is_status |= line_is(line, length, "STOPPING=1") || (length >= 7 && memcmp(line, "STATUS=", 7) == 0);
+	notice->is_status |= line_is(line, length, "STOPPING=1") ||
+			     (length >= 7 && memcmp(line, "STATUS=", 7) == 0);
 	notice->is_hide |= line_is(line, length, STORE_TEXT_HIDE);
 	notice->is_show |= line_is(line, length, STORE_TEXT_SHOW);
 	notice->is_complete |= line_is(line, length, STORE_TEXT_COMPLETE);
@@ -35,10 +36,11 @@ enum notice_result notice_read(int socket_fd, struct notice *ret)
 	size_t size = 0;
 	int r;
 
-	*ret = (struct notice){ .fd = -1 };
+	*ret = (struct notice){.fd = -1};
 	r = fdpass_receive(socket_fd, ret->text, sizeof(ret->text) - 1, &size, fds, &n_fds);
 
-	/* A worker that died with our answer unread: told once as an error, before what it had sent. */
+	/* A worker that died with our answer unread: told once as an error, before what it had
+	 * sent. */
 	if (r == IPC_EPIPE)
 		r = fdpass_receive(socket_fd, ret->text, sizeof(ret->text) - 1, &size, fds, &n_fds);
 	if (r == IPC_EAGAIN)

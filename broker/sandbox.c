@@ -31,7 +31,8 @@
 
 static int fail(char *error, unsigned error_size, const char *step, int number)
 {
-	(void)snprintf(error, error_size, "%s: %s (--no-sandbox runs without)", step, strerror(number));
+	(void)snprintf(error, error_size, "%s: %s (--no-sandbox runs without)", step,
+		       strerror(number));
 	return -1;
 }
 
@@ -39,7 +40,7 @@ static int fail(char *error, unsigned error_size, const char *step, int number)
 
 static int capabilities_drop(void)
 {
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
 
 	memset(data, 0, sizeof(data));
@@ -48,7 +49,7 @@ static int capabilities_drop(void)
 
 static int self_restrict(char *error, unsigned error_size)
 {
-	const struct rlimit none = { 0, 0 };
+	const struct rlimit none = {0, 0};
 
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		return fail(error, error_size, "PR_SET_DUMPABLE", errno);
@@ -94,21 +95,26 @@ static int landlock_enter(int shm_fd, char *error, unsigned error_size)
 {
 	long version = syscall(SYS_landlock_create_ruleset, NULL, 0, LL_CREATE_RULESET_VERSION);
 	struct ll_ruleset ruleset;
-	struct ll_path_beneath beneath = { .parent_fd = shm_fd };
+	struct ll_path_beneath beneath = {.parent_fd = shm_fd};
 	int fd, number = 0;
 
 	if (version < 1) {
-		log_line(LOG_LEVEL_NOTICE, "sandbox: no Landlock in this kernel (%s); seccomp alone guards files", strerror(errno));
+		log_line(LOG_LEVEL_NOTICE,
+			 "sandbox: no Landlock in this kernel (%s); seccomp alone guards files",
+			 strerror(errno));
 		return 0;
 	}
 
 	ruleset.handled_access_fs = landlock_rights(version);
-	beneath.allowed_access = ruleset.handled_access_fs & (LL_READ_FILE | LL_WRITE_FILE | LL_TRUNCATE);
+	beneath.allowed_access =
+		ruleset.handled_access_fs & (LL_READ_FILE | LL_WRITE_FILE | LL_TRUNCATE);
 
 	fd = (int)syscall(SYS_landlock_create_ruleset, &ruleset, sizeof(ruleset), 0);
 	if (fd < 0)
 		return fail(error, error_size, "landlock_create_ruleset", errno);
-	if ((shm_fd >= 0 && syscall(SYS_landlock_add_rule, fd, LL_RULE_PATH_BENEATH, &beneath, 0) < 0) || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
+	if ((shm_fd >= 0 &&
+	     syscall(SYS_landlock_add_rule, fd, LL_RULE_PATH_BENEATH, &beneath, 0) < 0) ||
+	    syscall(SYS_landlock_restrict_self, fd, 0) < 0)
 		number = errno;
 	(void)fd_close(fd);
 
@@ -120,34 +126,90 @@ static int landlock_enter(int shm_fd, char *error, unsigned error_size)
 /* Allowed whatever the arguments are. */
 static const int calls_allowed[] = {
 	/* the loop */
-	SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2), SCMP_SYS(epoll_ctl), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(timerfd_settime),
+	SCMP_SYS(epoll_wait),
+	SCMP_SYS(epoll_pwait),
+	SCMP_SYS(epoll_pwait2),
+	SCMP_SYS(epoll_ctl),
+	SCMP_SYS(poll),
+	SCMP_SYS(ppoll),
+	SCMP_SYS(timerfd_settime),
 	/* sockets that are there already */
-	SCMP_SYS(accept4), SCMP_SYS(recvmsg), SCMP_SYS(recvfrom), SCMP_SYS(sendmsg), SCMP_SYS(sendto), SCMP_SYS(getsockopt), SCMP_SYS(shutdown), SCMP_SYS(close),
-	SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(writev), SCMP_SYS(pread64),
+	SCMP_SYS(accept4),
+	SCMP_SYS(recvmsg),
+	SCMP_SYS(recvfrom),
+	SCMP_SYS(sendmsg),
+	SCMP_SYS(sendto),
+	SCMP_SYS(getsockopt),
+	SCMP_SYS(shutdown),
+	SCMP_SYS(close),
+	SCMP_SYS(read),
+	SCMP_SYS(write),
+	SCMP_SYS(writev),
+	SCMP_SYS(pread64),
 	/* memory */
-	SCMP_SYS(memfd_create), SCMP_SYS(fchmod), SCMP_SYS(ftruncate), SCMP_SYS(fstat), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(brk), SCMP_SYS(madvise), SCMP_SYS(futex),
+	SCMP_SYS(memfd_create),
+	SCMP_SYS(fchmod),
+	SCMP_SYS(ftruncate),
+	SCMP_SYS(fstat),
+	SCMP_SYS(munmap),
+	SCMP_SYS(mremap),
+	SCMP_SYS(brk),
+	SCMP_SYS(madvise),
+	SCMP_SYS(futex),
 	/* who and when */
-	SCMP_SYS(pidfd_open), SCMP_SYS(getpid), SCMP_SYS(getppid), SCMP_SYS(gettid), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(getrandom),
+	SCMP_SYS(pidfd_open),
+	SCMP_SYS(getpid),
+	SCMP_SYS(getppid),
+	SCMP_SYS(gettid),
+	SCMP_SYS(clock_gettime),
+	SCMP_SYS(gettimeofday),
+	SCMP_SYS(getrandom),
 	/* qsort() asks how much memory there is */
 	SCMP_SYS(sysinfo),
 	/* signals and the end */
-	SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(restart_syscall), SCMP_SYS(sched_yield), SCMP_SYS(exit), SCMP_SYS(exit_group),
+	SCMP_SYS(rt_sigreturn),
+	SCMP_SYS(rt_sigprocmask),
+	SCMP_SYS(restart_syscall),
+	SCMP_SYS(sched_yield),
+	SCMP_SYS(exit),
+	SCMP_SYS(exit_group),
 #ifdef SANITIZED
-	/* what the runtime does by itself, and to write its report; Landlock still guards the files */
-	SCMP_SYS(sigaltstack), SCMP_SYS(rt_sigaction), SCMP_SYS(prctl), SCMP_SYS(ioctl), SCMP_SYS(lseek), SCMP_SYS(readlink), SCMP_SYS(readlinkat), SCMP_SYS(openat),
-	SCMP_SYS(prlimit64), SCMP_SYS(getrlimit), SCMP_SYS(uname), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(sched_getaffinity), SCMP_SYS(mmap), SCMP_SYS(mprotect),
-	SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(getcwd),
+	/* what the runtime does by itself, and to write its report; Landlock still guards the files
+	 */
+	SCMP_SYS(sigaltstack),
+	SCMP_SYS(rt_sigaction),
+	SCMP_SYS(prctl),
+	SCMP_SYS(ioctl),
+	SCMP_SYS(lseek),
+	SCMP_SYS(readlink),
+	SCMP_SYS(readlinkat),
+	SCMP_SYS(openat),
+	SCMP_SYS(prlimit64),
+	SCMP_SYS(getrlimit),
+	SCMP_SYS(uname),
+	SCMP_SYS(getuid),
+	SCMP_SYS(geteuid),
+	SCMP_SYS(sched_getaffinity),
+	SCMP_SYS(mmap),
+	SCMP_SYS(mprotect),
+	SCMP_SYS(access),
+	SCMP_SYS(faccessat),
+	SCMP_SYS(stat),
+	SCMP_SYS(lstat),
+	SCMP_SYS(getcwd),
 #endif
 };
 
-static const int fcntl_allowed[] = { F_ADD_SEALS, F_GET_SEALS, F_GETFL, F_GETFD, F_SETFD };
+static const int fcntl_allowed[] = {F_ADD_SEALS, F_GET_SEALS, F_GETFL, F_GETFD, F_SETFD};
 
 /*
- * Arguments of type int are compared as 32 bits, like the kernel does: the upper half of the register may hold anything.
+ * Arguments of type int are compared as 32 bits, like the kernel does: the upper half of the
+ * register may hold anything.
  */
 static struct scmp_arg_cmp masked(unsigned argument, uint32_t mask, uint32_t value)
 {
-	return (struct scmp_arg_cmp){ .arg = argument, .op = SCMP_CMP_MASKED_EQ, .datum_a = mask, .datum_b = value };
+	return (struct scmp_arg_cmp){
+		.arg = argument, .op = SCMP_CMP_MASKED_EQ, .datum_a = mask, .datum_b = value};
 }
 
 static struct scmp_arg_cmp equal(unsigned argument, uint32_t value)
@@ -162,7 +224,7 @@ static int allow(scmp_filter_ctx filter, int call, unsigned n, const struct scmp
 
 static int allow_memory(scmp_filter_ctx filter)
 {
-	const struct scmp_arg_cmp not_executable[] = { masked(2, PROT_EXEC, 0) };
+	const struct scmp_arg_cmp not_executable[] = {masked(2, PROT_EXEC, 0)};
 	int r;
 
 	r = allow(filter, SCMP_SYS(mmap), 1, not_executable);
@@ -174,10 +236,12 @@ static int allow_memory(scmp_filter_ctx filter)
 static int allow_files(scmp_filter_ctx filter, const struct segment_maker *maker)
 {
 	const uint32_t tmpfile_mask = O_TMPFILE | O_CREAT | O_TRUNC;
-	const struct scmp_arg_cmp in_shm[] = { equal(0, (uint32_t)maker->shm_fd), masked(2, tmpfile_mask, O_TMPFILE) };
-	const struct scmp_arg_cmp in_self[] = { equal(0, (uint32_t)maker->self_fd), masked(2, (uint32_t)~O_CLOEXEC, O_RDONLY) };
-	const struct scmp_arg_cmp empty_path[] = { masked(3, AT_EMPTY_PATH, AT_EMPTY_PATH) };
-	const struct scmp_arg_cmp socket_level[] = { equal(1, SOL_SOCKET) };
+	const struct scmp_arg_cmp in_shm[] = {equal(0, (uint32_t)maker->shm_fd),
+					      masked(2, tmpfile_mask, O_TMPFILE)};
+	const struct scmp_arg_cmp in_self[] = {equal(0, (uint32_t)maker->self_fd),
+					       masked(2, (uint32_t)~O_CLOEXEC, O_RDONLY)};
+	const struct scmp_arg_cmp empty_path[] = {masked(3, AT_EMPTY_PATH, AT_EMPTY_PATH)};
+	const struct scmp_arg_cmp socket_level[] = {equal(1, SOL_SOCKET)};
 	int r = 0;
 
 	if (maker->shm_fd >= 0)
@@ -191,7 +255,7 @@ static int allow_files(scmp_filter_ctx filter, const struct segment_maker *maker
 	if (r == 0)
 		r = allow(filter, SCMP_SYS(setsockopt), 1, socket_level);
 	for (unsigned i = 0; r == 0 && i < N_ELEMENTS(fcntl_allowed); ++i) {
-		const struct scmp_arg_cmp command[] = { equal(1, (uint32_t)fcntl_allowed[i]) };
+		const struct scmp_arg_cmp command[] = {equal(1, (uint32_t)fcntl_allowed[i])};
 
 		r = allow(filter, SCMP_SYS(fcntl), 1, command);
 	}
@@ -201,11 +265,11 @@ static int allow_files(scmp_filter_ctx filter, const struct segment_maker *maker
 /* abort() has to end it, and a test's crash point; nobody else can be meant. */
 static int allow_own_end(scmp_filter_ctx filter)
 {
-	const struct scmp_arg_cmp abort_self[] = { equal(0, (uint32_t)getpid()), equal(2, SIGABRT) };
+	const struct scmp_arg_cmp abort_self[] = {equal(0, (uint32_t)getpid()), equal(2, SIGABRT)};
 	int r = allow(filter, SCMP_SYS(tgkill), N_ELEMENTS(abort_self), abort_self);
 
 #ifdef IPC_CRASH_POINTS
-	const struct scmp_arg_cmp kill_self[] = { equal(0, (uint32_t)getpid()), equal(1, SIGKILL) };
+	const struct scmp_arg_cmp kill_self[] = {equal(0, (uint32_t)getpid()), equal(1, SIGKILL)};
 
 	if (r == 0)
 		r = allow(filter, SCMP_SYS(kill), N_ELEMENTS(kill_self), kill_self);
@@ -217,7 +281,8 @@ static int filter_fill(scmp_filter_ctx filter, const struct segment_maker *maker
 {
 	int r;
 
-	/* All threads, known system calls only, and as a tree: a list would cost the last call a hundred comparisons. */
+	/* All threads, known system calls only, and as a tree: a list would cost the last call a
+	 * hundred comparisons. */
 	r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
 	if (r == 0)
 		r = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
@@ -259,7 +324,8 @@ static int seccomp_enter(const struct segment_maker *maker, char *error, unsigne
 
 /* ---- is it there ---- */
 
-/* Asked of the kernel's own table: valgrind and some containers let the calls succeed and do nothing. */
+/* Asked of the kernel's own table: valgrind and some containers let the calls succeed and do
+ * nothing. */
 static int verify(int status_fd, char *error, unsigned error_size)
 {
 	char text[8192];

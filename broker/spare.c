@@ -40,7 +40,7 @@ static int fork_twice(void)
 
 int spare_start(int *ret_leash_fd)
 {
-	int leash_fds[2] = { -1, -1 };
+	int leash_fds[2] = {-1, -1};
 	int r;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, leash_fds) < 0)
@@ -60,7 +60,8 @@ int spare_start(int *ret_leash_fd)
 
 bool spare_wait(int leash_fd, int handover_fd, struct fdstore *store)
 {
-	struct pollfd pollfds[] = { { .fd = leash_fd, .events = POLLIN }, { .fd = handover_fd, .events = POLLIN } };
+	struct pollfd pollfds[] = {{.fd = leash_fd, .events = POLLIN},
+				   {.fd = handover_fd, .events = POLLIN}};
 	enum notice_result result = NOTICE_NONE;
 	bool is_complete = false;
 	struct notice notice;
@@ -70,7 +71,8 @@ bool spare_wait(int leash_fd, int handover_fd, struct fdstore *store)
 		if (poll(pollfds, 2, -1) < 0 && errno != EINTR)
 			return false;
 
-		/* A byte: the keeper ends in good order.  The end of the stream: it is dead, but its worker may not have noticed yet. */
+		/* A byte: the keeper ends in good order.  The end of the stream: it is dead, but
+		 * its worker may not have noticed yet. */
 		if (pollfds[0].revents != 0) {
 			if (recv(leash_fd, &byte, 1, MSG_DONTWAIT) == 1)
 				_exit(0);
@@ -91,7 +93,7 @@ bool spare_wait(int leash_fd, int handover_fd, struct fdstore *store)
 int spare_end(int leash_fd)
 {
 	uint64_t deadline_ns = clock_after_ns(PATIENCE_NS);
-	struct pollfd pollfd = { .fd = leash_fd, .events = POLLIN };
+	struct pollfd pollfd = {.fd = leash_fd, .events = POLLIN};
 	uint64_t now_ns;
 
 	if (leash_fd < 0)

@@ -20,7 +20,7 @@
 #include "libipc/platform/fdpass.h"
 
 #define FDS_FIRST    3
-#define FDS_RESERVED 96  /* what worker and keeper need besides the stored ones */
+#define FDS_RESERVED 96 /* what worker and keeper need besides the stored ones */
 #define TEXT_SIZE    512
 #define SEND_TRIES   200 /* of 1 ms */
 
@@ -100,7 +100,8 @@ static int number_from(const char *name, const char *prefix, long *ret)
 	return 0;
 }
 
-/* The names are in LISTEN_FDNAMES, LISTEN_FDNAMES_1, ..., each a piece of the list, separated by colons. */
+/* The names are in LISTEN_FDNAMES, LISTEN_FDNAMES_1, ..., each a piece of the list, separated by
+ * colons. */
 struct names {
 	const char *at; /* NULL: before the first piece */
 	unsigned piece;
@@ -113,7 +114,8 @@ static int names_next(struct names *names, char ret_name[STORE_NAME_SIZE])
 
 	if (!names->at || *names->at == '\0') {
 		if (names->piece > 0)
-			(void)snprintf(variable, sizeof(variable), "LISTEN_FDNAMES_%u", names->piece);
+			(void)snprintf(variable, sizeof(variable), "LISTEN_FDNAMES_%u",
+				       names->piece);
 		++names->piece;
 		names->at = getenv(variable);
 		if (!names->at)
@@ -133,14 +135,16 @@ static int names_next(struct names *names, char ret_name[STORE_NAME_SIZE])
 int store_adopt(void (*fn)(const char *name, int fd, void *userdata), void *userdata)
 {
 	char name[STORE_NAME_SIZE];
-	struct names names = { 0 };
+	struct names names = {0};
 	long pid, n;
 
-	if (number_from("LISTEN_PID", "", &pid) < 0 || number_from("LISTEN_FDS", "", &n) < 0 || pid != getpid() || n > STORE_FDS_MAX)
+	if (number_from("LISTEN_PID", "", &pid) < 0 || number_from("LISTEN_FDS", "", &n) < 0 ||
+	    pid != getpid() || n > STORE_FDS_MAX)
 		return IPC_EPROTO;
 
 	/* One call where there is one: with 10,000 descriptors it is half of a restart. */
-	if (n > 0 && close_range(FDS_FIRST, (unsigned)(FDS_FIRST + n - 1), CLOSE_RANGE_CLOEXEC) < 0) {
+	if (n > 0 &&
+	    close_range(FDS_FIRST, (unsigned)(FDS_FIRST + n - 1), CLOSE_RANGE_CLOEXEC) < 0) {
 		for (long i = 0; i < n; ++i)
 			(void)fcntl((int)(FDS_FIRST + i), F_SETFD, FD_CLOEXEC);
 	}
@@ -157,17 +161,19 @@ int store_adopt(void (*fn)(const char *name, int fd, void *userdata), void *user
 
 /* ---- the keeper's death ---- */
 
-/* What the handler of SIGUSR2 works on: a copy, so that it does not matter where the owner keeps the struct. */
+/* What the handler of SIGUSR2 works on: a copy, so that it does not matter where the owner keeps
+ * the struct. */
 static struct store handed_over;
 static pid_t keeper_pid;
 
 /*
- * The other end reads all the time.  Want of memory, and too many descriptors of this user under way (others of the same user send them, too), pass as well, but are not waited for without
- * end.  Async-signal-safe.
+ * The other end reads all the time.  Want of memory, and too many descriptors of this user under
+ * way (others of the same user send them, too), pass as well, but are not waited for without end.
+ * Async-signal-safe.
  */
 static int send_patiently(int socket_fd, const char *text, const int *fd)
 {
-	struct pollfd pollfd = { .fd = socket_fd, .events = POLLOUT };
+	struct pollfd pollfd = {.fd = socket_fd, .events = POLLOUT};
 	unsigned n_tries = 0;
 	int r;
 
@@ -200,8 +206,9 @@ static void text_store(char text[TEXT_SIZE], const char *name)
 }
 
 /*
- * Runs at any instruction of the worker and does not return while the keeper is dead.  Uses memory that was ready before, and system calls alone.  A descriptor that cannot be sent is
- * passed over: an entry between close() and store_remove(), whose record has ended.
+ * Runs at any instruction of the worker and does not return while the keeper is dead.  Uses memory
+ * that was ready before, and system calls alone.  A descriptor that cannot be sent is passed over:
+ * an entry between close() and store_remove(), whose record has ended.
  */
 static void keeper_died(int signal)
 {
@@ -253,7 +260,7 @@ static uint32_t fds_allowed(void)
 /* The keeper blocked the signal before exec, so a death since then is pending and arrives here. */
 static int handler_install(void)
 {
-	struct sigaction action = { .sa_handler = keeper_died, .sa_flags = SA_RESTART };
+	struct sigaction action = {.sa_handler = keeper_died, .sa_flags = SA_RESTART};
 	sigset_t set;
 
 	(void)sigfillset(&action.sa_mask);
@@ -266,7 +273,7 @@ static int handler_install(void)
 
 int store_init(struct store *store)
 {
-	struct store new = { .notify_fd = -1, .spare_fd = -1 };
+	struct store new = {.notify_fd = -1, .spare_fd = -1};
 	struct fdstore *held;
 	long notify, spare, pid;
 	int r;
@@ -277,7 +284,8 @@ int store_init(struct store *store)
 	new.notify_fd = (int)notify;
 	if (number_from(STORE_ENV_SPARE, "fd:", &spare) == 0)
 		new.spare_fd = (int)spare;
-	if (fcntl(new.notify_fd, F_SETFD, FD_CLOEXEC) < 0 || (new.spare_fd >= 0 && fcntl(new.spare_fd, F_SETFD, FD_CLOEXEC) < 0))
+	if (fcntl(new.notify_fd, F_SETFD, FD_CLOEXEC) < 0 ||
+	    (new.spare_fd >= 0 && fcntl(new.spare_fd, F_SETFD, FD_CLOEXEC) < 0))
 		return IPC_EPROTO;
 
 	held = calloc(1, sizeof(*held));
@@ -305,7 +313,8 @@ int store_init(struct store *store)
 
 void store_deinit(struct store *store)
 {
-	/* SIG_IGN: a keeper's death no longer concerns a process that has stopped being a worker. */
+	/* SIG_IGN: a keeper's death no longer concerns a process that has stopped being a worker.
+	 */
 	(void)signal(SIGUSR2, SIG_IGN);
 	memset(&handed_over, 0, sizeof(handed_over));
 
@@ -321,10 +330,12 @@ int store_add(struct store *store, const char *name, int fd)
 	char text[TEXT_SIZE];
 	int r;
 
-	if (index < 0 && atomic_load_explicit(&store->held->n, memory_order_relaxed) >= store->n_max)
+	if (index < 0 &&
+	    atomic_load_explicit(&store->held->n, memory_order_relaxed) >= store->n_max)
 		return IPC_ENFILE;
 
-	/* Told first: what the keeper has and the worker does not remember dies with the keeper, and nobody has committed to it yet. */
+	/* Told first: what the keeper has and the worker does not remember dies with the keeper,
+	 * and nobody has committed to it yet. */
 	text_store(text, name);
 	r = send_patiently(store->notify_fd, text, &fd);
 	if (r < 0)
@@ -359,7 +370,7 @@ int store_notify(struct store *store, const char *text)
 
 static int store_ask(struct store *store, const char *text)
 {
-	struct pollfd pollfd = { .fd = store->notify_fd, .events = POLLIN };
+	struct pollfd pollfd = {.fd = store->notify_fd, .events = POLLIN};
 	char answer[TEXT_SIZE];
 	size_t size;
 	int r;

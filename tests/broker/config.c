@@ -81,7 +81,8 @@ Test(config, limits_are_by_default_and_by_user, .init = setup, .timeout = 20)
 	cr_assert_eq(config_limits_of(&config, 0)->bytes, UINT64_C(2) << 30);
 	cr_assert_eq(config_limits_of(&config, 0)->channels, 5);
 	cr_assert_eq(config_limits_of(&config, 0)->pendings, 7);
-	cr_assert_eq(config_limits_of(&config, 0)->handles, 3072, "what is not said is as in [limits], wherever that stands");
+	cr_assert_eq(config_limits_of(&config, 0)->handles, 3072,
+		     "what is not said is as in [limits], wherever that stands");
 	cr_assert_eq(config_limits_of(&config, 1234)->connections, 0);
 	cr_assert_eq(config_limits_of(&config, 1234)->bytes, UINT64_C(512) << 20);
 	cr_assert_eq(config_limits_of(&config, 1235), &config.limits);
@@ -96,48 +97,61 @@ Test(config, each_error_names_line_key_and_what_is_legal, .init = setup, .timeou
 	static const struct {
 		const char *text, *line;
 	} cases[] = {
-		{ "[limits]\nbites = 1\n", "conf:2: bites: no such key; legal: bytes, channels, handles, connections, pendings" },
-		{ "[limits]\nidle = 1\n", "conf:2: idle: no such key; legal: bytes, channels" },
-		{ "[user \"0\"]\nidle = 1\n", "conf:2: idle: no such key; legal: bytes, channels" },
-		{ "[broker]\nbytes = 1\n", "conf:2: bytes: no such key; legal: idle, grace, log_level" },
-		{ "\n\n[limits]\n\nbytes = 1.5G\n", "conf:5: bytes: not \"1.5G\"; legal: 0 to 1024T; K, M, G, T are powers of 1024" },
-		{ "[limits]\nbytes = 2P\n", "conf:2: bytes: not \"2P\"" },
-		{ "[limits]\nbytes = 1GG\n", "conf:2: bytes: not \"1GG\"" },
-		{ "[limits]\nbytes = -1\n", "conf:2: bytes: not \"-1\"" },
-		{ "[limits]\nbytes = 0x10\n", "conf:2: bytes: not \"0x10\"" },
-		{ "[limits]\nbytes =\n", "conf:2: bytes: not \"\"" },
-		{ "[limits]\nbytes = 1025T\n", "conf:2: bytes: not \"1025T\"" },
-		{ "[limits]\nbytes = 18446744073709551616\n", "conf:2: bytes: not" },
-		{ "[limits]\nbytes = 99999999999999999T\n", "conf:2: bytes: not" },
-		{ "[limits]\nchannels = 16385\n", "conf:2: channels: not \"16385\"; legal: 0 to 16384" },
-		{ "[limits]\nhandles = 65537\n", "conf:2: handles: not \"65537\"; legal: 0 to 65536" },
-		{ "[limits]\nconnections = 8193\n", "conf:2: connections: not \"8193\"; legal: 0 to 8192" },
-		{ "[limits]\npendings = 8193\n", "conf:2: pendings: not \"8193\"; legal: 0 to 8192" },
-		{ "[limits]\nbytes = 1\nhandles = 1\nbytes = 1\n", "conf:4: bytes: said twice" },
-		{ "[limits]\nbytes = 1\n[limits]\nbytes = 1\n", "conf:4: bytes: said twice" },
-		{ "[user \"root\"]\nbytes = 1\n[user \"0\"]\nbytes = 1\n", "conf:4: bytes: said twice" },
-		{ "[broker]\nidle = 1\nidle = 1\n", "conf:3: idle: said twice" },
-		{ "[broker]\nlog_level = info\nlog_level = info\n", "conf:3: log_level: said twice" },
-		{ "[broker]\nidle = soon\n", "conf:2: idle: not \"soon\"; legal: 0 to 1000000 seconds" },
-		{ "[broker]\nidle = 1.0000000001\n", "conf:2: idle: not" },
-		{ "[broker]\ngrace = 1000001\n", "conf:2: grace: not \"1000001\"" },
-		{ "[broker]\nlog_level = loud\n", "conf:2: log_level: not \"loud\"; legal: error, warning, notice, info, debug" },
-		{ "bytes = 1\n", "conf:1: bytes: before any section; legal: [limits], [user \"NAME\"], [broker]" },
-		{ "[limit]\n", "conf:1: [limit]: no such section; legal: [limits]" },
-		{ "[limits]\n[]\n", "conf:2: []: no such section" },
-		{ "[limits\nbytes = 1\n", "conf:1: [limits: not a section" },
-		{ "[user root]\nbytes = 1\n", "conf:1: [user root]: no such section" },
-		{ "[user \"\"]\n", "conf:1: [user \"\"]: no such section" },
-		{ "[user \"nobody-of-that-name\"]\n", "conf:1: [user \"nobody-of-that-name\"]: no such user; legal: a user's name, or a uid from 0 to 4294967294" },
-		{ "[user \"4294967295\"]\n", "conf:1: [user \"4294967295\"]: no such user" },
-		{ "[limits]\nbytes\n", "conf:2: bytes: not a setting; legal: key = value" },
-		{ "[limits]\n[limits]x\n", "conf:2: [limits]x: not a section" },
+		{"[limits]\nbites = 1\n", "conf:2: bites: no such key; legal: bytes, channels, "
+					  "handles, connections, pendings"},
+		{"[limits]\nidle = 1\n", "conf:2: idle: no such key; legal: bytes, channels"},
+		{"[user \"0\"]\nidle = 1\n", "conf:2: idle: no such key; legal: bytes, channels"},
+		{"[broker]\nbytes = 1\n",
+		 "conf:2: bytes: no such key; legal: idle, grace, log_level"},
+		{"\n\n[limits]\n\nbytes = 1.5G\n",
+		 "conf:5: bytes: not \"1.5G\"; legal: 0 to 1024T; K, M, G, T are powers of 1024"},
+		{"[limits]\nbytes = 2P\n", "conf:2: bytes: not \"2P\""},
+		{"[limits]\nbytes = 1GG\n", "conf:2: bytes: not \"1GG\""},
+		{"[limits]\nbytes = -1\n", "conf:2: bytes: not \"-1\""},
+		{"[limits]\nbytes = 0x10\n", "conf:2: bytes: not \"0x10\""},
+		{"[limits]\nbytes =\n", "conf:2: bytes: not \"\""},
+		{"[limits]\nbytes = 1025T\n", "conf:2: bytes: not \"1025T\""},
+		{"[limits]\nbytes = 18446744073709551616\n", "conf:2: bytes: not"},
+		{"[limits]\nbytes = 99999999999999999T\n", "conf:2: bytes: not"},
+		{"[limits]\nchannels = 16385\n",
+		 "conf:2: channels: not \"16385\"; legal: 0 to 16384"},
+		{"[limits]\nhandles = 65537\n",
+		 "conf:2: handles: not \"65537\"; legal: 0 to 65536"},
+		{"[limits]\nconnections = 8193\n",
+		 "conf:2: connections: not \"8193\"; legal: 0 to 8192"},
+		{"[limits]\npendings = 8193\n", "conf:2: pendings: not \"8193\"; legal: 0 to 8192"},
+		{"[limits]\nbytes = 1\nhandles = 1\nbytes = 1\n", "conf:4: bytes: said twice"},
+		{"[limits]\nbytes = 1\n[limits]\nbytes = 1\n", "conf:4: bytes: said twice"},
+		{"[user \"root\"]\nbytes = 1\n[user \"0\"]\nbytes = 1\n",
+		 "conf:4: bytes: said twice"},
+		{"[broker]\nidle = 1\nidle = 1\n", "conf:3: idle: said twice"},
+		{"[broker]\nlog_level = info\nlog_level = info\n", "conf:3: log_level: said twice"},
+		{"[broker]\nidle = soon\n",
+		 "conf:2: idle: not \"soon\"; legal: 0 to 1000000 seconds"},
+		{"[broker]\nidle = 1.0000000001\n", "conf:2: idle: not"},
+		{"[broker]\ngrace = 1000001\n", "conf:2: grace: not \"1000001\""},
+		{"[broker]\nlog_level = loud\n",
+		 "conf:2: log_level: not \"loud\"; legal: error, warning, notice, info, debug"},
+		{"bytes = 1\n",
+		 "conf:1: bytes: before any section; legal: [limits], [user \"NAME\"], [broker]"},
+		{"[limit]\n", "conf:1: [limit]: no such section; legal: [limits]"},
+		{"[limits]\n[]\n", "conf:2: []: no such section"},
+		{"[limits\nbytes = 1\n", "conf:1: [limits: not a section"},
+		{"[user root]\nbytes = 1\n", "conf:1: [user root]: no such section"},
+		{"[user \"\"]\n", "conf:1: [user \"\"]: no such section"},
+		{"[user \"nobody-of-that-name\"]\n",
+		 "conf:1: [user \"nobody-of-that-name\"]: no such user; legal: a user's name, or a "
+		 "uid from 0 to 4294967294"},
+		{"[user \"4294967295\"]\n", "conf:1: [user \"4294967295\"]: no such user"},
+		{"[limits]\nbytes\n", "conf:2: bytes: not a setting; legal: key = value"},
+		{"[limits]\n[limits]x\n", "conf:2: [limits]x: not a section"},
 	};
 
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
 		const char *told = error_of(cases[i].text);
 
-		cr_assert_eq(strncmp(told, cases[i].line, strlen(cases[i].line)), 0, "\"%s\" says \"%s\"", cases[i].text, told);
+		cr_assert_eq(strncmp(told, cases[i].line, strlen(cases[i].line)), 0,
+			     "\"%s\" says \"%s\"", cases[i].text, told);
 		cr_assert(strstr(told, "; legal: "), "%s", told);
 	}
 }
@@ -157,7 +171,8 @@ Test(config, long_lines_are_refused_and_never_cut, .init = setup, .timeout = 20)
 	(void)snprintf(text, sizeof(text), "[limits]\nbytes = 1 #%0*d\n", CONFIG_LINE_MAX - 11, 0);
 	cr_assert_str_eq(error_of(text), "");
 	(void)snprintf(text, sizeof(text), "[limits]\nbytes = 1 #%0*d\n", CONFIG_LINE_MAX - 10, 0);
-	cr_assert(strstr(error_of(text), "conf:2: ") && strstr(error, "line too long"), "%s", error);
+	cr_assert(strstr(error_of(text), "conf:2: ") && strstr(error, "line too long"), "%s",
+		  error);
 	(void)snprintf(text, sizeof(text), "[user \"%0100d\"]\nbytes = 1\n", 0);
 	cr_assert(strstr(error_of(text), "conf:1: "), "%s", error);
 }
@@ -170,10 +185,13 @@ Test(config, as_many_users_as_the_table_holds, .init = setup, .timeout = 20)
 	for (unsigned i = 0; i < CONFIG_USERS_MAX; ++i)
 		n += sprintf(text + n, "[user \"%u\"]\nbytes = %u\n", 5000 + i, i);
 	cr_assert_str_eq(error_of(text), "");
-	cr_assert_eq(config_limits_of(&config, 5000 + CONFIG_USERS_MAX - 1)->bytes, CONFIG_USERS_MAX - 1);
+	cr_assert_eq(config_limits_of(&config, 5000 + CONFIG_USERS_MAX - 1)->bytes,
+		     CONFIG_USERS_MAX - 1);
 
 	sprintf(text + n, "[user \"4999\"]\n");
-	cr_assert(strstr(error_of(text), "conf:513: [user \"4999\"]: too many users; legal: up to 256"), "%s", error);
+	cr_assert(strstr(error_of(text),
+			 "conf:513: [user \"4999\"]: too many users; legal: up to 256"),
+		  "%s", error);
 }
 
 /* What the worker reads is what the keeper read. */
@@ -182,8 +200,11 @@ Test(config, text_for_the_worker_says_the_same, .init = setup, .timeout = 20)
 	static struct config read;
 	int fd;
 
-	cr_assert_str_eq(error_of("[limits]\nbytes = 3M\npendings = 0\n[user \"root\"]\nbytes = 1\n[user \"4294967294\"]\nhandles = 65536\n"
-				  "[broker]\nidle = 0.000000001\ngrace = 1000000\nlog_level = error\n"), "");
+	cr_assert_str_eq(
+		error_of("[limits]\nbytes = 3M\npendings = 0\n[user \"root\"]\nbytes = 1\n[user "
+			 "\"4294967294\"]\nhandles = 65536\n"
+			 "[broker]\nidle = 0.000000001\ngrace = 1000000\nlog_level = error\n"),
+		"");
 	fd = config_to_memfd(&config);
 	cr_assert_geq(fd, 0);
 	cr_assert_eq(fcntl(fd, F_GET_SEALS) & F_SEAL_WRITE, F_SEAL_WRITE);
@@ -216,7 +237,8 @@ Test(config, file_that_cannot_be_read_is_named, .init = setup, .timeout = 20)
 
 Test(config, seconds_have_up_to_nine_decimals, .timeout = 20)
 {
-	static const char *const wrong[] = { "", ".", ".5", "-1", "1,5", "1s", " 1", "1000000.1", "1.0123456789", "1e3" };
+	static const char *const wrong[] = {"",   ".",  ".5",        "-1",           "1,5",
+					    "1s", " 1", "1000000.1", "1.0123456789", "1e3"};
 	uint64_t ns = 1;
 
 	cr_assert_eq(config_parse_seconds("0", &ns), 0);

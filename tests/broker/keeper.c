@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The keeper, with a stand-in for the worker: this program, started by the keeper as its own executable, becomes a small worker before main() runs.  It takes one command a connection
- * and answers with text.
+ * The keeper, with a stand-in for the worker: this program, started by the keeper as its own
+ * executable, becomes a small worker before main() runs.  It takes one command a connection and
+ * answers with text.
  */
 
 #include <criterion/criterion.h>
@@ -20,6 +21,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -74,7 +76,8 @@ static void standin_list(const struct standin *standin, char *answer)
 	for (unsigned i = 0; i < standin->n_held && i < 64; ++i) {
 		if (fstat(standin->held[i].fd, &status) < 0)
 			status.st_ino = 0;
-		answer += sprintf(answer, "%s %llu\n", standin->held[i].name, (unsigned long long)status.st_ino);
+		answer += sprintf(answer, "%s %llu\n", standin->held[i].name,
+				  (unsigned long long)status.st_ino);
 	}
 }
 
@@ -100,7 +103,8 @@ static void standin_remove(struct standin *standin, const char *name, char *answ
 	}
 }
 
-/* Files of sizes 1, 2, 3, ..., so that one can be told from the other; stops at the first refusal. */
+/* Files of sizes 1, 2, 3, ..., so that one can be told from the other; stops at the first refusal.
+ */
 static void standin_fill(struct standin *standin, char *answer)
 {
 	unsigned i = 0;
@@ -111,7 +115,9 @@ static void standin_fill(struct standin *standin, char *answer)
 
 		store_name(held->name, 'c', i, i);
 		held->fd = memfd_create("test", MFD_CLOEXEC);
-		r = held->fd < 0 || ftruncate(held->fd, i) < 0 ? -errno : store_add(&standin->store, held->name, held->fd);
+		r = held->fd < 0 || ftruncate(held->fd, i) < 0
+			    ? -errno
+			    : store_add(&standin->store, held->name, held->fd);
 		if (r == 0)
 			++standin->n_held;
 	}
@@ -127,7 +133,8 @@ static void standin_check(const struct standin *standin, char *answer)
 	char kind;
 
 	for (unsigned i = 0; i < standin->n_held; ++i) {
-		if (store_parse_name(standin->held[i].name, &kind, &slot, &generation) == 0 && kind == 'c' && generation == (slot & 0xffff) &&
+		if (store_parse_name(standin->held[i].name, &kind, &slot, &generation) == 0 &&
+		    kind == 'c' && generation == (slot & 0xffff) &&
 		    fstat(standin->held[i].fd, &status) == 0 && status.st_size == slot)
 			++n;
 	}
@@ -205,7 +212,7 @@ static void standin_serve(struct standin *standin)
 static int standin_run(void)
 {
 	const char *wish = getenv("STANDIN");
-	static struct standin standin = { .listen_fd = -1, .config_fd = -1 };
+	static struct standin standin = {.listen_fd = -1, .config_fd = -1};
 	struct signalfd_siginfo info;
 	sigset_t set;
 	int signal_fd;
@@ -218,13 +225,15 @@ static int standin_run(void)
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
 	signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (store_adopt(standin_adopt, &standin) < 0 || standin.listen_fd < 0 || standin.config_fd < 0 || store_init(&standin.store) < 0)
+	if (store_adopt(standin_adopt, &standin) < 0 || standin.listen_fd < 0 ||
+	    standin.config_fd < 0 || store_init(&standin.store) < 0)
 		return WORKER_EXIT_FAILED;
 	if (store_notify(&standin.store, "READY=1") < 0)
 		return WORKER_EXIT_FAILED;
 
 	for (;;) {
-		struct pollfd pollfds[] = { { .fd = signal_fd, .events = POLLIN }, { .fd = standin.listen_fd, .events = POLLIN } };
+		struct pollfd pollfds[] = {{.fd = signal_fd, .events = POLLIN},
+					   {.fd = standin.listen_fd, .events = POLLIN}};
 
 		(void)poll(pollfds, 2, -1);
 		if (read(signal_fd, &info, sizeof(info)) > 0) {
@@ -252,9 +261,9 @@ struct setting {
 	char dir[64];
 	char address[100];
 	char log[100];
-	int notify_fd;       /* stands in for a service manager */
+	int notify_fd; /* stands in for a service manager */
 	struct keeper_options options;
-	int passed_fds[3];   /* which the child gets as 3, 4, 5 */
+	int passed_fds[3]; /* which the child gets as 3, 4, 5 */
 	const char *passed_names;
 };
 
@@ -270,7 +279,7 @@ static int64_t now_ms(void)
 
 static void notify_open(void)
 {
-	struct sockaddr_un sockaddr = { .sun_family = AF_UNIX };
+	struct sockaddr_un sockaddr = {.sun_family = AF_UNIX};
 
 	snprintf(sockaddr.sun_path, sizeof(sockaddr.sun_path), "%s/notify", setting.dir);
 	setting.notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -279,7 +288,7 @@ static void notify_open(void)
 
 static void setup(void)
 {
-	static char *argv[] = { "/somewhere/ipcbroker", "--word", NULL };
+	static char *argv[] = {"/somewhere/ipcbroker", "--word", NULL};
 
 	/* A keeper that took over is nobody's child but ours. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -290,7 +299,10 @@ static void setup(void)
 	snprintf(setting.log, sizeof(setting.log), "%s/log", setting.dir);
 	memset(setting.passed_fds, -1, sizeof(setting.passed_fds));
 	argv[0] = strdup("/somewhere/ipcbroker");
-	setting.options = (struct keeper_options){ .address = setting.address, .has_level = true, .level = LOG_LEVEL_DEBUG, .argv = argv };
+	setting.options = (struct keeper_options){.address = setting.address,
+						  .has_level = true,
+						  .level = LOG_LEVEL_DEBUG,
+						  .argv = argv};
 	notify_open();
 	unsetenv("STANDIN");
 }
@@ -306,7 +318,8 @@ static bool is_there(const char *name)
 
 static void teardown(void)
 {
-	static const char *const names[] = { "notify", "log", "broker", "broker.lock", "broker.new", "conf", "other" };
+	static const char *const names[] = {"notify",     "log",  "broker", "broker.lock",
+					    "broker.new", "conf", "other"};
 	char path[200];
 
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
@@ -360,10 +373,13 @@ static pid_t keeper_start(void)
 /* The next message to the service manager; its descriptor, if the caller wants it. */
 static void manager_hear(char text[1024], int *ret_fd)
 {
-	struct pollfd pollfd = { .fd = setting.notify_fd, .events = POLLIN };
+	struct pollfd pollfd = {.fd = setting.notify_fd, .events = POLLIN};
 	char control[CMSG_SPACE(sizeof(int))];
-	struct iovec vector = { .iov_base = text, .iov_len = 1023 };
-	struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct iovec vector = {.iov_base = text, .iov_len = 1023};
+	struct msghdr message = {.msg_iov = &vector,
+				 .msg_iovlen = 1,
+				 .msg_control = control,
+				 .msg_controllen = sizeof(control)};
 	int fd = -1;
 	ssize_t n;
 
@@ -390,7 +406,7 @@ static void manager_await(const char *wanted)
 
 static int connect_now(void)
 {
-	struct sockaddr_un sockaddr = { .sun_family = AF_UNIX };
+	struct sockaddr_un sockaddr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
 	strcpy(sockaddr.sun_path, setting.address);
@@ -404,13 +420,14 @@ static int connect_now(void)
 /* False: the worker died instead of answering. */
 static bool ask_once(const char *command, char answer[ANSWER_SIZE])
 {
-	struct pollfd pollfd = { .fd = connect_now(), .events = POLLIN };
+	struct pollfd pollfd = {.fd = connect_now(), .events = POLLIN};
 	ssize_t n = -1;
 
 	answer[0] = '\0';
 	if (pollfd.fd < 0)
 		return false;
-	if (send(pollfd.fd, command, strlen(command), MSG_NOSIGNAL) > 0 && poll(&pollfd, 1, PATIENCE_MS) == 1)
+	if (send(pollfd.fd, command, strlen(command), MSG_NOSIGNAL) > 0 &&
+	    poll(&pollfd, 1, PATIENCE_MS) == 1)
 		n = recv(pollfd.fd, answer, ANSWER_SIZE - 1, 0);
 	close(pollfd.fd);
 	if (n >= 0)
@@ -458,9 +475,11 @@ struct process {
 
 static struct process ask_process(void)
 {
-	struct process process = { 0 };
+	struct process process = {0};
 
-	cr_assert_eq(sscanf(ask("process"), "%d %d %31s %199[^\n]", &process.pid, &process.ppid, process.comm, process.words), 4);
+	cr_assert_eq(sscanf(ask("process"), "%d %d %31s %199[^\n]", &process.pid, &process.ppid,
+			    process.comm, process.words),
+		     4);
 	return process;
 }
 
@@ -470,9 +489,10 @@ static int reap(pid_t pid)
 	int status = -1;
 	pid_t r;
 
-	/* WNOHANG, and a wait for SIGCHLD with a deadline: a hanging keeper must not hang the test. */
+	/* WNOHANG, and a wait for SIGCHLD with a deadline: a hanging keeper must not hang the test.
+	 */
 	sigset_t set;
-	const struct timespec slice = { .tv_nsec = 50000000 };
+	const struct timespec slice = {.tv_nsec = 50000000};
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
@@ -489,7 +509,7 @@ static int reap(pid_t pid)
 static void reap_all(void)
 {
 	int64_t end = now_ms() + PATIENCE_MS;
-	const struct timespec slice = { .tv_nsec = 10000000 };
+	const struct timespec slice = {.tv_nsec = 10000000};
 	sigset_t set;
 	pid_t pid;
 
@@ -541,9 +561,10 @@ static void conf_write(const char *text)
 /* ---- start and end ---- */
 
 /* names; X-3: status 0; D22: the socket goes, the lock stays */
-Test(keeper, orderly_end_removes_the_socket_and_not_the_lock, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, orderly_end_removes_the_socket_and_not_the_lock, .init = setup, .fini = teardown,
+     .timeout = 30)
 {
-	static const int signals[] = { SIGTERM, SIGINT };
+	static const int signals[] = {SIGTERM, SIGINT};
 
 	for (unsigned i = 0; i < 2; ++i) {
 		pid_t keeper = keeper_start();
@@ -558,7 +579,8 @@ Test(keeper, orderly_end_removes_the_socket_and_not_the_lock, .init = setup, .fi
 }
 
 /* */
-Test(keeper, signal_to_the_worker_ends_both_in_order, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, signal_to_the_worker_ends_both_in_order, .init = setup, .fini = teardown,
+     .timeout = 30)
 {
 	pid_t keeper = keeper_start();
 	int status;
@@ -573,7 +595,8 @@ Test(keeper, signal_to_the_worker_ends_both_in_order, .init = setup, .fini = tea
 }
 
 /* a signal that comes before the worker can deal with it is not lost */
-Test(keeper, signal_right_after_the_start_is_an_orderly_end, .init = setup, .fini = teardown, .timeout = 60)
+Test(keeper, signal_right_after_the_start_is_an_orderly_end, .init = setup, .fini = teardown,
+     .timeout = 60)
 {
 	for (unsigned i = 0; i < 30; ++i) {
 		pid_t keeper = keeper_start();
@@ -613,7 +636,8 @@ Test(keeper, parent_and_worker_have_their_names, .init = setup, .fini = teardown
 }
 
 /* grace */
-Test(keeper, worker_that_does_not_end_is_killed_after_the_grace_time, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, worker_that_does_not_end_is_killed_after_the_grace_time, .init = setup,
+     .fini = teardown, .timeout = 30)
 {
 	pid_t keeper;
 
@@ -628,7 +652,8 @@ Test(keeper, worker_that_does_not_end_is_killed_after_the_grace_time, .init = se
 }
 
 /* */
-Test(keeper, worker_that_cannot_run_ends_the_keeper_with_1, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, worker_that_cannot_run_ends_the_keeper_with_1, .init = setup, .fini = teardown,
+     .timeout = 30)
 {
 	pid_t keeper = keeper_start();
 	char answer[ANSWER_SIZE];
@@ -686,7 +711,7 @@ Test(keeper, of_two_at_once_one_stays, .init = setup, .fini = teardown, .timeout
 
 static void stale_make(void)
 {
-	struct sockaddr_un sockaddr = { .sun_family = AF_UNIX };
+	struct sockaddr_un sockaddr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
 	strcpy(sockaddr.sun_path, setting.address);
@@ -722,9 +747,10 @@ Test(keeper, file_that_is_no_socket_is_left_alone, .init = setup, .fini = teardo
 	cr_assert(is_there("broker"));
 }
 
-Test(keeper, socket_that_a_stranger_listens_on_is_left_alone, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, socket_that_a_stranger_listens_on_is_left_alone, .init = setup, .fini = teardown,
+     .timeout = 30)
 {
-	struct sockaddr_un sockaddr = { .sun_family = AF_UNIX };
+	struct sockaddr_un sockaddr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), client, status;
 	pid_t keeper;
 
@@ -786,7 +812,8 @@ Test(keeper, directory_of_the_address_is_made, .init = setup, .fini = teardown, 
 /* ---- the store ---- */
 
 /* M-6, D12 */
-Test(keeper, descriptors_come_back_to_each_of_50_workers, .init = setup, .fini = teardown, .timeout = 60)
+Test(keeper, descriptors_come_back_to_each_of_50_workers, .init = setup, .fini = teardown,
+     .timeout = 60)
 {
 	char before[ANSWER_SIZE], command[64];
 	pid_t keeper = keeper_start();
@@ -811,19 +838,25 @@ Test(keeper, descriptors_come_back_to_each_of_50_workers, .init = setup, .fini =
 			;
 		cr_assert_str_eq(ask_list(), before);
 	}
-	cr_assert(strstr(before, "c26.1 ") && !strstr(before, "c27.1 ") && !strstr(before, "c0.1 "));
+	cr_assert(strstr(before, "c26.1 ") && !strstr(before, "c27.1 ") &&
+		  !strstr(before, "c0.1 "));
 	cr_assert_eq(keeper_stop(keeper, SIGTERM), 0);
 }
 
 /* D12: what was sent before the death counts */
-Test(keeper, everything_said_before_a_death_is_done_before_the_next_start, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, everything_said_before_a_death_is_done_before_the_next_start, .init = setup,
+     .fini = teardown, .timeout = 30)
 {
 	pid_t keeper = keeper_start();
 	char answer[ANSWER_SIZE], command[64];
 
 	manager_await("READY=1");
 	for (unsigned i = 0; i < 10; ++i) {
-		/* More than the keeper reads before it looks at signals. */
+		struct pollfd worker = {.fd = (int)syscall(SYS_pidfd_open, ask_process().pid, 0),
+					.events = POLLIN};
+
+		/* More than the keeper reads before it looks at signals; and the signal is there
+		 * when it does. */
 		kill(keeper, SIGSTOP);
 		for (unsigned n = 0; n < 40; ++n) {
 			cr_assert_str_eq(ask("add s1.1"), "0");
@@ -832,6 +865,8 @@ Test(keeper, everything_said_before_a_death_is_done_before_the_next_start, .init
 		sprintf(command, "add c%X.%x", i, i);
 		cr_assert_str_eq(ask(command), "0");
 		(void)ask_once("abort", answer);
+		cr_assert_eq(poll(&worker, 1, PATIENCE_MS), 1);
+		close(worker.fd);
 		kill(keeper, SIGCONT);
 		sprintf(command, "c%X.%x ", i, i);
 		cr_assert(strstr(ask("list"), command));
@@ -840,7 +875,8 @@ Test(keeper, everything_said_before_a_death_is_done_before_the_next_start, .init
 	cr_assert_eq(keeper_stop(keeper, SIGTERM), 0);
 }
 
-/* D12: all that fit, by more names than one string of an environment holds; one more is refused; both kinds of death bring them back. */
+/* D12: all that fit, by more names than one string of an environment holds; one more is refused;
+ * both kinds of death bring them back. */
 Test(keeper, a_full_store_comes_back, .init = setup, .fini = teardown, .timeout = 120)
 {
 	unsigned n_wanted, n_stored, n;
@@ -854,7 +890,8 @@ Test(keeper, a_full_store_comes_back, .init = setup, .fini = teardown, .timeout 
 	manager_await("READY=1");
 	close(setting.notify_fd); /* nobody reads */
 	getrlimit(RLIMIT_NOFILE, &limit);
-	n_wanted = limit.rlim_max >= STORE_FDS_MAX + 100 ? STORE_FDS_MAX - 2 : (unsigned)limit.rlim_max - 100;
+	n_wanted = limit.rlim_max >= STORE_FDS_MAX + 100 ? STORE_FDS_MAX - 2
+							 : (unsigned)limit.rlim_max - 100;
 	cr_assert_eq(sscanf(ask("fill"), "%d %u", &r, &n_stored), 2);
 	cr_assert_eq(r, IPC_ENFILE);
 	cr_assert_geq(n_stored, n_wanted);
@@ -877,7 +914,8 @@ Test(keeper, a_full_store_comes_back, .init = setup, .fini = teardown, .timeout 
 
 /* ---- M-6: the keeper dies ---- */
 
-Test(keeper, death_of_the_keeper_is_survived_again_and_again, .init = setup, .fini = teardown, .timeout = 60)
+Test(keeper, death_of_the_keeper_is_survived_again_and_again, .init = setup, .fini = teardown,
+     .timeout = 60)
 {
 	char before[ANSWER_SIZE], command[64];
 	struct process worker;
@@ -896,7 +934,8 @@ Test(keeper, death_of_the_keeper_is_survived_again_and_again, .init = setup, .fi
 		kill(worker.ppid, SIGKILL);
 		(void)reap(worker.ppid);
 
-		/* The worker of the dead one may still answer; it ends, and the next one has the next keeper. */
+		/* The worker of the dead one may still answer; it ends, and the next one has the
+		 * next keeper. */
 		while (ask_process().pid == worker.pid)
 			;
 		cr_assert_neq(ask_process().ppid, worker.ppid);
@@ -915,7 +954,8 @@ Test(keeper, death_of_the_keeper_is_survived_again_and_again, .init = setup, .fi
 	cr_assert(!is_there("broker"));
 }
 
-Test(keeper, death_of_both_ends_the_domain_and_frees_the_lock, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, death_of_both_ends_the_domain_and_frees_the_lock, .init = setup, .fini = teardown,
+     .timeout = 30)
 {
 	pid_t keeper = keeper_start();
 	pid_t worker;
@@ -948,7 +988,8 @@ static pid_t spare_find(pid_t keeper)
 
 		snprintf(path, sizeof(path), "/proc/%d/comm", pid);
 		comm = fopen(path, "re");
-		if (pid != keeper && comm && fgets(text, sizeof(text), comm) && strcmp(text, "ipc-spare\n") == 0)
+		if (pid != keeper && comm && fgets(text, sizeof(text), comm) &&
+		    strcmp(text, "ipc-spare\n") == 0)
 			found = pid;
 		if (comm)
 			fclose(comm);
@@ -984,7 +1025,8 @@ Test(keeper, dead_spare_is_replaced, .init = setup, .fini = teardown, .timeout =
 /* ---- idle end ---- */
 
 /* D22 */
-Test(keeper, idle_end_hides_the_name_and_shows_it_again, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, idle_end_hides_the_name_and_shows_it_again, .init = setup, .fini = teardown,
+     .timeout = 30)
 {
 	pid_t keeper = keeper_start();
 	char answer[ANSWER_SIZE];
@@ -1064,7 +1106,8 @@ Test(keeper, reload_with_an_error_changes_nothing, .init = setup, .fini = teardo
 }
 
 /* to the keeper, then to the worker */
-Test(keeper, reload_gives_the_next_worker_the_new_text, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, reload_gives_the_next_worker_the_new_text, .init = setup, .fini = teardown,
+     .timeout = 30)
 {
 	struct process before, after;
 	pid_t keeper;
@@ -1135,7 +1178,8 @@ Test(keeper, what_the_worker_says_is_passed_on, .init = setup, .fini = teardown,
 
 	cr_assert_str_eq(ask("add c5.17"), "0");
 	manager_hear(text, &fd);
-	cr_assert(strstr(text, "FDSTORE=1\n") && strstr(text, "FDPOLL=0\n") && strstr(text, "FDNAME=c5.17"));
+	cr_assert(strstr(text, "FDSTORE=1\n") && strstr(text, "FDPOLL=0\n") &&
+		  strstr(text, "FDNAME=c5.17"));
 	cr_assert_eq(fstat(fd, &status), 0);
 	close(fd);
 	snprintf(listed, sizeof(listed), "c5.17 %llu\n", (unsigned long long)status.st_ino);
@@ -1157,7 +1201,7 @@ Test(keeper, what_the_worker_says_is_passed_on, .init = setup, .fini = teardown,
 
 static int listener_open(const char *name, int type)
 {
-	struct sockaddr_un sockaddr = { .sun_family = AF_UNIX };
+	struct sockaddr_un sockaddr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
 
 	snprintf(sockaddr.sun_path, sizeof(sockaddr.sun_path), "%s/%s", setting.dir, name);
@@ -1169,10 +1213,11 @@ static int listener_open(const char *name, int type)
 /* called "ipc", or the first that fits; neither bound over nor removed */
 Test(keeper, passed_socket_is_used_and_left, .init = setup, .fini = teardown, .timeout = 30)
 {
-	static const char *const names[] = { "ipcbroker.socket", "other:ipc", NULL };
+	static const char *const names[] = {"ipcbroker.socket", "other:ipc", NULL};
 
 	for (unsigned i = 0; i < 3; ++i) {
-		int listener = listener_open("broker", SOCK_SEQPACKET), other = listener_open("other", i == 1 ? SOCK_SEQPACKET : SOCK_STREAM);
+		int listener = listener_open("broker", SOCK_SEQPACKET),
+		    other = listener_open("other", i == 1 ? SOCK_SEQPACKET : SOCK_STREAM);
 		char path[200];
 		pid_t keeper;
 
@@ -1200,7 +1245,9 @@ Test(keeper, passed_socket_is_used_and_left, .init = setup, .fini = teardown, .t
 /* what an earlier keeper stored with the manager */
 Test(keeper, stored_descriptors_are_adopted, .init = setup, .fini = teardown, .timeout = 30)
 {
-	int listener = listener_open("broker", SOCK_SEQPACKET), state = memfd_create("state", MFD_CLOEXEC), channel = memfd_create("channel", MFD_CLOEXEC);
+	int listener = listener_open("broker", SOCK_SEQPACKET),
+	    state = memfd_create("state", MFD_CLOEXEC),
+	    channel = memfd_create("channel", MFD_CLOEXEC);
 	struct stat of_state, of_channel;
 	char wanted[128];
 	pid_t keeper;
@@ -1215,7 +1262,8 @@ Test(keeper, stored_descriptors_are_adopted, .init = setup, .fini = teardown, .t
 	close(listener);
 	manager_await("READY=1");
 
-	snprintf(wanted, sizeof(wanted), "st0.1 %llu\ncA.1f %llu\n", (unsigned long long)of_state.st_ino, (unsigned long long)of_channel.st_ino);
+	snprintf(wanted, sizeof(wanted), "st0.1 %llu\ncA.1f %llu\n",
+		 (unsigned long long)of_state.st_ino, (unsigned long long)of_channel.st_ino);
 	cr_assert_str_eq(ask("list"), wanted);
 	cr_assert_eq(keeper_stop(keeper, SIGTERM), 0);
 	cr_assert(!is_there("broker"), "a socket that a keeper bound is a keeper's to remove");

@@ -38,13 +38,15 @@ static const char *written(void)
 	size_t size = 0;
 	ssize_t n;
 
-	while (size < sizeof(text) - 1 && (n = read(fds[0], text + size, sizeof(text) - 1 - size)) > 0)
+	while (size < sizeof(text) - 1 &&
+	       (n = read(fds[0], text + size, sizeof(text) - 1 - size)) > 0)
 		size += (size_t)n;
 	text[size] = '\0';
 	return text;
 }
 
-Test(log, one_line_an_event_and_none_below_the_level, .init = setup, .fini = teardown, .timeout = 20)
+Test(log, one_line_an_event_and_none_below_the_level, .init = setup, .fini = teardown,
+     .timeout = 20)
 {
 	log_init(LOG_LEVEL_NOTICE);
 	log_line(LOG_LEVEL_ERROR, "a %d", 1);
@@ -54,7 +56,8 @@ Test(log, one_line_an_event_and_none_below_the_level, .init = setup, .fini = tea
 	log_set_level(LOG_LEVEL_DEBUG);
 	log_line(LOG_LEVEL_DEBUG, "e");
 
-	cr_assert_str_eq(written(), "ipcbroker: error: a 1\nipcbroker: warning: b\nipcbroker: c\nipcbroker: debug: e\n");
+	cr_assert_str_eq(written(), "ipcbroker: error: a 1\nipcbroker: warning: b\nipcbroker: "
+				    "c\nipcbroker: debug: e\n");
 }
 
 /* A client may call itself anything. */
@@ -80,7 +83,8 @@ Test(log, the_journal_gets_priorities, .init = setup, .fini = teardown, .timeout
 	char stream[64];
 
 	fstat(STDERR_FILENO, &status);
-	(void)snprintf(stream, sizeof(stream), "%llu:%llu", (unsigned long long)status.st_dev, (unsigned long long)status.st_ino);
+	(void)snprintf(stream, sizeof(stream), "%llu:%llu", (unsigned long long)status.st_dev,
+		       (unsigned long long)status.st_ino);
 	setenv("JOURNAL_STREAM", stream, 1);
 	log_init(LOG_LEVEL_DEBUG);
 	log_line(LOG_LEVEL_ERROR, "a");
@@ -88,7 +92,8 @@ Test(log, the_journal_gets_priorities, .init = setup, .fini = teardown, .timeout
 	cr_assert_str_eq(written(), "<3>a\n<7>b\n");
 
 	/* Inherited, but standard error is another file now. */
-	(void)snprintf(stream, sizeof(stream), "%llu:%llu", (unsigned long long)status.st_dev, (unsigned long long)status.st_ino + 1);
+	(void)snprintf(stream, sizeof(stream), "%llu:%llu", (unsigned long long)status.st_dev,
+		       (unsigned long long)status.st_ino + 1);
 	setenv("JOURNAL_STREAM", stream, 1);
 	log_init(LOG_LEVEL_DEBUG);
 	log_line(LOG_LEVEL_ERROR, "a");
@@ -104,7 +109,8 @@ Test(log, a_full_pipe_does_not_block, .init = setup, .fini = teardown, .timeout 
 
 	log_init(LOG_LEVEL_NOTICE);
 	for (unsigned i = 0; i < 5000; ++i)
-		log_line(LOG_LEVEL_NOTICE, "line %u of five thousand, long enough to fill a pipe", i);
+		log_line(LOG_LEVEL_NOTICE, "line %u of five thousand, long enough to fill a pipe",
+			 i);
 	text = written();
 	for (const char *at = text; (at = strchr(at, '\n')); ++at)
 		++n_lines;
@@ -112,7 +118,8 @@ Test(log, a_full_pipe_does_not_block, .init = setup, .fini = teardown, .timeout 
 
 	log_line(LOG_LEVEL_NOTICE, "again");
 	told = written();
-	cr_assert_eq(sscanf(told, "ipcbroker: warning: %u lines were lost", &n_lost), 1, "%s", told);
+	cr_assert_eq(sscanf(told, "ipcbroker: warning: %u lines were lost", &n_lost), 1, "%s",
+		     told);
 	cr_assert_eq(n_lost + n_lines, 5000);
 	cr_assert(strstr(told, "\nipcbroker: again\n"));
 }

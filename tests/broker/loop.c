@@ -24,7 +24,7 @@ static void teardown(void)
 
 static bool is_ready(void)
 {
-	struct pollfd pollfd = { .fd = loop.epoll_fd, .events = POLLIN };
+	struct pollfd pollfd = {.fd = loop.epoll_fd, .events = POLLIN};
 
 	return poll(&pollfd, 1, 0) == 1;
 }
@@ -89,7 +89,7 @@ static void on_signal(int number)
 
 Test(loop, signal_is_no_error, .init = setup, .fini = teardown, .timeout = 20)
 {
-	struct sigaction action = { .sa_handler = on_signal };
+	struct sigaction action = {.sa_handler = on_signal};
 	struct loop_event events[4];
 	sigset_t set;
 

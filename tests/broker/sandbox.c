@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Each attempt is made by a forked child of its own, inside the sandbox: a filter in the test's process would end its reports.
+ * Each attempt is made by a forked child of its own, inside the sandbox: a filter in the test's
+ * process would end its reports.
  */
 
 #include <criterion/criterion.h>
@@ -52,12 +53,14 @@ static int inside(int (*fn)(struct inside *inside))
 	int status;
 
 	if (pid == 0) {
-		struct inside self = { .tmp_fd = open("/tmp", O_PATH | O_DIRECTORY | O_CLOEXEC) };
+		struct inside self = {.tmp_fd = open("/tmp", O_PATH | O_DIRECTORY | O_CLOEXEC)};
 		char error[256];
 
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (segment_maker_init(&self.maker) < 0 || segment_maker_init(&self.other) < 0 || self.maker.shm_fd < 0 ||
-		    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, self.sockets) < 0 || pipe2(self.pipe_fds, O_CLOEXEC) < 0)
+		if (segment_maker_init(&self.maker) < 0 || segment_maker_init(&self.other) < 0 ||
+		    self.maker.shm_fd < 0 ||
+		    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, self.sockets) < 0 ||
+		    pipe2(self.pipe_fds, O_CLOEXEC) < 0)
 			_exit(NOT_ENTERED);
 		self.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 		self.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -72,10 +75,10 @@ static int inside(int (*fn)(struct inside *inside))
 
 /* ---- what works ---- */
 
-#define NEED(condition) \
-	do { \
-		if (!(condition)) \
-			return __LINE__ % 90 + 1; \
+#define NEED(condition)                                                                            \
+	do {                                                                                       \
+		if (!(condition))                                                                  \
+			return __LINE__ % 90 + 1;                                                  \
 	} while (0)
 
 static int do_segments(struct inside *self)
@@ -101,8 +104,8 @@ static int do_segments(struct inside *self)
 
 static int do_loop(struct inside *self)
 {
-	struct epoll_event event = { .events = EPOLLIN };
-	struct itimerspec at_once = { .it_value = { .tv_nsec = 1 } };
+	struct epoll_event event = {.events = EPOLLIN};
+	struct itimerspec at_once = {.it_value = {.tv_nsec = 1}};
 	uint64_t n;
 	int error, pidfd;
 	socklen_t length = sizeof(error);
@@ -207,14 +210,14 @@ static int do_socket(struct inside *self)
 
 static int do_connect(struct inside *self)
 {
-	struct sockaddr sockaddr = { .sa_family = AF_UNIX };
+	struct sockaddr sockaddr = {.sa_family = AF_UNIX};
 
 	return connect(self->sockets[0], &sockaddr, sizeof(sockaddr)) < 0 ? 1 : 0;
 }
 
 static int do_execve(struct inside *self)
 {
-	char *const none[] = { NULL };
+	char *const none[] = {NULL};
 
 	(void)self;
 	return execve("/bin/true", none, none) < 0 ? 1 : 0;
@@ -222,7 +225,7 @@ static int do_execve(struct inside *self)
 
 static int do_execveat(struct inside *self)
 {
-	char *const none[] = { NULL };
+	char *const none[] = {NULL};
 
 	return (int)syscall(SYS_execveat, self->tmp_fd, "true", none, none, 0) < 0 ? 1 : 0;
 }
@@ -260,7 +263,10 @@ static int do_tgkill_other(struct inside *self)
 static int do_mmap_exec(struct inside *self)
 {
 	(void)self;
-	return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? 1 : 0;
+	return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
+			       MAP_FAILED
+		       ? 1
+		       : 0;
 }
 
 static int do_mprotect_exec(struct inside *self)
@@ -275,7 +281,10 @@ static int do_mprotect_exec(struct inside *self)
 static int do_mmap_exec_high_bits(struct inside *self)
 {
 	(void)self;
-	return (int)syscall(SYS_mmap, NULL, 4096, (long)PROT_READ | PROT_EXEC | 1L << 40, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) < 0 ? 1 : 0;
+	return (int)syscall(SYS_mmap, NULL, 4096, (long)PROT_READ | PROT_EXEC | 1L << 40,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) < 0
+		       ? 1
+		       : 0;
 }
 
 static int do_fcntl_setown(struct inside *self)
@@ -321,29 +330,30 @@ Test(sandbox, what_it_does_not_need_kills_it, .timeout = 120)
 		int (*fn)(struct inside *inside);
 		bool is_wide; /* let through for the sanitizers' own sake */
 	} attempts[] = {
-		{ "open", do_open, true },
-		{ "openat of another directory", do_openat_elsewhere, true },
-		{ "openat of /dev/shm by another number", do_openat_same_directory_other_number, true },
-		{ "a name in /dev/shm", do_name_in_shm, true },
-		{ "writing through /proc/self/fd", do_write_through_self, true },
-		{ "socket", do_socket, false },
-		{ "connect", do_connect, false },
-		{ "execve", do_execve, false },
-		{ "execveat", do_execveat, false },
-		{ "fork", do_fork, false },
-		{ "ptrace", do_ptrace, false },
-		{ "io_uring_setup", do_io_uring, false },
-		{ "kill", do_kill, false },
-		{ "tgkill of another", do_tgkill_other, false },
-		{ "mmap PROT_EXEC", do_mmap_exec, true },
-		{ "mmap PROT_EXEC with high bits", do_mmap_exec_high_bits, true },
-		{ "mprotect PROT_EXEC", do_mprotect_exec, true },
-		{ "fcntl F_SETOWN", do_fcntl_setown, false },
-		{ "unlink", do_unlink, false },
-		{ "process_vm_readv", do_process_vm_readv, false },
+		{"open", do_open, true},
+		{"openat of another directory", do_openat_elsewhere, true},
+		{"openat of /dev/shm by another number", do_openat_same_directory_other_number,
+		 true},
+		{"a name in /dev/shm", do_name_in_shm, true},
+		{"writing through /proc/self/fd", do_write_through_self, true},
+		{"socket", do_socket, false},
+		{"connect", do_connect, false},
+		{"execve", do_execve, false},
+		{"execveat", do_execveat, false},
+		{"fork", do_fork, false},
+		{"ptrace", do_ptrace, false},
+		{"io_uring_setup", do_io_uring, false},
+		{"kill", do_kill, false},
+		{"tgkill of another", do_tgkill_other, false},
+		{"mmap PROT_EXEC", do_mmap_exec, true},
+		{"mmap PROT_EXEC with high bits", do_mmap_exec_high_bits, true},
+		{"mprotect PROT_EXEC", do_mprotect_exec, true},
+		{"fcntl F_SETOWN", do_fcntl_setown, false},
+		{"unlink", do_unlink, false},
+		{"process_vm_readv", do_process_vm_readv, false},
 #ifdef __x86_64__
-		{ "int 0x80", do_other_abi, false },
-		{ "x32", do_x32, false },
+		{"int 0x80", do_other_abi, false},
+		{"x32", do_x32, false},
 #endif
 	};
 
@@ -381,7 +391,8 @@ Test(sandbox, abort_ends_it_by_sigabrt, .timeout = 20)
 	cr_assert_eq(inside(do_abort), 128 + SIGABRT);
 }
 
-/* The calls that seccomp cannot judge: a path beside a legal directory.  Landlock does; where the kernel has none, there is nothing to test. */
+/* The calls that seccomp cannot judge: a path beside a legal directory.  Landlock does; where the
+ * kernel has none, there is nothing to test. */
 static int do_absolute_path(struct inside *self)
 {
 	int fd = openat(self->maker.self_fd, "/etc/passwd", O_RDONLY | O_CLOEXEC);
@@ -425,7 +436,8 @@ Test(sandbox, process_has_given_up_its_rights, .timeout = 20)
 		char error[256];
 
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (segment_maker_init(&maker) < 0 || sandbox_enter(&maker, error, sizeof(error)) < 0)
+		if (segment_maker_init(&maker) < 0 ||
+		    sandbox_enter(&maker, error, sizeof(error)) < 0)
 			_exit(NOT_ENTERED);
 		(void)!write(fds[1], "x", 1);
 		for (;;)

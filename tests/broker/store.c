@@ -22,7 +22,8 @@
 
 Test(store, names_are_short_and_come_back, .timeout = 20)
 {
-	static const uint32_t slots[] = { 0, 9, 10, 15, 16, 0xf0, 8191, 65535 }, generations[] = { 0, 1, 0xa, 0xffff, 0x10000, 0xdeadbeef };
+	static const uint32_t slots[] = {0, 9, 10, 15, 16, 0xf0, 8191, 65535},
+			      generations[] = {0, 1, 0xa, 0xffff, 0x10000, 0xdeadbeef};
 	static const char kinds[] = "spcltd";
 
 	for (unsigned k = 0; k < sizeof(kinds) - 1; ++k) {
@@ -33,7 +34,8 @@ Test(store, names_are_short_and_come_back, .timeout = 20)
 
 				store_name(name, kinds[k], slots[s], generations[g]);
 				cr_assert_leq(strlen(name), STORE_NAME_MAX, "%s", name);
-				cr_assert_eq(store_parse_name(name, &kind, &slot, &generation), 0, "%s", name);
+				cr_assert_eq(store_parse_name(name, &kind, &slot, &generation), 0,
+					     "%s", name);
 				cr_assert_eq(kind, kinds[k]);
 				cr_assert_eq(slot, slots[s]);
 				cr_assert_eq(generation, generations[g] & 0xffff);
@@ -57,13 +59,17 @@ Test(store, no_slot_has_the_name_of_listener_state_or_configuration, .timeout = 
 
 Test(store, only_what_store_name_writes_is_a_name, .timeout = 20)
 {
-	static const char *const wrong[] = { "", "c", "c5", "c5.", "c.1", ".1", "5.1", "C5.1", "c5.1x", "c5.1 ", " c5.1", "cf.1", "c5.A", "c05.1", "c5.01", "c5.10000",
-					     "c123456789.1", "c-5.1", "c5.1.1", "c5:1", "connection", "unknown" };
+	static const char *const wrong[] = {
+		"",       "c",     "c5",         "c5.",      "c.1",          ".1",
+		"5.1",    "C5.1",  "c5.1x",      "c5.1 ",    " c5.1",        "cf.1",
+		"c5.A",   "c05.1", "c5.01",      "c5.10000", "c123456789.1", "c-5.1",
+		"c5.1.1", "c5:1",  "connection", "unknown"};
 	char kind;
 	uint32_t slot, generation;
 
 	for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); ++i)
-		cr_assert_eq(store_parse_name(wrong[i], &kind, &slot, &generation), -1, "\"%s\"", wrong[i]);
+		cr_assert_eq(store_parse_name(wrong[i], &kind, &slot, &generation), -1, "\"%s\"",
+			     wrong[i]);
 }
 
 /* ---- the table ---- */
@@ -298,7 +304,7 @@ Test(store, everything_is_handed_over_when_the_keeper_dies, .timeout = 60)
 
 	for (unsigned round = 0; round < 20; ++round) {
 		int notify_fds[2], handover_fds[2], tell_fds[2], status;
-		bool is_complete = false, seen[N_STORED] = { false };
+		bool is_complete = false, seen[N_STORED] = {false};
 		unsigned n_seen = 0;
 		struct notice notice;
 		pid_t keeper;
@@ -330,8 +336,11 @@ Test(store, everything_is_handed_over_when_the_keeper_dies, .timeout = 60)
 			if (result == NOTICE_NONE)
 				continue;
 			is_complete |= notice.is_complete;
-			if (notice.fd >= 0 && store_parse_name(notice.name, &kind, &slot, &generation) == 0 && kind == 'c') {
-				cr_assert_eq(lseek(notice.fd, 0, SEEK_END), slot, "another one under its name");
+			if (notice.fd >= 0 &&
+			    store_parse_name(notice.name, &kind, &slot, &generation) == 0 &&
+			    kind == 'c') {
+				cr_assert_eq(lseek(notice.fd, 0, SEEK_END), slot,
+					     "another one under its name");
 				n_seen += !seen[slot];
 				seen[slot] = true;
 			}
