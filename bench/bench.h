@@ -3,8 +3,9 @@
 #define BENCH_H
 
 /*
- * What the rows share.  A figure is worth nothing alone: each row measures ours and its physical limit in turns within one run and prints
- * the ratio.  Everything goes through the public interface, between processes, with the broker running.
+ * What the rows share.  A figure is worth nothing alone: each row measures ours and its physical
+ * limit in turns within one run and prints the ratio.  Everything goes through the public
+ * interface, between processes, with the broker running.
  */
 
 #include <ipc/ipc.h>
@@ -17,12 +18,13 @@ enum { BENCH_ROUNDS = 9, BENCH_PAYLOAD = 64 };
 
 /* ---- time, processes ---- */
 uint64_t bench_now_ns(void);
-void bench_pin(int cpu);   /* -1: wherever the scheduler likes */
+void bench_pin(int cpu); /* -1: wherever the scheduler likes */
 bool bench_has_two_cpus(void);
 void *bench_shared(size_t size); /* zero bytes, shared with children */
 pid_t bench_spawn(void (*fn)(void *arg), void *arg);
-void bench_reap(pid_t pid);      /* SIGKILL and wait */
-void bench_sleep_until(const _Atomic uint32_t *word, uint32_t value); /* yields until *word is value */
+void bench_reap(pid_t pid); /* SIGKILL and wait */
+void bench_sleep_until(const _Atomic uint32_t *word,
+		       uint32_t value); /* yields until *word is value */
 void bench_fail(const char *what, int result) __attribute__((__noreturn__));
 
 /* ---- the domain under test ---- */
@@ -49,25 +51,28 @@ double bench_median(double *values, int n);
 double bench_best(const double *values, int n);
 
 /* One line of the report.  goal 0: no goal, only a figure. unit is of ours and limit. */
-void bench_row(const char *row, const char *workload, double ours, const char *limit_name, double limit, double goal, const char *unit);
+void bench_row(const char *row, const char *workload, double ours, const char *limit_name,
+	       double limit, double goal, const char *unit);
 void bench_figure(const char *row, const char *workload, double value, const char *unit);
 
-/* Runs both in turns for BENCH_ROUNDS rounds and prints the row; best of the rounds, or their median. */
+/* Runs both in turns for BENCH_ROUNDS rounds and prints the row; best of the rounds, or their
+ * median. */
 typedef double (*bench_fn)(void *arg);
-void bench_compare(const char *row, const char *workload, bench_fn ours, const char *limit_name, bench_fn limit, void *arg, bool use_best,
-		   double goal, const char *unit);
+void bench_compare(const char *row, const char *workload, bench_fn ours, const char *limit_name,
+		   bench_fn limit, void *arg, bool use_best, double goal, const char *unit);
 
 /* ---- limits ---- */
-double limit_line_ns(void *arg);          /* cache-line ping-pong, round trip */
-double limit_futex_one_core(void *arg);   /* bare futex round trip, ns */
+double limit_line_ns(void *arg);        /* cache-line ping-pong, round trip */
+double limit_futex_one_core(void *arg); /* bare futex round trip, ns */
 double limit_futex_two_cores(void *arg);
-double limit_futex_wake_one_core(void *arg);  /* from the store to the return of a real sleeper, ns */
+double
+limit_futex_wake_one_core(void *arg); /* from the store to the return of a real sleeper, ns */
 double limit_futex_wake_two_cores(void *arg);
-double limit_seqlock_publish(void *arg);  /* 64 B, ns */
+double limit_seqlock_publish(void *arg); /* 64 B, ns */
 double limit_seqlock_read(void *arg);
-double limit_robust_pair(void *arg);      /* uncontended robust mutex lock and unlock, ns */
-double limit_socket_eof(void *arg);       /* SIGKILL to the return of epoll_wait in another process, ns */
-double limit_map_round_trip(void *arg);   /* memfd + 2 mmap + one seqpacket round trip, ns */
+double limit_robust_pair(void *arg); /* uncontended robust mutex lock and unlock, ns */
+double limit_socket_eof(void *arg); /* SIGKILL to the return of epoll_wait in another process, ns */
+double limit_map_round_trip(void *arg); /* memfd + 2 mmap + one seqpacket round trip, ns */
 
 /* ---- rows ---- */
 void bench_watch(void);
@@ -76,5 +81,6 @@ void bench_death(void);
 void bench_open(void);
 void bench_broker(void);
 void bench_syscalls(void);
+void bench_peers(void);
 
 #endif

@@ -26,7 +26,8 @@ static void echo(void *arg)
 	bench_pin(1);
 	atomic_store(&game->ready, 1);
 	for (;;) {
-		if (ipc_watch_read_wait(in, value, sizeof(value), NULL, &version, NULL) < 0 || ipc_watch_publish(out, value, sizeof(value)) < 0)
+		if (ipc_watch_read_wait(in, value, sizeof(value), NULL, &version, NULL) < 0 ||
+		    ipc_watch_publish(out, value, sizeof(value)) < 0)
 			atomic_fetch_add(&game->n_errors, 1);
 	}
 }
@@ -37,7 +38,7 @@ static void play(void *arg)
 	ipc_client *client = bench_connect();
 	ipc_watch_producer *out = bench_producer(client, "bench/ping14");
 	ipc_watch_consumer *in = bench_consumer(client, "bench/pong14");
-	uint64_t value[BENCH_PAYLOAD / 8] = { 1 }, version = 0, last = bench_now_ns();
+	uint64_t value[BENCH_PAYLOAD / 8] = {1}, version = 0, last = bench_now_ns();
 
 	bench_pin(0);
 	atomic_store(&game->ready, 2);
@@ -87,5 +88,6 @@ void bench_broker(void)
 		without[i] = longest_gap_ms(false);
 		with[i] = longest_gap_ms(true);
 	}
-	bench_row("P14", "longest gap, worker killed every 200 ms", bench_median(with, 3), "the same without kills", bench_median(without, 3), 2, "ms");
+	bench_row("P14", "longest gap, worker killed every 200 ms", bench_median(with, 3),
+		  "the same without kills", bench_median(without, 3), 2, "ms");
 }

@@ -145,11 +145,14 @@ void bench_death(void)
 	double one, crowd;
 
 	/* Twice the rounds: a death passes through the scheduler several times. */
-	bench_compare("P10", "SIGKILL to return, watch read_wait", watch_death, "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
-	bench_compare("P10", "SIGKILL to return, shared lock_when_wait", shared_death, "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
+	bench_compare("P10", "SIGKILL to return, watch read_wait", watch_death,
+		      "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
+	bench_compare("P10", "SIGKILL to return, shared lock_when_wait", shared_death,
+		      "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
 	one = watch_death(NULL);
 	crowd = kill_and_wait(watch_victim, watch_waiter, CROWD_MAX) / 1e3;
 	bench_figure("P15", "1,000 waiting peers: SIGKILL to the last return", crowd, "us");
 	bench_figure("P15", "the same for one", one, "us");
-	bench_row("P15", "beyond one, per process", (crowd - one) / CROWD_MAX, "30 us", 30, 1, "us");
+	bench_row("P15", "beyond one, per process", (crowd - one) / CROWD_MAX, "30 us", 30, 1,
+		  "us");
 }

@@ -197,13 +197,14 @@ static bool seqlock_read(struct seqlock *lock, uint64_t *to)
 	for (int i = 0; i < BENCH_PAYLOAD / 8; ++i)
 		to[i] = atomic_load_explicit(&lock->words[i], memory_order_relaxed);
 	atomic_thread_fence(memory_order_acquire);
-	return !(sequence & 1) && atomic_load_explicit(&lock->sequence, memory_order_relaxed) == sequence;
+	return !(sequence & 1) &&
+	       atomic_load_explicit(&lock->sequence, memory_order_relaxed) == sequence;
 }
 
 double limit_seqlock_publish(void *arg)
 {
 	struct seqlock *lock = bench_shared(sizeof(*lock));
-	uint64_t value[BENCH_PAYLOAD / 8] = { 1 }, began = bench_now_ns();
+	uint64_t value[BENCH_PAYLOAD / 8] = {1}, began = bench_now_ns();
 
 	(void)arg;
 	for (int i = 0; i < LOCAL_ROUNDS; ++i) {
@@ -218,7 +219,7 @@ double limit_seqlock_publish(void *arg)
 double limit_seqlock_read(void *arg)
 {
 	struct seqlock *lock = bench_shared(sizeof(*lock));
-	uint64_t value[BENCH_PAYLOAD / 8] = { 1 }, began = bench_now_ns();
+	uint64_t value[BENCH_PAYLOAD / 8] = {1}, began = bench_now_ns();
 
 	(void)arg;
 	for (int i = 0; i < LOCAL_ROUNDS; ++i) {
@@ -273,7 +274,7 @@ static void eof_victim(void *arg)
 
 static void eof_waiter(void *arg)
 {
-	struct epoll_event event = { .events = EPOLLIN | EPOLLRDHUP };
+	struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP};
 	struct eof *eof = arg;
 	int epoll_fd;
 

@@ -2,7 +2,8 @@
 /*
  *	bench [--broker PATH] [ROW ...]
  *
- * Prints each row as a ratio to a limit that was measured in the same run, in turns with ours.  Without a row: all of them.
+ * Prints each row as a ratio to a limit that was measured in the same run, in turns with ours.
+ *Without a row: all of them.
  */
 #include "bench/bench.h"
 
@@ -34,7 +35,8 @@ uint64_t bench_now_ns(void)
 
 void bench_fail(const char *what, int result)
 {
-	fprintf(stderr, "bench: %s: %s (%s)\n", what, ipc_error_text(result), ipc_error_name(result));
+	fprintf(stderr, "bench: %s: %s (%s)\n", what, ipc_error_text(result),
+		ipc_error_name(result));
 	exit(1);
 }
 
@@ -59,7 +61,8 @@ void bench_pin(int cpu)
 
 void *bench_shared(size_t size)
 {
-	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
 	if (memory == MAP_FAILED)
 		bench_fail("mmap", -errno);
@@ -107,7 +110,8 @@ pid_t bench_worker(void)
 	FILE *children;
 	int pid = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)bench_keeper, (int)bench_keeper);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)bench_keeper,
+		 (int)bench_keeper);
 	children = fopen(path, "re");
 	if (!children)
 		return 0;
@@ -132,7 +136,8 @@ static int try_connect(ipc_client **ret)
 	struct timespec deadline;
 
 	ipc_deadline_after(&deadline, UINT64_C(5000000000));
-	return ipc_client_connect_wait(ret, IPC_CLIENT_OPTIONS(.address = bench_address), &deadline);
+	return ipc_client_connect_wait(ret, IPC_CLIENT_OPTIONS(.address = bench_address),
+				       &deadline);
 }
 
 ipc_client *bench_connect(void)
@@ -159,7 +164,8 @@ void bench_domain_start(const char *program)
 	bench_keeper = fork();
 	if (bench_keeper == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGTERM);
-		execlp(program, "ipcbroker", "--address", address, "--log-level", "error", (char *)NULL);
+		execlp(program, "ipcbroker", "--address", address, "--log-level", "error",
+		       (char *)NULL);
 		perror(program);
 		_exit(127);
 	}
@@ -187,7 +193,10 @@ ipc_watch_producer *bench_producer(ipc_client *client, const char *name)
 {
 	ipc_watch_producer *producer;
 	int r = ipc_watch_producer_open_wait(&producer, client, name,
-					     IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .value_size_max = BENCH_PAYLOAD, .consumers_max = 2048), NULL);
+					     IPC_WATCH_OPTIONS(.flags = IPC_CREATE,
+							       .value_size_max = BENCH_PAYLOAD,
+							       .consumers_max = 2048),
+					     NULL);
 
 	if (r < 0)
 		bench_fail(name, r);
@@ -198,7 +207,10 @@ ipc_watch_consumer *bench_consumer(ipc_client *client, const char *name)
 {
 	ipc_watch_consumer *consumer;
 	int r = ipc_watch_consumer_open_wait(&consumer, client, name,
-					     IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .value_size_max = BENCH_PAYLOAD, .consumers_max = 2048), NULL);
+					     IPC_WATCH_OPTIONS(.flags = IPC_CREATE,
+							       .value_size_max = BENCH_PAYLOAD,
+							       .consumers_max = 2048),
+					     NULL);
 
 	if (r < 0)
 		bench_fail(name, r);
@@ -208,7 +220,9 @@ ipc_watch_consumer *bench_consumer(ipc_client *client, const char *name)
 ipc_shared *bench_ledger(ipc_client *client, const char *name, enum ipc_side side, size_t size)
 {
 	ipc_shared *shared;
-	int r = ipc_shared_open_wait(&shared, client, name, side, IPC_SHARED_OPTIONS(.flags = IPC_CREATE, .value_size = size), NULL);
+	int r = ipc_shared_open_wait(&shared, client, name, side,
+				     IPC_SHARED_OPTIONS(.flags = IPC_CREATE, .value_size = size),
+				     NULL);
 
 	if (r < 0)
 		bench_fail(name, r);
@@ -239,12 +253,14 @@ double bench_best(const double *values, int n)
 	return best;
 }
 
-void bench_row(const char *row, const char *workload, double ours, const char *limit_name, double limit, double goal, const char *unit)
+void bench_row(const char *row, const char *workload, double ours, const char *limit_name,
+	       double limit, double goal, const char *unit)
 {
 	double ratio = limit > 0 ? ours / limit : 0;
 	const char *verdict = goal <= 0 ? "" : ratio <= goal ? "met" : "NOT MET";
 
-	printf("%-4s %-44s %10.1f %-3s %6.2fx of %-28s (%.1f)", row, workload, ours, unit, ratio, limit_name, limit);
+	printf("%-4s %-44s %10.1f %-3s %6.2fx of %-28s (%.1f)", row, workload, ours, unit, ratio,
+	       limit_name, limit);
 	if (goal > 0)
 		printf("  goal %.2fx: %s", goal, verdict);
 	printf("\n");
@@ -257,8 +273,8 @@ void bench_figure(const char *row, const char *workload, double value, const cha
 	fflush(stdout);
 }
 
-void bench_compare(const char *row, const char *workload, bench_fn ours, const char *limit_name, bench_fn limit, void *arg, bool use_best,
-		   double goal, const char *unit)
+void bench_compare(const char *row, const char *workload, bench_fn ours, const char *limit_name,
+		   bench_fn limit, void *arg, bool use_best, double goal, const char *unit)
 {
 	double ours_all[BENCH_ROUNDS], limit_all[BENCH_ROUNDS];
 
@@ -268,9 +284,11 @@ void bench_compare(const char *row, const char *workload, bench_fn ours, const c
 	}
 
 	if (use_best)
-		bench_row(row, workload, bench_best(ours_all, BENCH_ROUNDS), limit_name, bench_best(limit_all, BENCH_ROUNDS), goal, unit);
+		bench_row(row, workload, bench_best(ours_all, BENCH_ROUNDS), limit_name,
+			  bench_best(limit_all, BENCH_ROUNDS), goal, unit);
 	else
-		bench_row(row, workload, bench_median(ours_all, BENCH_ROUNDS), limit_name, bench_median(limit_all, BENCH_ROUNDS), goal, unit);
+		bench_row(row, workload, bench_median(ours_all, BENCH_ROUNDS), limit_name,
+			  bench_median(limit_all, BENCH_ROUNDS), goal, unit);
 }
 
 static bool is_wanted(int argc, char **argv, const char *row)
@@ -287,8 +305,10 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*fn)(void);
-	} rows[] = { { "watch", bench_watch },   { "shared", bench_shared_rows }, { "death", bench_death },
-		     { "open", bench_open },     { "broker", bench_broker },      { "syscalls", bench_syscalls } };
+	} rows[] = {{"watch", bench_watch},   {"shared", bench_shared_rows},
+		    {"death", bench_death},   {"open", bench_open},
+		    {"broker", bench_broker}, {"syscalls", bench_syscalls},
+		    {"peers", bench_peers}};
 	const char *program = "ipcbroker";
 	double line;
 
@@ -300,7 +320,8 @@ int main(int argc, char **argv)
 
 	bench_domain_start(program);
 	line = limit_line_ns(NULL);
-	printf("cache line there and back: %.0f ns (%s)\n", line, line < 220 ? "near: one core's two threads" : "far: two cores");
+	printf("cache line there and back: %.0f ns (%s)\n", line,
+	       line < 220 ? "near: one core's two threads" : "far: two cores");
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); ++i) {
 		if (is_wanted(argc, argv, rows[i].name))
 			rows[i].fn();

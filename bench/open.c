@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening: P12 (both ends of a channel of 64 KiB; ten thousand channels open at once; what they cost the broker).
+ * Opening: P12 (both ends of a channel of 64 KiB; ten thousand channels open at once; what they
+ * cost the broker).
  */
 #include "bench/bench.h"
 
@@ -64,16 +65,20 @@ static void bench_crowd(void)
 
 	for (n = 0; n < N_CROWD; ++n) {
 		snprintf(name, sizeof(name), "bench/crowd/%d", n);
-		if (ipc_shared_open_wait(&ends[n][0], one, name, IPC_SIDE_A, IPC_SHARED_OPTIONS(.flags = IPC_CREATE, .value_size = 1024), NULL) < 0)
+		if (ipc_shared_open_wait(
+			    &ends[n][0], one, name, IPC_SIDE_A,
+			    IPC_SHARED_OPTIONS(.flags = IPC_CREATE, .value_size = 1024), NULL) < 0)
 			break;
 		if (ipc_shared_open_wait(&ends[n][1], two, name, IPC_SIDE_B, NULL, NULL) < 0)
 			break;
 	}
 	grown = worker_kib() - before;
 	bench_figure("P12", "channels open at once, both ends (goal 10,000)", n, "");
-	bench_figure("P12", "opening them took, each", n ? (double)(bench_now_ns() - began) / n / 1e3 : 0, "us");
+	bench_figure("P12", "opening them took, each",
+		     n ? (double)(bench_now_ns() - began) / n / 1e3 : 0, "us");
 	if (n > 0)
-		bench_row("P12", "memory of the broker per channel with 2 handles", grown / n, "2 KiB + 2 x 4 KiB", 10, 1, "KiB");
+		bench_row("P12", "memory of the broker per channel with 2 handles", grown / n,
+			  "2 KiB + 2 x 4 KiB", 10, 1, "KiB");
 	for (int i = 0; i < n; ++i) {
 		(void)ipc_shared_close(ends[i][0]);
 		(void)ipc_shared_close(ends[i][1]);
@@ -84,7 +89,8 @@ void bench_open(void)
 {
 	one = bench_connect();
 	two = bench_connect();
-	bench_compare("P12", "open both ends, 64 KiB", open_both_ends, "memfd, 2 mmap, 1 round trip", map_us, NULL, false, 3, "us");
+	bench_compare("P12", "open both ends, 64 KiB", open_both_ends,
+		      "memfd, 2 mmap, 1 round trip", map_us, NULL, false, 3, "us");
 	bench_crowd();
 	(void)ipc_client_unref(one);
 	(void)ipc_client_unref(two);

@@ -18,7 +18,8 @@ static double transaction_ns(void *arg)
 
 	(void)arg;
 	for (int i = 0; i < LOCAL_ROUNDS; ++i) {
-		if (ipc_shared_lock_wait(ledger, &value, NULL) < 0 || ipc_shared_edit(ledger, &copy) < 0)
+		if (ipc_shared_lock_wait(ledger, &value, NULL) < 0 ||
+		    ipc_shared_edit(ledger, &copy) < 0)
 			bench_fail("lock, edit", IPC_EINVAL);
 		memset(copy, i, BENCH_PAYLOAD);
 		if (ipc_shared_commit(ledger) < 0)
@@ -33,7 +34,8 @@ void bench_shared_rows(void)
 
 	ledger = bench_ledger(client, "bench/p11", IPC_SIDE_A, BENCH_PAYLOAD);
 	bench_pin(0);
-	bench_compare("P11", "shared: lock, edit 64 B, commit", transaction_ns, "robust mutex pair", limit_robust_pair, NULL, true, 2.5, "ns");
+	bench_compare("P11", "shared: lock, edit 64 B, commit", transaction_ns, "robust mutex pair",
+		      limit_robust_pair, NULL, true, 2.5, "ns");
 	bench_pin(-1);
 	(void)ipc_shared_close(ledger);
 	(void)ipc_client_unref(client);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * P13: system calls per message, counted with ptrace: none while both sides are awake, one wake and one wait per real sleep.
+ * P13: system calls per message, counted with ptrace: none while both sides are awake, one wake and
+ * one wait per real sleep.
  */
 #include "bench/bench.h"
 
@@ -22,10 +23,11 @@ static ipc_shared *ledger;
 
 static void publish_and_read(void)
 {
-	uint64_t value[BENCH_PAYLOAD / 8] = { 1 };
+	uint64_t value[BENCH_PAYLOAD / 8] = {1};
 
 	for (int i = 0; i < N_MESSAGES; ++i) {
-		if (ipc_watch_publish(producer, value, sizeof(value)) < 0 || ipc_watch_read(consumer, value, sizeof(value), NULL, NULL) < 0)
+		if (ipc_watch_publish(producer, value, sizeof(value)) < 0 ||
+		    ipc_watch_read(consumer, value, sizeof(value), NULL, NULL) < 0)
 			_exit(1);
 	}
 }
@@ -36,7 +38,8 @@ static void transact(void)
 	void *copy;
 
 	for (int i = 0; i < N_MESSAGES; ++i) {
-		if (ipc_shared_lock_wait(ledger, &value, NULL) < 0 || ipc_shared_edit(ledger, &copy) < 0)
+		if (ipc_shared_lock_wait(ledger, &value, NULL) < 0 ||
+		    ipc_shared_edit(ledger, &copy) < 0)
 			_exit(1);
 		memset(copy, i, BENCH_PAYLOAD);
 		if (ipc_shared_commit(ledger) < 0)
@@ -61,7 +64,7 @@ static void traced(void *arg)
 /* System calls between the two stops, less the ones that raise() makes. */
 static double count_calls(void (*fn)(void))
 {
-	struct subject subject = { .fn = fn };
+	struct subject subject = {.fn = fn};
 	pid_t pid = bench_spawn(traced, &subject);
 	long n = 0;
 	int status;
@@ -84,6 +87,8 @@ static double count_calls(void (*fn)(void))
 
 void bench_syscalls(void)
 {
-	bench_figure("P13", "system calls per publish + read, all awake (goal 0)", count_calls(publish_and_read), "");
-	bench_figure("P13", "system calls per lock + edit + commit (goal 0)", count_calls(transact), "");
+	bench_figure("P13", "system calls per publish + read, all awake (goal 0)",
+		     count_calls(publish_and_read), "");
+	bench_figure("P13", "system calls per lock + edit + commit (goal 0)", count_calls(transact),
+		     "");
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * watch: P9 (publish and read beside a bare sequence lock), P3 and P4 (round trips and real sleeps on one core and on two).
+ * watch: P9 (publish and read beside a bare sequence lock), P3 and P4 (round trips and real sleeps
+ * on one core and on two).
  */
 #include "bench/bench.h"
 
@@ -23,7 +24,7 @@ static void must(const char *what, int result)
 
 static double publish_ns(void *arg)
 {
-	uint64_t value[BENCH_PAYLOAD / 8] = { 1 }, began = bench_now_ns();
+	uint64_t value[BENCH_PAYLOAD / 8] = {1}, began = bench_now_ns();
 
 	(void)arg;
 	for (int i = 0; i < LOCAL_ROUNDS; ++i) {
@@ -63,7 +64,7 @@ static void hold_readers(void *arg)
 
 static void bench_p9(void)
 {
-	static const int counts[] = { 1, 8, 64 };
+	static const int counts[] = {1, 8, 64};
 	char workload[64];
 
 	client = bench_connect();
@@ -78,12 +79,15 @@ static void bench_p9(void)
 		pid = bench_spawn(hold_readers, readers);
 		bench_sleep_until(&readers->ready, 1);
 		bench_pin(0);
-		snprintf(workload, sizeof(workload), "watch publish 64 B, %d readers, none asleep", counts[i]);
-		bench_compare("P9", workload, publish_ns, "bare seqlock", limit_seqlock_publish, NULL, true, 1.1, "ns");
+		snprintf(workload, sizeof(workload), "watch publish 64 B, %d readers, none asleep",
+			 counts[i]);
+		bench_compare("P9", workload, publish_ns, "bare seqlock", limit_seqlock_publish,
+			      NULL, true, 1.1, "ns");
 		bench_reap(pid);
 		munmap(readers, sizeof(*readers));
 	}
-	bench_compare("P9", "watch read 64 B", read_ns, "bare seqlock", limit_seqlock_read, NULL, true, 1.2, "ns");
+	bench_compare("P9", "watch read 64 B", read_ns, "bare seqlock", limit_seqlock_read, NULL,
+		      true, 1.2, "ns");
 
 	(void)ipc_watch_consumer_close(consumer);
 	(void)ipc_watch_producer_close(producer);
@@ -109,7 +113,8 @@ static void trip_echo(void *arg)
 	bench_pin(trip->cpu);
 	atomic_store(&trip->ready, 1);
 	for (;;) {
-		must("read_wait", ipc_watch_read_wait(in, value, sizeof(value), NULL, &version, NULL));
+		must("read_wait",
+		     ipc_watch_read_wait(in, value, sizeof(value), NULL, &version, NULL));
 		must("publish", ipc_watch_publish(out, value, sizeof(value)));
 	}
 }
@@ -120,7 +125,7 @@ static double trip_ns(void *arg)
 	ipc_client *c = bench_connect();
 	ipc_watch_producer *out = bench_producer(c, "bench/ping");
 	ipc_watch_consumer *in = bench_consumer(c, "bench/pong");
-	uint64_t value[BENCH_PAYLOAD / 8] = { 1 }, version = 0, began;
+	uint64_t value[BENCH_PAYLOAD / 8] = {1}, version = 0, began;
 	pid_t pid;
 
 	trip->cpu = *(int *)arg;
@@ -131,7 +136,8 @@ static double trip_ns(void *arg)
 	for (int i = 0; i < TRIP_ROUNDS; ++i) {
 		value[0] = (uint64_t)i;
 		must("publish", ipc_watch_publish(out, value, sizeof(value)));
-		must("read_wait", ipc_watch_read_wait(in, value, sizeof(value), NULL, &version, NULL));
+		must("read_wait",
+		     ipc_watch_read_wait(in, value, sizeof(value), NULL, &version, NULL));
 	}
 	began = bench_now_ns() - began;
 	bench_reap(pid);
@@ -154,7 +160,8 @@ static void sleep_reader(void *arg)
 	bench_pin(trip->cpu);
 	atomic_store(&trip->ready, 1);
 	for (uint32_t i = 1; i <= WAKE_ROUNDS; ++i) {
-		must("read_wait", ipc_watch_read_wait(in, value, sizeof(value), NULL, &version, NULL));
+		must("read_wait",
+		     ipc_watch_read_wait(in, value, sizeof(value), NULL, &version, NULL));
 		atomic_fetch_add(&trip->sum, bench_now_ns() - atomic_load(&trip->stamp));
 		atomic_store(&trip->ready, i + 1);
 	}
@@ -167,7 +174,7 @@ static double wake_ns(void *arg)
 	struct trip *trip = bench_shared(sizeof(*trip));
 	ipc_client *c = bench_connect();
 	ipc_watch_producer *out = bench_producer(c, "bench/ping");
-	uint64_t value[BENCH_PAYLOAD / 8] = { 1 };
+	uint64_t value[BENCH_PAYLOAD / 8] = {1};
 	double latency;
 	pid_t pid;
 
@@ -194,9 +201,13 @@ void bench_watch(void)
 	int zero = 0, one = 1;
 
 	bench_p9();
-	bench_compare("P3", "watch round trip 64 B, one core", trip_ns, "bare futex round trip", limit_futex_one_core, &zero, false, 0.75, "ns");
-	bench_compare("P2", "watch round trip 64 B, two cores", trip_ns, "bare futex round trip", limit_futex_two_cores, &one, false, 0, "ns");
-	bench_compare("P4", "watch wakes a real sleeper, two cores", wake_ns, "bare futex wake", limit_futex_wake_two_cores, &one, false, 1.15, "ns");
-	bench_compare("P4", "watch wakes a real sleeper, one core", wake_ns, "bare futex wake", limit_futex_wake_one_core, &zero, false, 1.35, "ns");
+	bench_compare("P3", "watch round trip 64 B, one core", trip_ns, "bare futex round trip",
+		      limit_futex_one_core, &zero, false, 0.75, "ns");
+	bench_compare("P2", "watch round trip 64 B, two cores", trip_ns, "bare futex round trip",
+		      limit_futex_two_cores, &one, false, 0, "ns");
+	bench_compare("P4", "watch wakes a real sleeper, two cores", wake_ns, "bare futex wake",
+		      limit_futex_wake_two_cores, &one, false, 1.15, "ns");
+	bench_compare("P4", "watch wakes a real sleeper, one core", wake_ns, "bare futex wake",
+		      limit_futex_wake_one_core, &zero, false, 1.35, "ns");
 	bench_pin(-1);
 }
