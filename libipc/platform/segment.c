@@ -3,7 +3,7 @@
 
 /*
  * Making, reserving and mapping.  A segment is a descriptor until it is mapped, and has no name at
- * any instruction where the kernel lets us; so a death in here leaves nothing behind.
+ * any instruction; so a death in here leaves nothing behind.
  */
 
 #include <assert.h>
@@ -11,9 +11,7 @@
 #include <fcntl.h>
 #include <linux/memfd.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,7 +30,6 @@
 #define SEGMENT_SEALS          (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 #define SEGMENT_PIECE          (UINT64_C(4) << 20)
 #define SEGMENT_PIECE_SMALLEST (UINT64_C(64) << 10)
-#define SEGMENT_NAME_TRIES     16
 
 int segment_maker_init(struct segment_maker *maker)
 {
@@ -85,36 +82,15 @@ static int segment_shape(int fd, uint64_t size)
 	return 0;
 }
 
-/* Only for file systems without O_TMPFILE: there is a name between the two calls. */
-static int segment_open_named(int *ret_fd)
+/*
+ * There, but not for us (EOVERFLOW: not for our uid), or a file system without O_TMPFILE (EISDIR
+ * and ENOENT are what kernels say that do not know it): as good as missing.  shm_open() would serve
+ * as well, but for two system calls there would be a name, and a death between them would leave it.
+ */
+static bool segment_is_no_place(int error)
 {
-	uint64_t number[2];
-	char name[48];
-
-	for (unsigned i = 0; i < SEGMENT_NAME_TRIES; ++i) {
-		int fd;
-
-		if (getrandom(number, sizeof(number), GRND_NONBLOCK) != (ssize_t)sizeof(number)) {
-			/* Early in the boot.  O_EXCL keeps it safe; a number that is there already
-			 * costs another try. */
-			number[0] = clock_now_ns();
-			number[1] = (uint64_t)getpid() << 32 | i;
-		}
-
-		(void)snprintf(name, sizeof(name), "/ipc-%016llx%016llx",
-			       (unsigned long long)number[0], (unsigned long long)number[1]);
-
-		fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, SEGMENT_MODE);
-		if (fd >= 0) {
-			(void)shm_unlink(name);
-			*ret_fd = fd;
-			return 0;
-		}
-		if (errno != EEXIST)
-			return syserr(SYSERR_OPEN_SHM, errno);
-	}
-
-	return IPC_EEXIST;
+	return error == EACCES || error == EROFS || error == EPERM || error == EOVERFLOW ||
+	       error == EOPNOTSUPP || error == EISDIR || error == ENOENT;
 }
 
 int segment_new_shm(int *ret_fd, const struct segment_maker *maker, uint64_t size)
@@ -126,22 +102,9 @@ int segment_new_shm(int *ret_fd, const struct segment_maker *maker, uint64_t siz
 		return segment_new_sealed(ret_fd, "ipc", size);
 
 	fd = openat(maker->shm_fd, ".", O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, SEGMENT_MODE);
-	if (fd < 0) {
-		/* EISDIR and ENOENT are what kernels and file systems say that do not know
-		 * O_TMPFILE. */
-		if (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT) {
-			r = segment_open_named(&fd);
-			if (r < 0)
-				return r;
-		} else if (errno == EACCES || errno == EROFS || errno == EPERM ||
-			   errno == EOVERFLOW) {
-			/* There, but not for us (EOVERFLOW: not for our uid): as good as missing.
-			 */
-			return segment_new_sealed(ret_fd, "ipc", size);
-		} else {
-			return syserr(SYSERR_OPEN_SHM, errno);
-		}
-	}
+	if (fd < 0)
+		return segment_is_no_place(errno) ? segment_new_sealed(ret_fd, "ipc", size)
+						  : syserr(SYSERR_OPEN_SHM, errno);
 
 	r = segment_shape(fd, size);
 	if (r < 0)

@@ -27,8 +27,7 @@ uint64_t segment_round(uint64_t size); /* to pages; 0 on overflow */
 
 /*
  * openat(shm_fd, ".", O_TMPFILE|O_EXCL|O_RDWR|O_CLOEXEC, 0600) + ftruncate: never a name, at no
- * instruction.  Where the file system lacks O_TMPFILE: shm_open of a random name with O_EXCL,
- * unlinked at once.
+ * instruction.  Where the directory or O_TMPFILE is missing, or refused to us: a sealed memfd.
  */
 int segment_new_shm(int *ret_fd, const struct segment_maker *maker, uint64_t size);
 

@@ -5,7 +5,7 @@
 /*
  * From errno to the closed table, one map for each system call that is made: every errno that the
  * call documents is named, and keeps its class (M-11, M-12).  An errno that no map names is a bug
- * of ours or of the kernel: IPC_EPROTO, and an assertion in debug builds.
+ * of ours or of the kernel: IPC_EPROTO.
  */
 
 enum syserr_call {

@@ -141,7 +141,7 @@ Test(segment, file_system_without_unnamed_files_serves_too, .init = setup, .fini
 	cr_assert_eq(segment_new_shm(&fd, &other, 8192), 0);
 
 	assert_segment(fd, 8192);
-	cr_assert(is_tmpfile(fd));
+	cr_assert_not(is_tmpfile(fd));
 	cr_assert_eq(n_names(), before);
 	close(fd);
 	close(other.shm_fd);
