@@ -11,6 +11,7 @@
  */
 
 #include <string.h>
+#include <unistd.h>
 
 #include <ipc/error.h>
 
@@ -174,6 +175,7 @@ static int opening_map_lines(struct opening *opening, const struct message_regio
 	struct endpoint *endpoint = opening->endpoint;
 	ipc_client *client = opening->client;
 	const uint64_t size = 2 * sizeof(struct eventcount);
+	uint64_t in_page;
 	void *address;
 	int r;
 
@@ -190,13 +192,17 @@ static int opening_map_lines(struct opening *opening, const struct message_regio
 
 	if (fd < 0)
 		return IPC_EPROTO;
-	r = segment_map(&address, fd, lines->offset, lines->size, true);
+
+	/* In the desk of another user lines stand in the middle of a page, which alone can be
+	 * mapped. */
+	in_page = lines->offset % (uint64_t)sysconf(_SC_PAGESIZE);
+	r = segment_map(&address, fd, lines->offset - in_page, lines->size + in_page, true);
 	if (r < 0)
 		return r;
 
-	endpoint->lines = address;
+	endpoint->lines = (struct eventcount *)((char *)address + in_page);
 	endpoint->lines_map = address;
-	endpoint->lines_map_size = lines->size;
+	endpoint->lines_map_size = lines->size + in_page;
 	return 0;
 }
 
