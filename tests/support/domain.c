@@ -459,12 +459,10 @@ static void domain_end(struct domain *domain)
 	domain->keeper = 0;
 }
 
-void domain_stop(struct domain *domain)
+void domain_until_ended(struct domain *domain)
 {
-	int status;
+	int status = keeper_reap(domain);
 
-	kill(domain->keeper, SIGTERM);
-	status = keeper_reap(domain);
 	if (status != 0)
 		failure("the broker ended with status %d", status);
 
@@ -473,6 +471,12 @@ void domain_stop(struct domain *domain)
 		failure("%s is still there after an orderly end", domain->address);
 
 	domain_end(domain);
+}
+
+void domain_stop(struct domain *domain)
+{
+	kill(domain->keeper, SIGTERM);
+	domain_until_ended(domain);
 }
 
 void domain_kill(struct domain *domain)

@@ -32,6 +32,9 @@ void domain_start(struct domain *domain, const char *const *more_args);
  * otherwise. */
 void domain_stop(struct domain *domain);
 
+/* The same for a broker that ends by itself. */
+void domain_until_ended(struct domain *domain);
+
 /* SIGKILL to keeper and worker, so that none restarts the other (M-6), then removes what they left.
  */
 void domain_kill(struct domain *domain);
