@@ -12,9 +12,9 @@
 #include "libipc/platform/process.h"
 
 /*
- * How long a publish without waiting bears the lock of another publish: looks first, then yields,
- * together well under a millisecond.  An open edit is borne for a few looks only, since what shows
- * it may be left over from a dead editor whose successor is just taking it away.
+ * How long a publish without waiting bears another publish: looks first, then yields, together well
+ * under a millisecond.  An open edit is borne for a few looks only, since its mark may be left over
+ * from a dead editor whose successor is just taking it away.
  */
 enum { LOOKS_MAX = 64, YIELDS_MAX = 256, LOOKS_AT_EDIT_MAX = 8 };
 
@@ -62,6 +62,7 @@ int watch_make(void *segment, uint64_t size, const uint64_t shape[4], uint64_t f
 	watch_view(&watch, segment, shape, NULL);
 	header_init(&watch.segment->header, IPC_KIND_WATCH, size, shape);
 	lock_init(&watch.segment->lock);
+	eventcount_init(&watch.segment->gate.event);
 	value_init(&watch.value);
 	return 0;
 }
@@ -141,23 +142,32 @@ static int watch_break(struct watch *watch)
 	return r;
 }
 
-/* What a holder that died in an edit left: the mark.  Its slot is filled anew by the next writer
- * anyway. */
-static void watch_forget_edit(struct watch *watch)
+/* What the lock's holder has set, or a dead one before it. */
+static void watch_unmark(struct watch *watch)
 {
-	atomic_store_explicit(&watch->segment->header.holder_id, 0, memory_order_relaxed);
-	atomic_store_explicit(&watch->segment->header.holder_since, 0, memory_order_relaxed);
+	struct watch_segment *segment = watch->segment;
+
+	atomic_store_explicit(&segment->header.holder_id, 0, memory_order_relaxed);
+	atomic_store_explicit(&segment->header.holder_since, 0, memory_order_relaxed);
+
+	/* [G1] What the holder wrote is seen by whoever finds no mark any more.  Pairs with [G2].
+	 */
+	atomic_store_explicit(&segment->gate.mark, WATCH_UNMARKED, memory_order_release);
 }
 
-static bool watch_shows_edit(const struct watch *watch)
+static uint32_t watch_mark_now(const struct watch *watch)
 {
-	return atomic_load_explicit(&watch->segment->header.holder_id, memory_order_relaxed) != 0;
+	/* [G2] Pairs with [G1]; and behind the exchange that took the gate, with [G3]. */
+	return atomic_load_explicit(&watch->segment->gate.mark, memory_order_seq_cst);
 }
 
-static void watch_unlock(struct watch *watch)
+/* The slot of an edit is simply not used; what remains are the marks and the lock. */
+void watch_abort(struct watch *watch)
 {
-	/* Cannot fail for the holder; if the memory was overwritten, the next locker finds that
-	 * out. */
+	watch_unmark(watch);
+	CRASH_POINT();
+
+	/* Cannot fail for the holder; if the memory was overwritten, the next locker finds out. */
 	(void)lock_unlock(&watch->segment->lock);
 }
 
@@ -175,61 +185,9 @@ static void watch_pause(unsigned n_looks)
 #endif
 }
 
-/* 0: held.  Never sleeps. */
-static int watch_lock_try(struct watch *watch)
-{
-	unsigned n_edit = 0;
+/* ---- writing, by whoever is alone ---- */
 
-	for (unsigned n = 0; n < LOOKS_MAX + YIELDS_MAX; ++n) {
-		switch (lock_try(&watch->segment->lock)) {
-		case LOCK_HELD:
-			return 0;
-		case LOCK_HELD_AFTER_DEATH:
-			watch_forget_edit(watch);
-			return 0;
-		case LOCK_DEADLOCK:
-			return IPC_EBUSY;
-		case LOCK_BROKEN:
-			return watch_break(watch);
-		case LOCK_BUSY:
-			break;
-		}
-
-		if (watch_shows_edit(watch) && ++n_edit >= LOOKS_AT_EDIT_MAX)
-			return IPC_EBUSY;
-
-		watch_pause(n);
-	}
-
-	return IPC_EBUSY;
-}
-
-static int watch_lock_end(void *subject)
-{
-	int r;
-
-	r = watch_end(subject);
-	return r < 0 ? r : WAITER_NOT_YET;
-}
-
-/* 0: held. */
-static int watch_lock_wait(struct watch *watch, struct waiter *waiter)
-{
-	int r;
-
-	waiter->waits_for =
-		atomic_load_explicit(&watch->segment->header.holder_id, memory_order_relaxed);
-
-	r = waiter_lock(waiter, &watch->segment->lock, watch_lock_end, watch);
-	if (r == IPC_EBADMSG)
-		return watch_break(watch);
-	if (r > 0)
-		watch_forget_edit(watch);
-
-	return r < 0 ? r : 0;
-}
-
-/* Under the lock: 0, IPC_EPIPE or broken. */
+/* 0, IPC_EPIPE or broken. */
 static int watch_result(struct watch *watch, enum value_result result)
 {
 	switch (result) {
@@ -258,19 +216,136 @@ static int watch_begin(struct watch *watch, struct value_edit *ret)
 	return watch_result(watch, value_begin(&watch->value, ret));
 }
 
-/* With the lock held, which is free afterwards. */
 static int watch_put(struct watch *watch, const void *data, size_t size)
 {
 	struct value_edit edit;
 	int r;
 
 	r = watch_begin(watch, &edit);
-	if (r == 0) {
-		bytes_write_shared(value_data(&watch->value, &edit), data, size);
-		r = watch_result(watch, value_commit(&watch->value, &edit, size));
+	if (r < 0)
+		return r;
+
+	bytes_write_shared(value_data(&watch->value, &edit), data, size);
+	return watch_result(watch, value_commit(&watch->value, &edit, size));
+}
+
+/* ---- the long way: by the lock, where others can wait ---- */
+
+/* 0: held.  Never sleeps. */
+static int watch_lock_try(struct watch *watch)
+{
+	for (unsigned n = 0; n < LOOKS_MAX + YIELDS_MAX; ++n) {
+		switch (lock_try(&watch->segment->lock)) {
+		case LOCK_HELD:
+			return 0;
+		case LOCK_HELD_AFTER_DEATH:
+			watch_unmark(watch);
+			return 0;
+		case LOCK_DEADLOCK:
+			return IPC_EBUSY;
+		case LOCK_BROKEN:
+			return watch_break(watch);
+		case LOCK_BUSY:
+			break;
+		}
+		if (n >= LOOKS_AT_EDIT_MAX && watch_mark_now(watch) == WATCH_EDITING)
+			break;
+
+		watch_pause(n);
 	}
 
-	watch_unlock(watch);
+	return IPC_EBUSY;
+}
+
+static int watch_lock_end(void *subject)
+{
+	int r;
+
+	r = watch_end(subject);
+	return r < 0 ? r : WAITER_NOT_YET;
+}
+
+/* 0: held. */
+static int watch_lock_wait(struct watch *watch, struct waiter *waiter)
+{
+	int r;
+
+	waiter->waits_for =
+		atomic_load_explicit(&watch->segment->header.holder_id, memory_order_relaxed);
+
+	r = waiter_lock(waiter, &watch->segment->lock, watch_lock_end, watch);
+	if (r == IPC_EBADMSG)
+		return watch_break(watch);
+	if (r > 0)
+		watch_unmark(watch);
+
+	return r < 0 ? r : 0;
+}
+
+/* For a wait that has become long: someone who is gone for good is asked for by system calls. */
+static int watch_gate_look(void *subject)
+{
+	struct quicklock *lock = subject;
+
+	return quicklock_is_free(lock) || quicklock_release_dead(lock) ? 0 : WAITER_NOT_YET;
+}
+
+/* Whoever came in before the mark leaves in a moment, unless stopped or taken off its CPU. */
+static int watch_gate_wait(struct watch *watch, const struct waiter *waiter)
+{
+	union watch_gate *gate = &watch->segment->gate;
+	struct waiter at_gate;
+
+	for (unsigned n = 0; n < LOOKS_MAX + (waiter ? 0 : YIELDS_MAX); ++n) {
+		if (quicklock_is_free(&gate->lock))
+			return 0;
+		watch_pause(n);
+	}
+	if (!waiter)
+		return quicklock_release_dead(&gate->lock) ? 0 : IPC_EBUSY;
+
+	/* A wait for a lock: no signal ends it. */
+	at_gate = *waiter;
+	at_gate.event = &gate->event;
+	at_gate.ignores_signals = true;
+	return waiter_wait(&at_gate, watch_gate_look, &gate->lock);
+}
+
+/*
+ * Takes the lock and sees to it that nobody else is writing.  0; else nothing is held.  waiter may
+ * be NULL: IPC_EBUSY instead of waiting.
+ */
+static int watch_exclude(struct watch *watch, struct waiter *waiter, enum watch_mark mark)
+{
+	int r;
+
+	r = waiter ? watch_lock_wait(watch, waiter) : watch_lock_try(watch);
+	if (r < 0)
+		return r;
+
+	/* [G3] The mark, then the look at the gate; there the gate, then the look at the mark: one
+	 * sees the other.  Pairs with [G2]. */
+	atomic_store_explicit(&watch->segment->gate.mark, mark, memory_order_seq_cst);
+	CRASH_POINT();
+
+	r = watch_gate_wait(watch, waiter);
+	if (r < 0)
+		watch_abort(watch);
+
+	return r;
+}
+
+static int watch_publish_long(struct watch *watch, struct waiter *waiter, const void *data,
+			      size_t size)
+{
+	int r;
+
+	r = watch_exclude(watch, waiter, WATCH_PUBLISHING);
+	if (r < 0)
+		return r;
+
+	r = watch_put(watch, data, size);
+	watch_abort(watch);
 	CRASH_POINT();
 
 	if (r == 0)
@@ -279,51 +354,141 @@ static int watch_put(struct watch *watch, const void *data, size_t size)
 	return r;
 }
 
+/* ---- the short way: by the gate ---- */
+
+enum watch_entry { WATCH_ENTERED, WATCH_OCCUPIED, WATCH_MARKED, WATCH_REFUSED };
+
+static enum watch_entry watch_enter(struct watch *watch)
+{
+	struct quicklock *lock = &watch->segment->gate.lock;
+
+	switch (quicklock_try(lock)) {
+	case QUICKLOCK_HELD:
+		break;
+	case QUICKLOCK_BUSY:
+		return WATCH_OCCUPIED;
+	case QUICKLOCK_REFUSED:
+		return WATCH_REFUSED;
+	}
+
+	if (LIKELY(watch_mark_now(watch) == WATCH_UNMARKED))
+		return WATCH_ENTERED;
+
+	quicklock_unlock(lock);
+	return WATCH_MARKED;
+}
+
+/* Having entered. */
+static int watch_publish_short(struct watch *watch, const void *data, size_t size)
+{
+	struct eventcount *event = &watch->lines[WATCH_CONSUMERS];
+	int r;
+
+	r = watch_put(watch, data, size);
+
+	/* [E1] of core/eventcount.h: a full fence between the flip and the look at the hints. */
+	quicklock_unlock(&watch->segment->gate.lock);
+	CRASH_POINT();
+	if (UNLIKELY(r < 0))
+		return r;
+
+	eventcount_set_cpu(event, process_cpu());
+	if (UNLIKELY(atomic_load_explicit(&event->word, memory_order_relaxed) &
+		     (EVENTCOUNT_SLEEPERS | EVENTCOUNT_ARMED)))
+		(void)eventcount_wake(event);
+
+	return 0;
+}
+
+/* A mark was met.  0: a dead one's, and gone now; IPC_EBUSY: a living one's; broken. */
+static int watch_remove_mark(struct watch *watch)
+{
+	switch (lock_try(&watch->segment->lock)) {
+	case LOCK_HELD:
+	case LOCK_HELD_AFTER_DEATH:
+		watch_abort(watch);
+		return 0;
+	case LOCK_BUSY:
+	case LOCK_DEADLOCK:
+		return IPC_EBUSY;
+	case LOCK_BROKEN:
+		return watch_break(watch);
+	}
+
+	return watch_break(watch);
+}
+
+/* The first time somebody was in the way.  IPC_EBUSY: an edit is open, or others all the time. */
+static int watch_publish_again(struct watch *watch, enum watch_entry entry, const void *data,
+			       size_t size)
+{
+	unsigned n_edit = 0;
+	int r;
+
+	for (unsigned n = 0; n < LOOKS_MAX + YIELDS_MAX; ++n) {
+		if (entry == WATCH_ENTERED)
+			return watch_publish_short(watch, data, size);
+		if (entry == WATCH_REFUSED)
+			return watch_publish_long(watch, NULL, data, size);
+
+		if (entry == WATCH_MARKED) {
+			n_edit += watch_mark_now(watch) == WATCH_EDITING;
+			r = watch_remove_mark(watch);
+			if (r < 0 && (r != IPC_EBUSY || n_edit >= LOOKS_AT_EDIT_MAX))
+				break;
+		} else if (n == LOOKS_MAX + YIELDS_MAX / 2) {
+			(void)quicklock_release_dead(&watch->segment->gate.lock);
+		}
+
+		watch_pause(n);
+		entry = watch_enter(watch);
+	}
+
+	/* The end is told first: who retries on IPC_EBUSY must not do so for ever. */
+	r = watch_end(watch);
+	return r < 0 ? r : IPC_EBUSY;
+}
+
+/* ---- producers ---- */
+
 int watch_publish(struct watch *watch, const void *data, size_t size)
 {
-	int r;
+	enum watch_entry entry;
 
 	if (size > watch->value.size_max)
 		return IPC_EMSGSIZE;
 
-	r = watch_lock_try(watch);
-	if (r < 0)
-		/* A shutdown is told first: who retries on IPC_EBUSY must not do so for ever. */
-		return r == IPC_EBUSY && watch_end(watch) < 0 ? watch_end(watch) : r;
+	entry = watch_enter(watch);
+	if (LIKELY(entry == WATCH_ENTERED))
+		return watch_publish_short(watch, data, size);
 
-	return watch_put(watch, data, size);
+	return watch_publish_again(watch, entry, data, size);
 }
 
 int watch_publish_wait(struct watch *watch, struct waiter *waiter, const void *data, size_t size)
 {
-	int r;
-
 	if (size > watch->value.size_max)
 		return IPC_EMSGSIZE;
+	if (LIKELY(watch_enter(watch) == WATCH_ENTERED))
+		return watch_publish_short(watch, data, size);
 
-	r = watch_lock_wait(watch, waiter);
-	if (r < 0)
-		return r;
-
-	return watch_put(watch, data, size);
+	return watch_publish_long(watch, waiter, data, size);
 }
 
 int watch_edit_wait(struct watch *watch, struct waiter *waiter, uint64_t holder_id,
 		    struct value_edit *ret_edit, uint64_t *ret_size)
 {
+	struct channel_header *header = &watch->segment->header;
 	struct value_edit edit;
 	uint64_t size = 0;
 	int r;
 
-	r = watch_lock_wait(watch, waiter);
+	r = watch_exclude(watch, waiter, WATCH_EDITING);
 	if (r < 0)
 		return r;
 
-	/* Before the copy, which may take long: a publish that collides with it meets an edit, not
-	 * another publish. */
-	atomic_store_explicit(&watch->segment->header.holder_since, clock_now_ns(),
-			      memory_order_relaxed);
-	atomic_store_explicit(&watch->segment->header.holder_id, holder_id, memory_order_relaxed);
+	atomic_store_explicit(&header->holder_since, clock_now_ns(), memory_order_relaxed);
+	atomic_store_explicit(&header->holder_id, holder_id, memory_order_relaxed);
 	CRASH_POINT();
 
 	r = watch_begin(watch, &edit);
@@ -341,9 +506,10 @@ int watch_edit_wait(struct watch *watch, struct waiter *waiter, uint64_t holder_
 
 bool watch_is_editing(const struct watch *watch, uint64_t holder_id)
 {
-	return lock_is_mine(&watch->segment->lock) &&
-	       atomic_load_explicit(&watch->segment->header.holder_id, memory_order_relaxed) ==
-		       holder_id;
+	const struct watch_segment *segment = watch->segment;
+
+	return lock_is_mine(&segment->lock) &&
+	       atomic_load_explicit(&segment->header.holder_id, memory_order_relaxed) == holder_id;
 }
 
 int watch_commit(struct watch *watch, const struct value_edit *edit, size_t size)
@@ -364,14 +530,6 @@ int watch_commit(struct watch *watch, const struct value_edit *edit, size_t size
 	watch_abort(watch);
 	watch_wake(watch, WATCH_CONSUMERS);
 	return 0;
-}
-
-/* The slot is simply not used; what remains is the mark and the lock. */
-void watch_abort(struct watch *watch)
-{
-	watch_forget_edit(watch);
-	CRASH_POINT();
-	watch_unlock(watch);
 }
 
 void watch_shutdown(struct watch *watch)

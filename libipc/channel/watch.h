@@ -4,28 +4,34 @@
 
 /*
  * The structure of the kind `watch`: the latest value, written by producers that exclude each other
- * with a robust lock, read by consumers that map all of it read-only and take no lock.
+ * with robust locks, read by consumers that map all of it read-only and take no lock.
  *
  * Segment:
  *
- * part      written by          rule
- * header    see core/header.h   shape[0] is a value's largest size, shape[1] the most consumers
- * lock      producers           held by a publish, and from edit to commit or abort
- * control   lock's holder       see core/value.h; its mark CLOSED is the shutdown, set by any
- *                               producer without the lock
- * slots     lock's holder       as many as watch_n_slots() says: a function of shape[0]
+ * part       written by          rule
+ * header     see core/header.h   shape[0] is a value's largest size, shape[1] the most consumers
+ * lock       producers           held from edit to commit or abort, and by who has to wait
+ * gate.lock  producers           held by a publish that need not wait, and for no longer
+ * gate.mark  lock's holder       not WATCH_UNMARKED: whoever is let in by the gate turns back
+ * control    see below           see core/value.h; its mark CLOSED is the shutdown, set by any
+ *                                producer without a lock
+ * slots      see below           as many as watch_n_slots() says: a function of shape[0]
  *
- * header.holder_id is not 0 while an edit is open; a plain publish does not touch it.
- * header.is_shut_down follows control.latest, for those who look from outside.
+ * Values are written by the gate's holder while there is no mark, and by the lock's holder after it
+ * has set the mark and then seen the gate free.  So a publish is two exchanges on a word where
+ * nobody sleeps, and an edit, in which user code runs, holds a lock that others can wait for.
+ *
+ * header.holder_id is not 0 while an edit is open.  header.is_shut_down follows control.latest, for
+ * those who look from outside.
  *
  * Everybody sleeps on event counts outside of the segment, in memory that consumers may write too
  * (it holds no value): lines[WATCH_CONSUMERS] for the next value, lines[WATCH_PRODUCERS] for what
  * producers wait for beside the lock.
  *
- * Deaths: a holder that dies leaves the value as it was before its flip or after it; the kernel
- * releases the lock, and the next holder has nothing to repair but the mark of an edit (holder_id).
- * One that dies between the flip and the wake leaves sleepers to the broker, which tells them of
- * the death.
+ * Deaths: who dies leaves the value as it was before the flip or after it, and the kernel releases
+ * both locks.  A dead holder of the gate leaves nothing else; one of the lock leaves its marks,
+ * which the next one who takes the lock removes: a publish that meets a mark tries to take it.  A
+ * death between the flip and the wake leaves sleepers to the broker, which tells them of it.
  */
 
 #include <stddef.h>
@@ -39,18 +45,39 @@
 #include "libipc/core/waiter.h"
 #include "libipc/platform/compiler.h"
 #include "libipc/platform/lock.h"
+#include "libipc/platform/quicklock.h"
 
 enum watch_side { WATCH_PRODUCERS = 0, WATCH_CONSUMERS = 1 };
+
+enum watch_mark { WATCH_UNMARKED = 0, WATCH_PUBLISHING = 1, WATCH_EDITING = 2 };
+
+/*
+ * Who waits for the gate to be free sleeps on its word as on an event count: the bit that says so
+ * is the same, and the holder's unlock and the kernel wake by it.
+ */
+union watch_gate {
+	struct eventcount event;
+	struct {
+		struct quicklock lock;
+		uint32_t notifier_cpu;
+		_Atomic uint32_t mark;
+	};
+};
+ASSERT_SIZE(union watch_gate, 64);
+ASSERT_OFFSET(union watch_gate, lock, offsetof(struct eventcount, word));
+static_assert(EVENTCOUNT_SLEEPERS == FUTEX_WAITERS, "one bit for both");
 
 struct watch_segment {
 	struct channel_header header;
 	struct lock lock;
+	union watch_gate gate;
 	struct value_control control;
 	unsigned char slots[];
 };
 ASSERT_OFFSET(struct watch_segment, lock, 256);
-ASSERT_OFFSET(struct watch_segment, control, 320);
-ASSERT_OFFSET(struct watch_segment, slots, 384);
+ASSERT_OFFSET(struct watch_segment, gate, 320);
+ASSERT_OFFSET(struct watch_segment, control, 384);
+ASSERT_OFFSET(struct watch_segment, slots, 448);
 
 /* A view, in private memory. */
 struct watch {
@@ -106,7 +133,7 @@ bool watch_is_editing(const struct watch *watch, uint64_t holder_id);
  * happened, the edit stays open. */
 int watch_commit(struct watch *watch, const struct value_edit *edit, size_t size);
 
-/* By the editing thread. */
+/* By the editing thread: nothing changed, and the lock is free. */
 void watch_abort(struct watch *watch);
 
 /* Wakes everybody who waits. */

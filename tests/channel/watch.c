@@ -520,7 +520,7 @@ Test(watch, overwritten_lock_breaks_the_channel_for_everybody, .init = setup, .f
 	memset(&watch.segment->lock, 0xff, sizeof(struct lock));
 	word = eventcount_announce(&scene->lines[WATCH_CONSUMERS]);
 
-	cr_assert_eq(watch_publish(&watch, &number, sizeof(number)), IPC_EBADMSG);
+	cr_assert_eq(edit_until(CLOCK_FOREVER, 7, &edit, &size), IPC_EBADMSG);
 
 	cr_assert_neq(atomic_load(&scene->lines[WATCH_CONSUMERS].word), word,
 		      "waiting consumers were not told");

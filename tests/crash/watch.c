@@ -11,6 +11,7 @@
 #include "libipc/channel/watch.h"
 
 #include <criterion/criterion.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -326,6 +327,43 @@ Test(crash_watch, abort, .init = setup, .fini = teardown, .timeout = 280)
 	check_points(step_run(&step, NULL), false);
 }
 
+/* What a dead editor leaves if it died between the flip and the unlock: its mark. */
+static void leave_mark(void *arg)
+{
+	(void)arg;
+	atomic_store(&watch.segment->header.holder_id, HOLDER_PEER);
+	atomic_store(&watch.segment->gate.mark, WATCH_EDITING);
+}
+
+/* W-3: also who clears up after a dead one may die of it */
+Test(crash_watch, publish_after_a_dead_editor, .init = setup, .fini = teardown, .timeout = 280)
+{
+	const struct step_case step = {
+		.prepare = leave_mark, .operation = do_publish, .check = check_change};
+
+	check_points(step_run(&step, NULL), true);
+}
+
+static void do_publish_wait(void *arg)
+{
+	struct waiter waiter = waiter_until(clock_after_ns(10 * NS_PER_S));
+	uint64_t words[WORDS];
+
+	(void)arg;
+	fill(words, scene->number + 1);
+	if (watch_publish_wait(&watch, &waiter, words, sizeof(words)) != 0)
+		_exit(1);
+}
+
+/* W-3: the mark makes it go the long way, by the lock */
+Test(crash_watch, publish_wait, .init = setup, .fini = teardown, .timeout = 280)
+{
+	const struct step_case step = {
+		.prepare = leave_mark, .operation = do_publish_wait, .check = check_change};
+
+	check_points(step_run(&step, NULL), true);
+}
+
 static void do_read(void *arg)
 {
 	uint64_t version;
@@ -416,12 +454,6 @@ static void lock_again_and_again(struct actor *self, void *arg)
 	}
 }
 
-static void wait_for_lock(void *arg)
-{
-	(void)arg;
-	(void)edit(HOLDER_CHILD, &child_edit);
-}
-
 static void until_locked(uint32_t n, long point)
 {
 	uint64_t limit = clock_after_ns(5 * NS_PER_S);
@@ -436,6 +468,61 @@ static void until_locked(uint32_t n, long point)
 			point);
 		futex_sleep(&word, 1, limit);
 	}
+}
+
+/* Wants to edit all the time, but lets others in between. */
+static void edit_for_ever(struct actor *self, void *arg)
+{
+	struct value_edit mine;
+
+	(void)self;
+	(void)arg;
+	for (;;) {
+		if (edit(HOLDER_PEER, &mine) != 0)
+			_exit(1);
+		watch_abort(&watch);
+		atomic_fetch_add(&scene->peer_locked, 1);
+		futex_wake_all(&scene->peer_locked);
+		for (unsigned i = 0; i < 50; ++i)
+			sched_yield();
+	}
+}
+
+static void do_publish_or_not(void *arg)
+{
+	(void)arg;
+	(void)publish(scene->number + 1);
+}
+
+/* The editor waits for whoever it met at the gate, and has to get in by that one's death. */
+static void check_editor_goes_on(void *arg, long n)
+{
+	uint64_t began = clock_now_ns();
+
+	(void)arg;
+	until_locked(atomic_load(&scene->peer_locked) + 2, n);
+	scene->n_points++;
+	scene->n_late += clock_now_ns() - began > FUTEX_SLICE_NS * 8 / 10;
+
+	check_value(n, scene->number + 1);
+}
+
+/* W-3, M-26 */
+Test(crash_watch, publish_that_an_editor_waits_for, .init = setup, .fini = teardown, .timeout = 280)
+{
+	const struct step_case step = {.operation = do_publish_or_not,
+				       .check = check_editor_goes_on};
+	struct actor editor;
+
+	actor_start(&editor, edit_for_ever, NULL);
+	check_points(step_run(&step, NULL), true);
+	actor_kill(&editor);
+}
+
+static void wait_for_lock(void *arg)
+{
+	(void)arg;
+	(void)edit(HOLDER_CHILD, &child_edit);
 }
 
 /* The lock is let go of while one waiter lives and one is dead. */

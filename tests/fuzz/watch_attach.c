@@ -104,12 +104,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 
 	/*
-	 * Bit 0: the input covers the header too.  Bit 1: it covers the lock; else the lock stays a
-	 * good one, since a lock that is broken ends every producer's call right there.
+	 * The lowest two bits: from where on the input covers the segment.  0, from the value on,
+	 * since a broken lock or gate ends most calls right there.
 	 */
-	kept = data[0] & 1   ? 0
-	       : data[0] & 2 ? sizeof(struct channel_header)
-			     : sizeof(struct channel_header) + sizeof(struct lock);
+	kept = (const size_t[]){offsetof(struct watch_segment, control),
+				offsetof(struct watch_segment, gate),
+				offsetof(struct watch_segment, lock), 0}[data[0] & 3];
 	n = size - 1 < segment_size - kept ? size - 1 : segment_size - kept;
 	memcpy(segment + kept, data + 1, n);
 	eventcount_init(&lines[0]);
