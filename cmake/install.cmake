@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 #
-# What goes where.  Components: runtime (library), dev, broker, tools.
+# What goes where, relative to the prefix unless it was given otherwise.  Components: runtime (library), dev, broker, tools.
 include(CMakePackageConfigHelpers)
 
-set(IPC_SYSTEMD_DIR ${CMAKE_INSTALL_PREFIX}/lib/systemd CACHE STRING "Folder of the service manager's unit folders; empty: no units")
-set(IPC_SYSUSERS_DIR ${CMAKE_INSTALL_PREFIX}/lib/sysusers.d CACHE STRING "Folder of sysusers.d(5) files")
-set(IPC_TMPFILES_DIR ${CMAKE_INSTALL_PREFIX}/lib/tmpfiles.d CACHE STRING "Folder of tmpfiles.d(5) files")
+set(IPC_SYSTEMD_DIR lib/systemd CACHE STRING "Folder of the service manager's unit folders; empty: no units")
+set(IPC_SYSUSERS_DIR lib/sysusers.d CACHE STRING "Folder of sysusers.d(5) files")
+set(IPC_TMPFILES_DIR lib/tmpfiles.d CACHE STRING "Folder of tmpfiles.d(5) files")
 
 if(NOT TARGET ipc)
 	return()
