@@ -116,7 +116,10 @@ static int signals_init(struct worker *worker)
 {
 	sigset_t set;
 
+	/* A reader of the log that is gone, and a segment larger than ulimit -f allows: errors, not
+	 * deaths. */
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGXFSZ, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
