@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/memfd.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
