@@ -34,6 +34,14 @@ void peer_answer_result(struct worker *worker, struct peer *peer, uint64_t reque
 /* DONE to an earlier request. */
 void peer_say_result(struct worker *worker, struct peer *peer, uint64_t request_id, int result);
 
+/*
+ * Whether one more answer surely fits into the socket.  If not, the peer is clogged: slow or
+ * stopped, but alive (M-24).  Its requests stay in its queue, its pendings wait, until there is
+ * room again (peer_unclog, at its next event: 0; IPC_EAGAIN: still clogged, or doomed).
+ */
+bool peer_has_room(struct worker *worker, struct peer *peer);
+IPC_CHECKED int peer_unclog(struct worker *worker, struct peer *peer);
+
 /* A line of the log about this client: one a second for each uid, so that nobody fills the log. */
 void peer_log(const struct peer *peer, const char *what);
 

@@ -8,8 +8,8 @@
  *
  * Order of an end: handle word, side word, attention words.  Those concerned are the clients with a
  * handle on the opposite side when a side came, went or ended finally; and after a death, which may
- * have swallowed a wake, always: for a watch those on the opposite side, for a shared everybody on
- * the channel.  Nobody else is woken.
+ * have swallowed a wake, always: those on the opposite side, and where the role takes a lock, of
+ * which a killed waiter may have swallowed the wake, those on its own.  Nobody else is woken.
  */
 
 #include <stdbool.h>

@@ -31,7 +31,8 @@ static struct pending *next_reserver(struct worker *worker, const struct channel
 		const struct message_open *open = &pending->record->request;
 		struct policy_subject subject = peer_subject(pending->peer);
 
-		if ((open->flags & IPC_CREATE) && !pending->peer->is_doomed &&
+		if ((open->flags & IPC_CREATE) && !pending->is_tried && !pending->peer->is_doomed &&
+		    peer_has_room(worker, pending->peer) &&
 		    channels_is_as_wanted(channel, pending->peer, open) &&
 		    policy_check_request(open) == 0 && policy_check_creation(&subject, open) == 0)
 			return pending;

@@ -17,7 +17,8 @@
 #include "libipc/wire/protocol.h"
 
 /* Exit statuses by which a worker tells the keeper what to do next. */
-#define WORKER_EXIT_DONE 0   /* orderly end (SIGTERM, SIGINT, idle): the keeper ends too, status 0 \
+#define WORKER_EXIT_DONE                                                                           \
+	0                    /* orderly end (SIGTERM, SIGINT, idle): the keeper ends too, status 0 \
 			      */
 #define WORKER_EXIT_FAILED 1 /* cannot run, said why: the keeper ends with 1 */
 #define WORKER_EXIT_RELOAD                                                                         \
