@@ -23,6 +23,17 @@ struct ipc_shared {
 };
 ASSERT_OFFSET(struct ipc_shared, endpoint, 0);
 
+/* ---- the two roles ---- */
+
+static_assert((IPC_ROLE_SHARED_A | 1) == IPC_ROLE_SHARED_B, "the roles differ in one bit");
+
+/* Which of the two roles of this kind; what is no such handle is refused as side A. */
+static inline enum ipc_role shared_role(const ipc_shared *handle)
+{
+	return endpoint_is((const struct endpoint *)handle, IPC_ROLE_SHARED_B) ? IPC_ROLE_SHARED_B
+									       : IPC_ROLE_SHARED_A;
+}
+
 /* ---- open, close ---- */
 
 static int shared_attach_endpoint(struct endpoint *endpoint)
@@ -126,20 +137,13 @@ int ipc_shared_open_wait(ipc_shared **ret, ipc_client *client, const char *name,
 
 ipc_shared *ipc_shared_close(ipc_shared *handle)
 {
-	endpoint_close((struct endpoint *)handle);
+	if (endpoint_is((struct endpoint *)handle, shared_role(handle)))
+		endpoint_close((struct endpoint *)handle);
+
 	return NULL;
 }
 
 /* ---- calls ---- */
-
-static_assert((IPC_ROLE_SHARED_A | 1) == IPC_ROLE_SHARED_B, "the roles differ in one bit");
-
-/* Which of the two roles of this kind; what is no such handle is refused as side A. */
-static inline enum ipc_role shared_role(const ipc_shared *handle)
-{
-	return endpoint_is((const struct endpoint *)handle, IPC_ROLE_SHARED_B) ? IPC_ROLE_SHARED_B
-									       : IPC_ROLE_SHARED_A;
-}
 
 /* Inline, as all that stands between lock and commit: they are called for each small change. */
 static inline __attribute__((__always_inline__)) int shared_enter(ipc_shared *handle)
@@ -342,6 +346,9 @@ int ipc_shared_shutdown(ipc_shared *shared)
 
 int ipc_shared_cancel(ipc_shared *handle)
 {
+	if (!endpoint_is((struct endpoint *)handle, shared_role(handle)))
+		return IPC_EINVAL;
+
 	return endpoint_cancel((struct endpoint *)handle);
 }
 

@@ -210,23 +210,33 @@ int ipc_watch_consumer_open_wait(ipc_watch_consumer **ret, ipc_client *client, c
 
 ipc_watch_producer *ipc_watch_producer_close(ipc_watch_producer *handle)
 {
-	endpoint_close((struct endpoint *)handle);
+	if (endpoint_is((struct endpoint *)handle, IPC_ROLE_WATCH_PRODUCER))
+		endpoint_close((struct endpoint *)handle);
+
 	return NULL;
 }
 
 ipc_watch_consumer *ipc_watch_consumer_close(ipc_watch_consumer *handle)
 {
-	endpoint_close((struct endpoint *)handle);
+	if (endpoint_is((struct endpoint *)handle, IPC_ROLE_WATCH_CONSUMER))
+		endpoint_close((struct endpoint *)handle);
+
 	return NULL;
 }
 
 int ipc_watch_producer_cancel(ipc_watch_producer *handle)
 {
+	if (!endpoint_is((struct endpoint *)handle, IPC_ROLE_WATCH_PRODUCER))
+		return IPC_EINVAL;
+
 	return endpoint_cancel((struct endpoint *)handle);
 }
 
 int ipc_watch_consumer_cancel(ipc_watch_consumer *handle)
 {
+	if (!endpoint_is((struct endpoint *)handle, IPC_ROLE_WATCH_CONSUMER))
+		return IPC_EINVAL;
+
 	return endpoint_cancel((struct endpoint *)handle);
 }
 
