@@ -33,6 +33,9 @@ static void do_request(struct worker *worker, struct peer *peer, const union mes
 		peer_hello(worker, peer, &request->hello);
 		break;
 	case MESSAGE_OPEN:
+		/* What was closed before this was sent is closed before this is decided. */
+		if (!peer->may_repeat)
+			reaper_look_at_desk(worker, peer);
 		opener_open(worker, peer, &request->open);
 		break;
 	case MESSAGE_CONFIRM:
@@ -73,7 +76,12 @@ static bool is_legal(const struct peer *peer, const union message *request, size
 	return peer->record->is_welcome || request->head.type == MESSAGE_HELLO;
 }
 
-/* 0, IPC_EAGAIN: the queue is empty, IPC_EPIPE: the peer is doomed. */
+static bool is_answered(const union message *request)
+{
+	return request->head.type != MESSAGE_CLOSE && request->head.type != MESSAGE_CANCEL;
+}
+
+/* 0, IPC_EAGAIN: the queue is empty, IPC_EBUSY: the peer is clogged, IPC_EPIPE: it is doomed. */
 static int dispatch_one(struct worker *worker, struct peer *peer)
 {
 	union message *request = &worker->request;
@@ -94,6 +102,9 @@ static int dispatch_one(struct worker *worker, struct peer *peer)
 		peer_doom(worker, peer);
 		return IPC_EPIPE;
 	}
+
+	if (is_answered(request) && !peer_has_room(worker, peer))
+		return peer->is_doomed ? IPC_EPIPE : IPC_EBUSY;
 
 	CRASH_POINT();
 	if (peer->may_repeat && request->head.request_id == peer->record->done_request &&
@@ -125,6 +136,14 @@ void dispatch_peer(struct worker *worker, struct peer *peer)
 	unsigned i;
 	int r = 0;
 
+	if (peer->is_clogged) {
+		r = peer_unclog(worker, peer);
+		if (r == 0)
+			opener_resume_peer(worker, peer);
+		else
+			r = peer->is_doomed ? IPC_EPIPE : IPC_EBUSY;
+	}
+
 	for (i = 0; i < SHARE && r == 0 && (i == 0 || clock_now_ns() < until_ns); ++i)
 		r = dispatch_one(worker, peer);
 
@@ -132,7 +151,9 @@ void dispatch_peer(struct worker *worker, struct peer *peer)
 	 * A close goes to the desk when the queue is full; so whoever empties the queue looks at
 	 * the desk afterwards.  With something left in the queue the loop comes back here.
 	 */
-	if (r == IPC_EAGAIN || (r == 0 && queue_is_empty(worker, peer)))
+	if (r == IPC_EBUSY)
+		reaper_look_at_cells(worker, peer);
+	else if (r == IPC_EAGAIN || (r == 0 && queue_is_empty(worker, peer)))
 		reaper_look_at_desk(worker, peer);
 }
 

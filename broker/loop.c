@@ -44,15 +44,25 @@ void loop_deinit(struct loop *loop)
 	loop->epoll_fd = fd_close(loop->epoll_fd);
 }
 
+static int loop_control(struct loop *loop, int op, int fd, uint64_t key, uint32_t epoll_events)
+{
+	struct epoll_event event = {.events = epoll_events, .data.u64 = key};
+
+	return epoll_ctl(loop->epoll_fd, op, fd, &event) < 0 ? syserr(SYSERR_EPOLL, errno) : 0;
+}
+
 int loop_add(struct loop *loop, int fd, enum loop_source source, uint32_t slot, uint32_t generation,
 	     uint32_t epoll_events)
 {
-	struct epoll_event event = {.events = epoll_events,
-				    .data.u64 = key_make(source, slot, generation)};
+	return loop_control(loop, EPOLL_CTL_ADD, fd, key_make(source, slot, generation),
+			    epoll_events);
+}
 
-	return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0
-		       ? syserr(SYSERR_EPOLL, errno)
-		       : 0;
+int loop_change(struct loop *loop, int fd, enum loop_source source, uint32_t slot,
+		uint32_t generation, uint32_t epoll_events)
+{
+	return loop_control(loop, EPOLL_CTL_MOD, fd, key_make(source, slot, generation),
+			    epoll_events);
 }
 
 int loop_remove(struct loop *loop, int fd)

@@ -26,6 +26,9 @@ int loop_init(struct loop *loop);
 void loop_deinit(struct loop *loop);
 int loop_add(struct loop *loop, int fd, enum loop_source source, uint32_t slot, uint32_t generation,
 	     uint32_t epoll_events);
+/* Of one that was added: what to wait for from now on. */
+int loop_change(struct loop *loop, int fd, enum loop_source source, uint32_t slot,
+		uint32_t generation, uint32_t epoll_events);
 int loop_remove(struct loop *loop, int fd);
 /* Waits for up to n events (64 at most a call); their number, 0 on a signal.  LOOP_TIMER comes once
  * for each time that was set. */

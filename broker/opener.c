@@ -2,6 +2,7 @@
 #include "broker/opener.h"
 
 #include <ipc/client.h>
+#include <string.h>
 
 #include "broker/channels.h"
 #include "broker/grant.h"
@@ -201,12 +202,31 @@ static void try_pending(struct worker *worker, struct pending *pending)
 {
 	int r;
 
-	if (pending->peer->is_doomed)
+	if (pending->peer->is_doomed || !peer_has_room(worker, pending->peer))
 		return;
 
+	pending->is_tried = true;
 	r = try_open(worker, pending->peer, &pending->record->request);
+	pending->is_tried = false;
 	if (r != OPENER_WAITS)
 		finish_pending(worker, pending, r);
+}
+
+/*
+ * The one after `pending`, which may have ended.  `next` was it before something was tried, and may
+ * have ended, too: an heir that could not be answered.  The lists are in the order of coming.
+ */
+static struct pending *still_next(const struct pending *pending, struct pending *next,
+				  struct pending *first)
+{
+	uint64_t order = pending->record->order;
+
+	if (!next || next->peer)
+		return next;
+
+	while (first && first->record->order <= order)
+		first = first->name_next;
+	return first;
 }
 
 void opener_resume(struct worker *worker, const char *name)
@@ -232,9 +252,28 @@ void opener_resume(struct worker *worker, const char *name)
 			break;
 
 		try_pending(worker, pending);
-		pending = next;
+		next = still_next(pending, next, *registry_waiting(registry, name));
+		pending = pending_from(next, name);
 	}
 	worker->is_resuming = false;
+}
+
+void opener_resume_peer(struct worker *worker, struct peer *peer)
+{
+	char name[sizeof(peer->pendings->record->request.name)];
+	struct pending *pending = peer->pendings;
+
+	/* Each may end some of the others. */
+	while (pending && !peer->is_clogged && !peer->is_doomed) {
+		uint64_t order = pending->record->order;
+
+		memcpy(name, pending->record->request.name, sizeof(name));
+		opener_resume(worker, name);
+
+		pending = peer->pendings;
+		while (pending && pending->record->order <= order)
+			pending = pending->peer_next;
+	}
 }
 
 /* Refused or granted by the worker before, which may not have said so. */
@@ -252,8 +291,14 @@ static void replay_pending(struct worker *worker, struct pending *pending)
 
 	handle =
 		registry_handle_of_request(pending->peer, pending->record->request.head.request_id);
-	if (handle)
-		finish_pending(worker, pending, repeat(worker, handle));
+	if (handle) {
+		int r;
+
+		pending->is_tried = true;
+		r = repeat(worker, handle);
+		pending->is_tried = false;
+		finish_pending(worker, pending, r);
+	}
 }
 
 static void for_each_pending(struct worker *worker,
@@ -272,7 +317,7 @@ static void for_each_pending(struct worker *worker,
 			struct pending *next = pending->name_next;
 
 			fn(worker, pending);
-			pending = next;
+			pending = still_next(pending, next, worker->registry->waiting[bucket]);
 		}
 	}
 	worker->is_resuming = false;

@@ -19,6 +19,9 @@ void opener_cancel(struct worker *worker, struct peer *peer, const struct messag
 /* Something changed about this name: its pendings are tried again, the oldest first. */
 void opener_resume(struct worker *worker, const char *name);
 
+/* The peer's own pendings, after it had no room for answers. */
+void opener_resume_peer(struct worker *worker, struct peer *peer);
+
 /* A new worker: the one pending that the worker before was about to end is ended as it had decided.
  * Before anything else is decided. */
 void opener_replay(struct worker *worker);

@@ -2,6 +2,7 @@
 #include "broker/peer.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <sys/epoll.h>
 
 #include "broker/log.h"
@@ -86,6 +87,52 @@ int peer_answer(struct worker *worker, struct peer *peer, const union message *m
 		peer_log(peer, "cannot be answered; disconnected");
 	peer_doom(worker, peer);
 	return r;
+}
+
+static int socket_poll(const struct peer *peer, short events)
+{
+	struct pollfd poll_fd = {.fd = peer->socket_fd, .events = events};
+
+	return poll(&poll_fd, 1, 0) < 0 ? POLLERR : poll_fd.revents;
+}
+
+static void socket_watch(struct worker *worker, struct peer *peer, uint32_t events)
+{
+	if (loop_change(&worker->loop, peer->socket_fd, LOOP_SOCKET, peer->slot,
+			peer->record->generation, events) < 0)
+		peer_doom(worker, peer);
+}
+
+bool peer_has_room(struct worker *worker, struct peer *peer)
+{
+	if (peer->is_clogged)
+		return false;
+
+	/* Writable is a socket with three quarters of its room.  Who has hung up is found out by
+	 * answering. */
+	if (socket_poll(peer, POLLOUT) != 0)
+		return true;
+
+	/* Whatever comes is an event, once: it may be a close, which is heard all the same. */
+	peer->is_clogged = true;
+	socket_watch(worker, peer, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+	return false;
+}
+
+int peer_unclog(struct worker *worker, struct peer *peer)
+{
+	int events = socket_poll(peer, POLLOUT | POLLRDHUP);
+
+	if (events & (POLLOUT | POLLHUP | POLLERR)) {
+		peer->is_clogged = false;
+		socket_watch(worker, peer, EPOLLIN | EPOLLRDHUP);
+		return peer->is_doomed ? IPC_EAGAIN : 0;
+	}
+
+	/* It will neither ask nor read. */
+	if (events & POLLRDHUP)
+		peer_doom(worker, peer);
+	return IPC_EAGAIN;
 }
 
 static void result_init(union message *message, uint64_t request_id, int result)

@@ -133,7 +133,7 @@ struct pending *pending_find(const struct peer *peer, uint64_t request_id)
 	return NULL;
 }
 
-static struct pending *find_from(struct pending *pending, const char *name)
+struct pending *pending_from(struct pending *pending, const char *name)
 {
 	while (pending && strcmp(pending->record->request.name, name) != 0)
 		pending = pending->name_next;
@@ -146,10 +146,10 @@ struct pending *pending_first(struct registry *registry, const char *name)
 	if (registry->pending_slots.n_used == 0)
 		return NULL;
 
-	return find_from(*registry_waiting(registry, name), name);
+	return pending_from(*registry_waiting(registry, name), name);
 }
 
 struct pending *pending_next(const struct pending *pending, const char *name)
 {
-	return find_from(pending->name_next, name);
+	return pending_from(pending->name_next, name);
 }

@@ -27,5 +27,7 @@ struct pending *pending_find(const struct peer *peer, uint64_t request_id);
 /* The first that waits for this name, and the next one after it. */
 struct pending *pending_first(struct registry *registry, const char *name);
 struct pending *pending_next(const struct pending *pending, const char *name);
+/* From this one on; NULL: none. */
+struct pending *pending_from(struct pending *pending, const char *name);
 
 #endif

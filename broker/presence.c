@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/presence.h"
 
-#include <ipc/admin.h>
 #include <utlist.h>
 
+#include "broker/policy.h"
 #include "broker/worker.h"
 #include "libipc/core/liveness.h"
 #include "libipc/platform/crash.h"
@@ -81,7 +81,8 @@ void presence_begin(struct worker *worker, struct handle *handle)
 
 void presence_begin_again(struct worker *worker, struct handle *handle)
 {
-	begin(worker, handle, handle->channel->count[handle->record->side] == 1);
+	/* Others may have come since, of whom nobody was told: they were not the first. */
+	begin(worker, handle, true);
 }
 
 /* The word of a side whose last handle has gone. */
@@ -132,7 +133,7 @@ void presence_attend(struct worker *worker, const struct handle *handle, bool is
 		except = handle->peer;
 
 	attend_side(worker, channel, !side, except);
-	if (died && channel->record->kind == IPC_KIND_SHARED)
+	if (died && policy_role(handle->record->role)->takes_lock)
 		attend_side(worker, channel, side, except);
 }
 

@@ -110,10 +110,28 @@ static bool desk_says_closed(const struct handle *handle)
 	return segments_peek(handle->peer->user->desk_fd, offset) == handle->record->id;
 }
 
+static void close_what_cells_say(struct worker *worker, struct peer *peer)
+{
+	struct handle *handle, *next;
+
+	/* What a close lets in stands at the head of the list: never `next`. */
+	for (handle = peer->handles; handle; handle = next) {
+		next = handle->client_next;
+		if (desk_says_closed(handle))
+			reaper_close(worker, handle);
+	}
+}
+
+void reaper_look_at_cells(struct worker *worker, struct peer *peer)
+{
+	/* The handle of an OPEN that is still in the queue has to be found by it. */
+	if (peer->record->is_welcome && !peer->may_repeat)
+		close_what_cells_say(worker, peer);
+}
+
 void reaper_look_at_desk(struct worker *worker, struct peer *peer)
 {
 	struct client_record *record = peer->record;
-	struct handle *handle, *next;
 	uint32_t closings;
 
 	if (!record->is_welcome)
@@ -123,12 +141,7 @@ void reaper_look_at_desk(struct worker *worker, struct peer *peer)
 	if (closings == record->closings_seen)
 		return;
 
-	/* What a close lets in stands at the head of the list: never `next`. */
-	for (handle = peer->handles; handle; handle = next) {
-		next = handle->client_next;
-		if (desk_says_closed(handle))
-			reaper_close(worker, handle);
-	}
+	close_what_cells_say(worker, peer);
 
 	/* Not before they are closed: a worker that dies in between looks again. */
 	CRASH_POINT();

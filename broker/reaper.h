@@ -16,6 +16,9 @@ void reaper_close(struct worker *worker, struct handle *handle);
 /* Handles that the client's desk says are closed: one look at a counter if there is none. */
 void reaper_look_at_desk(struct worker *worker, struct peer *peer);
 
+/* The same without the counter, for a client whose queue is not read now (peer_has_room). */
+void reaper_look_at_cells(struct worker *worker, struct peer *peer);
+
 /* What an earlier worker began: a handle that is_ending and a client that is DYING. */
 void reaper_finish_handle(struct worker *worker, struct handle *handle);
 void reaper_end_client(struct worker *worker, struct peer *peer);

@@ -46,6 +46,7 @@ struct peer { /* a client, as seen from here */
 	bool needs_confirmation;  /* who it is has to be confirmed by its first message */
 	bool may_repeat;          /* its next request may have been done by an earlier worker */
 	bool is_quiet, is_doomed;
+	bool is_clogged; /* it has answers to read before it is served again */
 	uint64_t quiet_until_ns;
 	struct peer *quiet_prev, *quiet_next;
 	struct peer *doomed_next;
@@ -77,6 +78,7 @@ struct handle {
 
 struct pending {
 	uint32_t slot;
+	bool is_tried; /* right now: whatever becomes of it, it is not somebody's heir meanwhile */
 	struct pending_record *record;
 	struct peer *peer;
 	struct pending *peer_prev, *peer_next;

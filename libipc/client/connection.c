@@ -18,6 +18,9 @@
 
 #define CONNECTION_WAIT INT32_MAX /* nothing decided yet */
 
+/* Messages taken in one go: a broker that never stops talking must not keep us from the clock. */
+#define CONNECTION_SHARE 64
+
 /* ---- begin and end ---- */
 
 static int connection_init_fds(struct connection *connection)
@@ -241,7 +244,10 @@ int connection_send(struct connection *connection, const union message *message,
 		if (clock_now_ns() >= deadline_ns)
 			return IPC_ETIMEDOUT;
 
-		connection_poll(connection, POLLOUT, deadline_ns);
+		/* The broker takes nothing from who has its answers still to read: they may be
+		 * nobody's any more. */
+		connection_poll(connection, POLLIN | POLLOUT, deadline_ns);
+		(void)connection_check(connection);
 	}
 }
 
@@ -363,7 +369,9 @@ static int connection_read(struct connection *connection, const struct connectio
 		return connection_result(connection, IPC_ESTALE);
 
 	/* [C3] Pairs with [C2]. */
-	while (r == 0 && !atomic_load_explicit(&call->answered, memory_order_acquire))
+	for (unsigned i = 0; i < CONNECTION_SHARE && r == 0 &&
+			     !atomic_load_explicit(&call->answered, memory_order_acquire);
+	     ++i)
 		r = connection_receive(connection);
 
 	return r == IPC_EAGAIN ? 0 : r;
@@ -509,7 +517,7 @@ static void connection_drain(struct connection *connection)
 	connection->is_reading = true;
 	pthread_mutex_unlock(&connection->mutex);
 
-	while (r == 0)
+	for (unsigned i = 0; i < CONNECTION_SHARE && r == 0; ++i)
 		r = connection_receive(connection);
 
 	pthread_mutex_lock(&connection->mutex);
