@@ -7,6 +7,7 @@
 
 #include <argp.h>
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,17 +154,36 @@ static const struct argp argp = {
 	       "Status: 0 done, 1 failed, 2 wrong usage, 124 timed out.  See ipcctl(1).",
 };
 
+/* Where the library looked (ipc_client(3)), for people who wonder. */
+static void address_show(char shown[PATH_MAX], const char *given)
+{
+	const char *broker = secure_getenv("IPC_BROKER");
+	const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
+
+	if (given)
+		snprintf(shown, PATH_MAX, "%s", given);
+	else if (broker && broker[0] != '\0')
+		snprintf(shown, PATH_MAX, "%s", broker);
+	else if (runtime && runtime[0] == '/')
+		snprintf(shown, PATH_MAX, "%s/ipc/broker", runtime);
+	else
+		snprintf(shown, PATH_MAX, "/run/ipc/broker");
+}
+
 static int connect_and_run(struct line *line)
 {
 	struct ctl *ctl = &line->ctl;
+	char shown[PATH_MAX];
 	int r;
 
 	r = ipc_client_connect_wait(
 		&ctl->client,
 		IPC_CLIENT_OPTIONS(.flags = IPC_CLIENT_NO_AUTOSTART, .address = ctl->address),
 		ctl->deadline);
-	if (r < 0)
-		return ctl_fail(ctl->address ? ctl->address : "broker", r);
+	if (r < 0) {
+		address_show(shown, ctl->address);
+		return ctl_fail(shown, r);
+	}
 
 	r = line->command->run(ctl);
 	ipc_client_unref(ctl->client);

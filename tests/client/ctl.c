@@ -501,7 +501,7 @@ Test(ctl, no_broker_is_a_failure_and_none_is_started)
 
 	setenv("IPC_BROKER", path, 1);
 	ctl_run((const char *const[]){"list", NULL}, "", 0);
-	expect_failure(1, "broker", "IPC_ECONNREFUSED");
+	expect_failure(1, path, "IPC_ECONNREFUSED");
 	cr_assert_eq(access(path, F_OK), -1);
 
 	setenv("IPC_BROKER", domain.address, 1);
