@@ -32,6 +32,8 @@ void pause_ms(int ms);
 void broker_start(const char *program);
 pid_t broker_keeper(void);
 pid_t broker_worker(void);
+bool broker_is_whole(void);  /* keeper, worker and spare are there, and it accepts */
+int broker_n_segments(void); /* of the keeper; negative: one of them has a name */
 ipc_client *broker_connect(void);
 
 /* Told to stop, with all the claims about it. */
