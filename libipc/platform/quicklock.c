@@ -14,12 +14,13 @@
 /* How often the slow way tries again because the word moved on: others got on meanwhile. */
 #define TRIES_MAX 16
 
-_Thread_local struct quicklock_thread quicklock_self;
+_Thread_local struct robust_list_head *quicklock_head;
+_Thread_local uint32_t quicklock_tid;
 
 /* In a forked child the thread has another id. */
 static void quicklock_forked(void)
 {
-	quicklock_self.tid = 0;
+	quicklock_tid = 0;
 }
 
 static pthread_once_t quicklock_once = PTHREAD_ONCE_INIT;
@@ -42,18 +43,18 @@ bool quicklock_thread_init(void)
 	 * protection from everybody else's mutexes. */
 	if (quicklock_sees_forks && syscall(SYS_get_robust_list, 0, &head, &size) == 0 && head &&
 	    size == sizeof(*head)) {
-		quicklock_self.head = head;
-		quicklock_self.tid = (uint32_t)syscall(SYS_gettid);
+		quicklock_head = head;
+		quicklock_tid = (uint32_t)syscall(SYS_gettid);
 	}
 
 	errno = saved_errno;
-	return quicklock_self.tid != 0;
+	return quicklock_tid != 0;
 }
 
 /* The word was not 0. */
 enum quicklock_result quicklock_try_slow(struct quicklock *lock)
 {
-	uint32_t tid = quicklock_self.tid;
+	uint32_t tid = quicklock_tid;
 	uint32_t word = atomic_load_explicit(&lock->word, memory_order_relaxed);
 
 	for (unsigned i = 0; i < TRIES_MAX; ++i) {
@@ -80,7 +81,7 @@ void quicklock_unlock_slow(struct quicklock *lock)
 {
 	uint32_t word = atomic_load_explicit(&lock->word, memory_order_relaxed);
 
-	while ((word & FUTEX_TID_MASK) == quicklock_self.tid) {
+	while ((word & FUTEX_TID_MASK) == quicklock_tid) {
 		/* [Q2] as in quicklock_unlock(). */
 		if (!atomic_compare_exchange_weak_explicit(
 			    &lock->word, &word, 0, memory_order_seq_cst, memory_order_relaxed))

@@ -42,12 +42,13 @@ enum quicklock_result {
 	QUICKLOCK_REFUSED, /* this thread has no robust list: it cannot take any */
 };
 
-/* What a thread knows of itself; tid 0: nothing yet, or a forked copy. */
-struct quicklock_thread {
-	struct robust_list_head *head;
-	uint32_t tid;
-};
-extern _Thread_local struct quicklock_thread quicklock_self
+/*
+ * What a thread knows of itself; tid 0: nothing yet, or a forked copy.  Two variables rather than a
+ * struct: their addresses are never taken, only their values.
+ */
+extern _Thread_local struct robust_list_head *quicklock_head
+	__attribute__((__visibility__("hidden"), __tls_model__("initial-exec")));
+extern _Thread_local uint32_t quicklock_tid
 	__attribute__((__visibility__("hidden"), __tls_model__("initial-exec")));
 
 /* The slow ways of the functions below. */
@@ -58,12 +59,12 @@ void quicklock_unlock_slow(struct quicklock *lock);
 /* What the kernel looks at when this thread dies. */
 static inline void quicklock_pend(struct quicklock *lock)
 {
-	const struct quicklock_thread *self = &quicklock_self;
-	void *entry = lock ? (char *)lock - self->head->futex_offset : NULL;
+	struct robust_list_head *head = quicklock_head;
+	void *entry = lock ? (char *)lock - head->futex_offset : NULL;
 
 	/* Only the kernel looks, in this very thread: the compiler alone has to keep the order. */
 	atomic_signal_fence(memory_order_seq_cst);
-	*(void *volatile *)&self->head->list_op_pending = entry;
+	*(void *volatile *)&head->list_op_pending = entry;
 	atomic_signal_fence(memory_order_seq_cst);
 }
 
@@ -72,7 +73,7 @@ static inline enum quicklock_result quicklock_try(struct quicklock *lock)
 {
 	uint32_t word = 0;
 
-	if (UNLIKELY(quicklock_self.tid == 0) && !quicklock_thread_init())
+	if (UNLIKELY(quicklock_tid == 0) && !quicklock_thread_init())
 		return QUICKLOCK_REFUSED;
 
 	/* Before the word: a death right after the exchange is a death of the holder. */
@@ -80,9 +81,8 @@ static inline enum quicklock_result quicklock_try(struct quicklock *lock)
 
 	/* [Q1] What was done under the lock is seen.  Pairs with [Q2].  Sequentially consistent for
 	 * whoever uses the lock as one half of a store-then-load protocol. */
-	if (LIKELY(atomic_compare_exchange_strong_explicit(&lock->word, &word, quicklock_self.tid,
-							   memory_order_seq_cst,
-							   memory_order_relaxed)))
+	if (LIKELY(atomic_compare_exchange_strong_explicit(
+		    &lock->word, &word, quicklock_tid, memory_order_seq_cst, memory_order_relaxed)))
 		return QUICKLOCK_HELD;
 
 	return quicklock_try_slow(lock);
@@ -91,7 +91,7 @@ static inline enum quicklock_result quicklock_try(struct quicklock *lock)
 /* By the holder.  A full fence, so that who notifies after it needs none of their own. */
 static inline void quicklock_unlock(struct quicklock *lock)
 {
-	uint32_t word = quicklock_self.tid;
+	uint32_t word = quicklock_tid;
 
 	/* [Q2] What was done under the lock is visible before it is free.  Pairs with [Q1]. */
 	if (UNLIKELY(!atomic_compare_exchange_strong_explicit(

@@ -60,7 +60,7 @@ Test(quicklock, is_held_by_one_thread_and_free_after_the_unlock, SCENE)
 
 	quicklock_unlock(&scene->lock);
 	cr_assert_eq(word(), 0);
-	cr_assert_null(quicklock_self.head->list_op_pending);
+	cr_assert_null(quicklock_head->list_op_pending);
 }
 
 static void hold(struct actor *self, void *arg)
@@ -80,7 +80,7 @@ Test(quicklock, held_by_another_process_is_busy, SCENE)
 	cr_assert_eq(actor_hear(&holder), QUICKLOCK_HELD);
 
 	cr_assert_eq(quicklock_try(&scene->lock), QUICKLOCK_BUSY);
-	cr_assert_null(quicklock_self.head->list_op_pending);
+	cr_assert_null(quicklock_head->list_op_pending);
 	cr_assert(!quicklock_release_dead(&scene->lock));
 
 	actor_say(&holder, 1);
@@ -157,7 +157,7 @@ Test(quicklock, forked_child_takes_it_by_its_own_name, SCENE)
 	if (pid == 0) {
 		if (quicklock_try(&scene->lock) != QUICKLOCK_BUSY)
 			_exit(1);
-		_exit(quicklock_self.tid == (uint32_t)getpid() ? 0 : 2);
+		_exit(quicklock_tid == (uint32_t)getpid() ? 0 : 2);
 	}
 	cr_assert_eq(process_reap(pid, 10000), 0);
 	cr_assert_eq(word(), (uint32_t)gettid(), "the child's end released the parent's lock");
@@ -245,7 +245,7 @@ Test(quicklock, any_word_is_survived, SCENE)
 	atomic_store(&scene->lock.word, UINT32_MAX);
 	quicklock_unlock(&scene->lock);
 	cr_assert_eq(word(), UINT32_MAX);
-	cr_assert_null(quicklock_self.head->list_op_pending);
+	cr_assert_null(quicklock_head->list_op_pending);
 
 	/* Nobody has such an id. */
 	cr_assert_eq(quicklock_try(&scene->lock), QUICKLOCK_BUSY);
