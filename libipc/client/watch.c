@@ -4,11 +4,10 @@
  * The public functions of the kind `watch`: endpoints, and views of channel/watch.h.
  */
 
-#include <pthread.h>
+#include "libipc/client/watch.h"
+
 #include <stdatomic.h>
 #include <stdlib.h>
-
-#include <ipc/watch.h>
 
 #include "libipc/channel/watch.h"
 #include "libipc/client/endpoint.h"
@@ -20,43 +19,15 @@
 #define WATCH_VALUE_SIZE_DEFAULT 4096
 #define WATCH_CONSUMERS_DEFAULT  64
 
-struct ipc_watch_producer {
-	struct endpoint endpoint;
-	struct watch view;
-
-	/* The open edit.  Belongs to the thread that holds the lock; is_editing is also looked at
-	 * by whoever closes. */
-	struct value_edit edit;
-	_Atomic uint32_t is_editing;
-};
-ASSERT_OFFSET(struct ipc_watch_producer, endpoint, 0);
-
 struct ipc_watch_consumer {
 	struct endpoint endpoint;
 	struct watch view;
 };
 ASSERT_OFFSET(struct ipc_watch_consumer, endpoint, 0);
 
-/*
- * The name of a channel, so to say: nothing is mapped and the broker does not know it.  `magic` is
- * where an endpoint has its own.
- */
-struct ipc_watch_weak {
-	uint64_t magic;
-	ipc_client *client; /* a reference */
-	uint64_t generation;
-	uint32_t channel_slot;
-	uint32_t epoch;
-	bool stays; /* as the producer that it comes from */
-	struct thread_object object;
-};
-ASSERT_OFFSET(struct ipc_watch_weak, magic, offsetof(struct endpoint, magic));
-
-#define WEAK_MAGIC (ENDPOINT_MAGIC | IPC_ROLE_WATCH_WEAK)
-
 /* ---- open ---- */
 
-static int producer_attach(struct endpoint *endpoint)
+int watch_producer_attach(struct endpoint *endpoint)
 {
 	ipc_watch_producer *producer = (ipc_watch_producer *)endpoint;
 
@@ -130,15 +101,15 @@ static int watch_request(struct endpoint_request *ret, enum ipc_role role, const
 			      options.consumers_max ? options.consumers_max
 						    : WATCH_CONSUMERS_DEFAULT},
 		.make = watch_make,
-		.attach = role == IPC_ROLE_WATCH_PRODUCER ? producer_attach : consumer_attach,
+		.attach = role == IPC_ROLE_WATCH_PRODUCER ? watch_producer_attach : consumer_attach,
 	};
 	ret->size_new = watch_size(ret->shape_new);
 	return 0;
 }
 
-static int producer_open_wait(ipc_watch_producer **ret, ipc_client *client,
-			      const struct endpoint_request *request,
-			      const struct timespec *deadline)
+int watch_producer_open_wait(ipc_watch_producer **ret, ipc_client *client,
+			     const struct endpoint_request *request,
+			     const struct timespec *deadline)
 {
 	ipc_watch_producer *producer;
 	int r;
@@ -173,7 +144,7 @@ int ipc_watch_producer_open_wait(ipc_watch_producer **ret, ipc_client *client, c
 	if (r < 0)
 		return r;
 
-	return producer_open_wait(ret, client, &request, deadline);
+	return watch_producer_open_wait(ret, client, &request, deadline);
 }
 
 int ipc_watch_consumer_open_wait(ipc_watch_consumer **ret, ipc_client *client, const char *name,
@@ -582,119 +553,4 @@ int ipc_watch_read_wait(ipc_watch_consumer *consumer, void *buffer, size_t size,
 
 	endpoint_leave(&consumer->endpoint);
 	return r;
-}
-
-/* ---- weak producers ---- */
-
-static void weak_free(struct thread_object *object)
-{
-	ipc_watch_weak *weak =
-		(ipc_watch_weak *)((char *)object - offsetof(struct ipc_watch_weak, object));
-
-	(void)ipc_client_unref(weak->client);
-	free(weak);
-}
-
-int ipc_watch_weaken(ipc_watch_weak **ret, ipc_watch_producer *producer)
-{
-	ipc_watch_weak *weak;
-	int r;
-
-	if (!ret)
-		return IPC_EINVAL;
-
-	r = producer_enter(producer);
-	if (r < 0)
-		return r;
-
-	weak = calloc(1, sizeof(*weak));
-	if (weak) {
-		*weak = (ipc_watch_weak){
-			.magic = WEAK_MAGIC,
-			.client = ipc_client_ref(producer->endpoint.client),
-			.generation = producer->endpoint.generation,
-			.channel_slot = producer->endpoint.channel_slot,
-			.epoch = producer->endpoint.epoch,
-			.stays = producer->endpoint.stays,
-			.object = {.address = weak, .free = weak_free},
-		};
-		*ret = weak;
-	} else {
-		r = IPC_ENOMEM;
-	}
-
-	endpoint_leave(&producer->endpoint);
-	return r;
-}
-
-static int weak_upgrade_wait(ipc_watch_producer **ret, const ipc_watch_weak *weak,
-			     const struct timespec *deadline)
-{
-	const struct endpoint_request request = {
-		.kind = IPC_KIND_WATCH,
-		.role = IPC_ROLE_WATCH_PRODUCER,
-		.side = WATCH_PRODUCERS,
-		.flags = weak->stays ? IPC_STAY : 0,
-		.mode = 0600,
-		.is_upgrade = true,
-		.channel_slot = weak->channel_slot,
-		.generation = weak->generation,
-		.make = watch_make,
-		.attach = producer_attach,
-	};
-	ipc_watch_producer *producer;
-	int r;
-
-	r = producer_open_wait(&producer, weak->client, &request, deadline);
-	if (r < 0)
-		return r;
-
-	/* The broker knows whether there is a producer, the channel's memory whether it was shut
-	 * down. */
-	r = watch_end(&producer->view);
-	if (r < 0) {
-		(void)ipc_watch_producer_close(producer);
-		return r;
-	}
-
-	*ret = producer;
-	return 0;
-}
-
-int ipc_watch_upgrade_wait(ipc_watch_producer **ret, ipc_watch_weak *weak,
-			   const struct timespec *deadline)
-{
-	int r;
-
-	if (!ret || !weak || weak->magic != WEAK_MAGIC)
-		return IPC_EINVAL;
-
-	r = thread_enter(weak, weak->epoch);
-	if (r < 0)
-		return r;
-
-	r = weak_upgrade_wait(ret, weak, deadline);
-
-	thread_leave();
-	return r;
-}
-
-ipc_watch_weak *ipc_watch_weak_close(ipc_watch_weak *weak)
-{
-	int cancel_state;
-
-	if (!weak || weak->magic != WEAK_MAGIC)
-		return NULL;
-
-	weak->magic = 0;
-	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
-
-	/* In a forked child nobody else is inside: the threads of the parent are not here. */
-	if (thread_is_foreign(weak->epoch))
-		weak_free(&weak->object);
-	else
-		thread_retire(&weak->object);
-
-	(void)pthread_setcancelstate(cancel_state, NULL);
-	return NULL;
 }
