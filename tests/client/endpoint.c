@@ -481,7 +481,7 @@ static void *race_run(void *arg)
 Test(endpoint, close_while_another_thread_is_inside, .init = setup, .fini = teardown,
      .timeout = 100)
 {
-	struct race race = {0};
+	struct race race = {.n_wrong = 0};
 	pthread_t thread;
 
 	pthread_create(&thread, NULL, race_run, &race);

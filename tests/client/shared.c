@@ -151,7 +151,7 @@ enum task {
 	TASK_MARK,
 	TASK_CLOSE,     /* says 0 */
 	TASK_CLOSE_FDS, /* closes all descriptors of the process but its own; says 0 */
-	TASK_EXEC,      /* runs sleep(1) instead of itself, without a word */
+	TASK_EXEC,      /* runs another program instead of itself, without a word */
 	TASK_END,
 };
 
