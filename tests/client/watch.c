@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -913,7 +914,9 @@ Test(watch, weak_producer_of_a_channel_that_was_shut_down_is_epipe_for_ever, SCE
 
 	cr_assert_eq(ipc_watch_upgrade_wait(&again, weak, NULL), IPC_EPIPE);
 	cr_assert_eq(ipc_watch_upgrade_wait(&again, weak, NULL), IPC_EPIPE);
-	cr_assert_eq(ipc_watch_consumer_peers(consumer), 1, "a refused upgrade left a producer");
+	/* What the refused upgrades had opened is closed: the broker learns of it in a moment. */
+	while (ipc_watch_consumer_peers(consumer) != 1)
+		sched_yield();
 	cr_assert_null(again);
 
 	ipc_watch_weak_close(weak);
