@@ -138,13 +138,23 @@ static int frame_bind(struct frame *frame, bool autostart, int *ret_status)
 
 int frame_open(struct frame *frame, const char *address, bool autostart, int *ret_status)
 {
+	char error[ERROR_SIZE];
+	unsigned n_allowed;
+
 	frame->address = (struct address)ADDRESS_NULL;
 	fdstore_clear(&frame->store);
 
 	/* An embedded broker lives longer than the program that started it: it keeps none of that
 	 * program's files open. */
 	(void)close_range(HOLDINGS_FD_FIRST + manager_passed(), ~0u, 0);
-	holdings_init_limit();
+	n_allowed = holdings_init_limit();
+	if (n_allowed < HOLDINGS_LIMIT_MIN) {
+		(void)snprintf(
+			error, sizeof(error),
+			"the limit of open descriptors (RLIMIT_NOFILE) is %u; legal: %d or more",
+			n_allowed, HOLDINGS_LIMIT_MIN);
+		return frame_failed(ADDRESS_FAILED, error, autostart, ret_status);
+	}
 	manager_init(&frame->manager);
 	frame->manager.notify_fd = holdings_raise(frame->manager.notify_fd);
 

@@ -14,12 +14,12 @@
 /* How many numbers there are. */
 static int n_allowed = 256;
 
-void holdings_init_limit(void)
+unsigned holdings_init_limit(void)
 {
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return;
+		return (unsigned)n_allowed;
 
 	limit.rlim_cur = limit.rlim_max;
 	if (limit.rlim_max < FDS_WANTED) {
@@ -30,6 +30,7 @@ void holdings_init_limit(void)
 	}
 	(void)setrlimit(RLIMIT_NOFILE, &limit);
 	n_allowed = limit.rlim_cur < FDS_WANTED ? (int)limit.rlim_cur : FDS_WANTED;
+	return (unsigned)n_allowed;
 }
 
 int holdings_raise(int fd)

@@ -18,8 +18,11 @@
 #define HOLDINGS_FD_FIRST 3
 
 /* As many descriptors as this process may have, root more than that; before the first of the
- * others. */
-void holdings_init_limit(void);
+ * others.  How many that are. */
+unsigned holdings_init_limit(void);
+
+/* With less a broker has no room for a few clients and channels beside what it needs itself. */
+#define HOLDINGS_LIMIT_MIN 256
 
 /* Moves one of the keeper's own descriptors up, close-on-exec; its new number, or the old one if
  * there is no room.  -1 stays. */
