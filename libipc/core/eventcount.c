@@ -18,8 +18,9 @@ uint32_t eventcount_announce(struct eventcount *event)
 	word = atomic_fetch_or_explicit(&event->word, EVENTCOUNT_SLEEPERS, memory_order_relaxed);
 
 	/*
-	 * [E2] The announcement must be visible before the condition is looked at again: either the notifier sees the
-	 * hint, or this look sees what it published.  Pairs with [E1] in eventcount_notify().
+	 * [E2] The announcement must be visible before the condition is looked at again: either the
+	 * notifier sees the hint, or this look sees what it published.  Pairs with [E1] in
+	 * eventcount_notify().
 	 */
 	atomic_thread_fence(memory_order_seq_cst);
 	return word | EVENTCOUNT_SLEEPERS;
@@ -30,11 +31,12 @@ bool eventcount_wake(struct eventcount *event)
 	uint32_t word = atomic_load_explicit(&event->word, memory_order_relaxed);
 
 	/*
-	 * The count moves with the hints, in one step: a sleeper that is just going to sleep on the old word finds it changed.  The order
-	 * against what was published came from [E1].
+	 * The count moves with the hints, in one step: a sleeper that is just going to sleep on the
+	 * old word finds it changed.  The order against what was published came from [E1].
 	 */
-	while (!atomic_compare_exchange_weak_explicit(&event->word, &word, (word + 1) & EVENTCOUNT_COUNT, memory_order_relaxed,
-						      memory_order_relaxed))
+	while (!atomic_compare_exchange_weak_explicit(&event->word, &word,
+						      (word + 1) & EVENTCOUNT_COUNT,
+						      memory_order_relaxed, memory_order_relaxed))
 		;
 
 	if (word & EVENTCOUNT_SLEEPERS)

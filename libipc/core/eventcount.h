@@ -3,24 +3,27 @@
 #define LIBIPC_CORE_EVENTCOUNT_H
 
 /*
- * An event count: what a condition variable is for, without its deaths.  Lives in shared memory; any process that maps it may
- * die between any two stores.
+ * An event count: what a condition variable is for, without its deaths.  Lives in shared memory;
+ *any process that maps it may die between any two stores.
  *
  * field         written by         rule
- * word          both               bits 0..29 count the wakes; SLEEPERS: somebody may sleep; ARMED: some descriptor has to be rung (D21)
- * notifier_cpu  notifiers          a hint only: where the last notifier ran
+ * word          both               bits 0..29 count the wakes; SLEEPERS: somebody may sleep; ARMED:
+ *some descriptor has to be rung (D21) notifier_cpu  notifiers          a hint only: where the last
+ *notifier ran
  *
  * The one correct loop of a waiter (core/waiter.c is its only user):
  *
  *	expected = eventcount_announce(event);      announce
- *	if (condition holds) done;                  look again: what was published before the announcement was seen is found here
- *	futex_sleep({event->word, expected}, ...);  sleep: what is published after it changes the word
+ *	if (condition holds) done;                  look again: what was published before the
+ *announcement was seen is found here futex_sleep({event->word, expected}, ...);  sleep: what is
+ *published after it changes the word
  *
- * and of a notifier: publish, then eventcount_notify().  Between the two stands a full fence on each side ([E1], [E2]).
+ * and of a notifier: publish, then eventcount_notify().  Between the two stands a full fence on
+ *each side ([E1], [E2]).
  *
- * Deaths: a waiter that dies leaves SLEEPERS set, which costs the next notifier one system call and nothing else.  A notifier that dies
- * between publishing and waking leaves sleepers asleep: the broker bumps the attention word of those concerned, and the slice is the
- * safety net.
+ * Deaths: a waiter that dies leaves SLEEPERS set, which costs the next notifier one system call and
+ *nothing else.  A notifier that dies between publishing and waking leaves sleepers asleep: the
+ *broker bumps the attention word of those concerned, and the slice is the safety net.
  */
 
 #include <stdatomic.h>
@@ -45,7 +48,8 @@ void eventcount_init(struct eventcount *event);
 /* Sets SLEEPERS and returns the word to sleep on. */
 uint32_t eventcount_announce(struct eventcount *event);
 
-/* Clears the hints, counts one wake, wakes everybody.  True if ARMED was set: the caller rings the bell. */
+/* Clears the hints, counts one wake, wakes everybody.  True if ARMED was set: the caller rings the
+ * bell. */
 bool eventcount_wake(struct eventcount *event);
 
 /* Where this notifier runs; stored only when it changed. */
@@ -54,10 +58,12 @@ void eventcount_set_cpu(struct eventcount *event, uint32_t cpu);
 /* After publishing.  No system call while nobody sleeps. */
 static inline bool eventcount_notify(struct eventcount *event)
 {
-	/* [E1] What was published must be visible before the hint is read.  Pairs with [E2] in eventcount_announce(). */
+	/* [E1] What was published must be visible before the hint is read.  Pairs with [E2] in
+	 * eventcount_announce(). */
 	atomic_thread_fence(memory_order_seq_cst);
 
-	if (LIKELY(!(atomic_load_explicit(&event->word, memory_order_relaxed) & (EVENTCOUNT_SLEEPERS | EVENTCOUNT_ARMED))))
+	if (LIKELY(!(atomic_load_explicit(&event->word, memory_order_relaxed) &
+		     (EVENTCOUNT_SLEEPERS | EVENTCOUNT_ARMED))))
 		return false;
 
 	return eventcount_wake(event);

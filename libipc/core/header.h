@@ -9,10 +9,11 @@
  * magic ... shape  creator               never change after the channel was confirmed
  * broken           anybody who may write 0, or the reason for ever: HEADER_CORRUPT, HEADER_GIVEN_UP
  * is_shut_down     anybody who may write 0, then 1 for ever
- * holder_id        holder of the lock    handle id while held; 0 else.  Stale after a death until the next holder: a hint for people
- * holder_since     holder of the lock    CLOCK_MONOTONIC ns
+ * holder_id        holder of the lock    handle id while held; 0 else.  Stale after a death until
+ * the next holder: a hint for people holder_since     holder of the lock    CLOCK_MONOTONIC ns
  *
- * The creator may die inside header_init(): the channel is not confirmed then, and the next one writes all of it again.
+ * The creator may die inside header_init(): the channel is not confirmed then, and the next one
+ * writes all of it again.
  */
 
 #include <stdatomic.h>
@@ -32,7 +33,7 @@ struct channel_header {
 	uint8_t kind;      /* enum ipc_kind */
 	uint32_t lock_stamp;
 	uint32_t reserved0;
-	uint64_t size;     /* of the whole segment */
+	uint64_t size; /* of the whole segment */
 	uint64_t shape[4];
 	uint64_t reserved1;
 	_Alignas(64) _Atomic uint32_t broken;
@@ -47,10 +48,13 @@ ASSERT_SIZE(struct channel_header, 256);
 ASSERT_OFFSET(struct channel_header, broken, 64);
 ASSERT_OFFSET(struct channel_header, holder_id, 128);
 
-void header_init(struct channel_header *header, unsigned kind, uint64_t size, const uint64_t shape[4]);
+void header_init(struct channel_header *header, unsigned kind, uint64_t size,
+		 const uint64_t shape[4]);
 
-/* Attach check. 0; IPC_EPROTONOSUPPORT: another version, word size or mutex layout; IPC_EBADMSG: not such a segment. */
-int header_check(const struct channel_header *header, unsigned kind, uint64_t size, const uint64_t shape[4]);
+/* Attach check. 0; IPC_EPROTONOSUPPORT: another version, word size or mutex layout; IPC_EBADMSG:
+ * not such a segment. */
+int header_check(const struct channel_header *header, unsigned kind, uint64_t size,
+		 const uint64_t shape[4]);
 
 /* 0, IPC_EBADMSG or IPC_ENOTRECOVERABLE. */
 int header_fault(const struct channel_header *header);

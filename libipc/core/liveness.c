@@ -19,9 +19,11 @@ void liveness_handle_set(struct liveness_table *table, uint32_t slot, uint64_t h
 		atomic_store_explicit(&table->handle[slot], handle_id, memory_order_release);
 }
 
-void liveness_side_set(struct liveness_table *table, uint32_t channel_slot, unsigned side, uint64_t word)
+void liveness_side_set(struct liveness_table *table, uint32_t channel_slot, unsigned side,
+		       uint64_t word)
 {
-	/* [V1] The handle words of those who ended are visible before the side says so.  Pairs with [V2]. */
+	/* [V1] The handle words of those who ended are visible before the side says so.  Pairs with
+	 * [V2]. */
 	if (channel_slot < LIVENESS_CHANNELS_MAX && side < 2)
 		atomic_store_explicit(&table->side[channel_slot][side], word, memory_order_release);
 }
@@ -31,7 +33,8 @@ void liveness_attend(struct liveness_table *table, uint32_t client_slot)
 	if (client_slot >= LIVENESS_CLIENTS_MAX)
 		return;
 
-	/* [V3] The side words are visible before the attention word moves.  Pairs with the acquire loads of attention in waiter.c. */
+	/* [V3] The side words are visible before the attention word moves.  Pairs with the acquire
+	 * loads of attention in waiter.c. */
 	atomic_fetch_add_explicit(&table->attention[client_slot].word, 1, memory_order_release);
 	futex_wake_all(&table->attention[client_slot].word);
 }
@@ -43,7 +46,8 @@ void liveness_domain_end(struct liveness_table *table)
 
 int liveness_table_check(const struct liveness_table *table, uint64_t size, uint32_t owner_uid)
 {
-	if (size < sizeof(*table) || table->magic != LIVENESS_MAGIC || table->owner_uid != owner_uid)
+	if (size < sizeof(*table) || table->magic != LIVENESS_MAGIC ||
+	    table->owner_uid != owner_uid)
 		return IPC_EBADMSG;
 
 	return 0;
@@ -54,11 +58,13 @@ bool liveness_handle_is(const struct liveness_table *table, uint64_t handle_id)
 	if (handle_id == 0)
 		return false;
 
-	return atomic_load_explicit(&table->handle[LIVENESS_SLOT(handle_id)], memory_order_acquire) == handle_id;
+	return atomic_load_explicit(&table->handle[LIVENESS_SLOT(handle_id)],
+				    memory_order_acquire) == handle_id;
 }
 
 uint64_t liveness_side(const struct liveness_table *table, uint32_t channel_slot, unsigned side)
 {
 	/* [V2] Pairs with [V1]. */
-	return atomic_load_explicit(&table->side[channel_slot % LIVENESS_CHANNELS_MAX][side & 1], memory_order_acquire);
+	return atomic_load_explicit(&table->side[channel_slot % LIVENESS_CHANNELS_MAX][side & 1],
+				    memory_order_acquire);
 }

@@ -3,27 +3,33 @@
 #define LIBIPC_CORE_LIVENESS_H
 
 /*
- * Who is there: the two segments of each uid through which the broker tells ends, and clients tell what they wait for.
+ * Who is there: the two segments of each uid through which the broker tells ends, and clients tell
+ * what they wait for.
  *
- * The *table* of an owner uid is written by the broker alone and mapped read-only by every client with a channel of that owner.
+ * The *table* of an owner uid is written by the broker alone and mapped read-only by every client
+ * with a channel of that owner.
  *
  * part         index          written when
  * domain       -              DOMAIN_ENDED at an orderly end
- * attention[]  client slot    +1 and wake-all when something ended or began that this client's handles look at
- * side[][2]    channel slot   one 64-bit store per change of a side: see SIDE_...
+ * attention[]  client slot    +1 and wake-all when something ended or began that this client's
+ * handles look at side[][2]    channel slot   one 64-bit store per change of a side: see SIDE_...
  * handle[]     handle slot    the handle's id while it is open, else 0
  *
- * The order of telling an end is: handle word, side word, attention words; a reader that was woken therefore finds what it was woken
- * for.  All three are idempotent: a worker that died in between is replaced by one that does all of them again.
+ * The order of telling an end is: handle word, side word, attention words; a reader that was woken
+ * therefore finds what it was woken for.  All three are idempotent: a worker that died in between
+ * is replaced by one that does all of them again.
  *
- * The *desk* of a uid is written by the clients of that uid (one trust domain) and only ever pread() by the broker.
+ * The *desk* of a uid is written by the clients of that uid (one trust domain) and only ever
+ * pread() by the broker.
  *
  * part         index          written by      rule
- * client[]     client slot    that client     closings grows when a close could not be sent: the broker looks at the cells
- * cell[]       handle slot    that client     closed_id: the handle of this id is closed (id: the slot may have a new tenant)
- * line[][2]    channel slot   everybody       event counts for kinds whose segment some role maps read-only
+ * client[]     client slot    that client     closings grows when a close could not be sent: the
+ * broker looks at the cells cell[]       handle slot    that client     closed_id: the handle of
+ * this id is closed (id: the slot may have a new tenant) line[][2]    channel slot   everybody
+ * event counts for kinds whose segment some role maps read-only
  *
- * Both are sparse: pages that nobody touched take no memory.  Slots are numbers of the whole domain.
+ * Both are sparse: pages that nobody touched take no memory.  Slots are numbers of the whole
+ * domain.
  */
 
 #include <stdatomic.h>
@@ -44,13 +50,14 @@
 
 /*
  * The word of one side of one channel, always stored whole.
- * bits 63..32  ends: how often the side went from present to gone (or ended finally); never goes back while the slot lives
- * bits 31..8   count: counted handles that are open now
+ * bits 63..32  ends: how often the side went from present to gone (or ended finally); never goes
+ * back while the slot lives bits 31..8   count: counted handles that are open now
  */
-#define SIDE_EVER   UINT64_C(0x01) /* somebody was there since the channel was made: gone is not awaited */
-#define SIDE_DIED   UINT64_C(0x02) /* the last end was a death, else a close */
-#define SIDE_FINAL  UINT64_C(0x04) /* nobody will ever come again */
-#define SIDE_FLAGS  UINT64_C(0xff)
+#define SIDE_EVER                                                                                  \
+	UINT64_C(0x01) /* somebody was there since the channel was made: gone is not awaited */
+#define SIDE_DIED  UINT64_C(0x02) /* the last end was a death, else a close */
+#define SIDE_FINAL UINT64_C(0x04) /* nobody will ever come again */
+#define SIDE_FLAGS UINT64_C(0xff)
 
 static inline uint32_t side_ends(uint64_t side)
 {
@@ -94,7 +101,8 @@ ASSERT_OFFSET(struct liveness_table, attention, 4096);
 /* A handle's own line: what it waits for, written before it sleeps and cleared after. */
 struct desk_cell {
 	_Alignas(64) _Atomic uint64_t closed_id;
-	_Atomic uint64_t waits_for;   /* handle id of the holder of what this one waits for; 0: of nobody's */
+	_Atomic uint64_t
+		waits_for; /* handle id of the holder of what this one waits for; 0: of nobody's */
 	_Atomic uint64_t waits_since; /* CLOCK_MONOTONIC ns; 0: it does not wait */
 	uint64_t reserved[5];
 };
@@ -103,7 +111,8 @@ ASSERT_SIZE(struct desk_cell, 64);
 struct desk_client {
 	_Alignas(64) _Atomic uint32_t closings;
 	uint32_t reserved[15];
-	unsigned char life[64]; /* place of the life word (a struct lock) for the early death notice */
+	unsigned char
+		life[64]; /* place of the life word (a struct lock) for the early death notice */
 };
 ASSERT_SIZE(struct desk_client, 128);
 
@@ -120,13 +129,16 @@ ASSERT_OFFSET(struct desk, client, 4096);
 
 /* ---- the broker's side ---- */
 void liveness_table_init(struct liveness_table *table, uint32_t owner_uid);
-void liveness_handle_set(struct liveness_table *table, uint32_t slot, uint64_t handle_id); /* 0: ended */
-void liveness_side_set(struct liveness_table *table, uint32_t channel_slot, unsigned side, uint64_t word);
+void liveness_handle_set(struct liveness_table *table, uint32_t slot,
+			 uint64_t handle_id); /* 0: ended */
+void liveness_side_set(struct liveness_table *table, uint32_t channel_slot, unsigned side,
+		       uint64_t word);
 void liveness_attend(struct liveness_table *table, uint32_t client_slot); /* +1, wake all */
 void liveness_domain_end(struct liveness_table *table);
 
 /* ---- the clients' side ---- */
-int liveness_table_check(const struct liveness_table *table, uint64_t size, uint32_t owner_uid); /* 0, IPC_EBADMSG */
+int liveness_table_check(const struct liveness_table *table, uint64_t size,
+			 uint32_t owner_uid); /* 0, IPC_EBADMSG */
 bool liveness_handle_is(const struct liveness_table *table, uint64_t handle_id);
 uint64_t liveness_side(const struct liveness_table *table, uint32_t channel_slot, unsigned side);
 

@@ -11,12 +11,14 @@
 #include "libipc/platform/process.h"
 
 /*
- * The budget of the first two steps.  Fifty looks are a few hundred nanoseconds: what a prompt peer on another CPU needs.  On one CPU they only keep
- * the peer from running.  A handle whose last waits all ended in a sleep goes to sleep at once, and tries again now and then.
+ * The budget of the first two steps.  Fifty looks are a few hundred nanoseconds: what a prompt peer
+ * on another CPU needs.  On one CPU they only keep the peer from running.  A handle whose last
+ * waits all ended in a sleep goes to sleep at once, and tries again now and then.
  */
 enum { LOOKS_MAX = 50, YIELDS_MAX = 32, SLEEPS_UNTIL_RESIGNED = 4, WAITS_BETWEEN_TRIES = 32 };
 
-/* What a sleep waits for, read before the look that precedes it.  The event word comes first: the fallback wakes at once by the first word only. */
+/* What a sleep waits for, read before the look that precedes it.  The event word comes first: the
+ * fallback wakes at once by the first word only. */
 struct waiter_words {
 	struct futex_word word[3];
 	unsigned n;
@@ -35,9 +37,11 @@ static void waiter_pause(void)
 /* The words that every sleep shares.  `n` words stand before them. */
 static void waiter_load(const struct waiter *waiter, struct waiter_words *words)
 {
-	/* [A1] What the broker told before it bumped the word is seen by the look that follows.  Pairs with [V3] in liveness.c. */
+	/* [A1] What the broker told before it bumped the word is seen by the look that follows.
+	 * Pairs with [V3] in liveness.c. */
 	words->attention = atomic_load_explicit(waiter->attention, memory_order_acquire);
-	words->word[words->n++] = (struct futex_word){ .word = waiter->attention, .expected = words->attention };
+	words->word[words->n++] =
+		(struct futex_word){.word = waiter->attention, .expected = words->attention};
 
 	/* [A2] A cancel sets its flag, then bumps the word.  Pairs with the release there. */
 	words->word[words->n++] = (struct futex_word){
@@ -68,7 +72,8 @@ static bool waiter_is_resigned(struct waiter_patience *patience)
 {
 	uint32_t n_waits = atomic_fetch_add_explicit(&patience->n_waits, 1, memory_order_relaxed);
 
-	return atomic_load_explicit(&patience->n_sleeps_in_a_row, memory_order_relaxed) >= SLEEPS_UNTIL_RESIGNED &&
+	return atomic_load_explicit(&patience->n_sleeps_in_a_row, memory_order_relaxed) >=
+		       SLEEPS_UNTIL_RESIGNED &&
 	       n_waits % WAITS_BETWEEN_TRIES != 0;
 }
 
@@ -78,7 +83,8 @@ static bool waiter_shares_cpu(const struct waiter *waiter)
 	if (process_n_cpus() < 2)
 		return true;
 
-	return waiter->event && atomic_load_explicit(&waiter->event->notifier_cpu, memory_order_relaxed) == process_cpu();
+	return waiter->event && atomic_load_explicit(&waiter->event->notifier_cpu,
+						     memory_order_relaxed) == process_cpu();
 }
 
 static int waiter_linger(struct waiter *waiter, waiter_look_fn look, void *subject)
@@ -88,7 +94,8 @@ static int waiter_linger(struct waiter *waiter, waiter_look_fn look, void *subje
 	if (!waiter->patience || waiter_is_resigned(waiter->patience))
 		return WAITER_NOT_YET;
 
-	for (unsigned i = 0; i < LOOKS_MAX && r == WAITER_NOT_YET && !waiter_shares_cpu(waiter); ++i) {
+	for (unsigned i = 0; i < LOOKS_MAX && r == WAITER_NOT_YET && !waiter_shares_cpu(waiter);
+	     ++i) {
 		waiter_pause();
 		r = waiter_look(waiter, look, subject);
 	}
@@ -99,24 +106,27 @@ static int waiter_linger(struct waiter *waiter, waiter_look_fn look, void *subje
 	}
 
 	if (r != WAITER_NOT_YET)
-		atomic_store_explicit(&waiter->patience->n_sleeps_in_a_row, 0, memory_order_relaxed);
+		atomic_store_explicit(&waiter->patience->n_sleeps_in_a_row, 0,
+				      memory_order_relaxed);
 
 	return r;
 }
 
-/* For people who look on (ipcctl): what this handle waits for.  A hint: two threads that wait on one handle overwrite each other. */
+/* For people who look on (ipcctl): what this handle waits for.  A hint: two threads that wait on
+ * one handle overwrite each other. */
 static void waiter_show(const struct waiter *waiter, uint64_t since_ns)
 {
 	if (!waiter->cell)
 		return;
 
-	atomic_store_explicit(&waiter->cell->waits_for, since_ns ? waiter->waits_for : 0, memory_order_relaxed);
+	atomic_store_explicit(&waiter->cell->waits_for, since_ns ? waiter->waits_for : 0,
+			      memory_order_relaxed);
 	atomic_store_explicit(&waiter->cell->waits_since, since_ns, memory_order_relaxed);
 }
 
 /*
- * After each return of a sleep that decided nothing: the deadline, and the control socket if the broker spoke or a slice passed without
- * anybody saying anything.
+ * After each return of a sleep that decided nothing: the deadline, and the control socket if the
+ * broker spoke or a slice passed without anybody saying anything.
  */
 static int waiter_between(const struct waiter *waiter, bool ask_socket)
 {
@@ -140,11 +150,12 @@ static int waiter_sleep(struct waiter *waiter, waiter_look_fn look, void *subjec
 	int r;
 
 	for (;;) {
-		struct waiter_words words = { .n = 0 };
+		struct waiter_words words = {.n = 0};
 
 		if (waiter->event)
-			words.word[words.n++] = (struct futex_word){ .word = &waiter->event->word,
-								     .expected = eventcount_announce(waiter->event) };
+			words.word[words.n++] =
+				(struct futex_word){.word = &waiter->event->word,
+						    .expected = eventcount_announce(waiter->event)};
 		waiter_load(waiter, &words);
 
 		r = waiter_look(waiter, look, subject);
@@ -192,7 +203,8 @@ int waiter_wait(struct waiter *waiter, waiter_look_fn look, void *subject)
 	waiter_show(waiter, 0);
 
 	if (waiter->patience)
-		atomic_fetch_add_explicit(&waiter->patience->n_sleeps_in_a_row, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&waiter->patience->n_sleeps_in_a_row, 1,
+					  memory_order_relaxed);
 
 	return r;
 }
@@ -219,7 +231,8 @@ static int waiter_try(struct lock *lock, bool has_slept)
 	return IPC_EBADMSG;
 }
 
-static int waiter_lock_try(const struct waiter *waiter, struct lock *lock, bool has_slept, waiter_look_fn end, void *subject)
+static int waiter_lock_try(const struct waiter *waiter, struct lock *lock, bool has_slept,
+			   waiter_look_fn end, void *subject)
 {
 	int r;
 
@@ -232,14 +245,15 @@ static int waiter_lock_try(const struct waiter *waiter, struct lock *lock, bool 
 	return r;
 }
 
-static int waiter_lock_sleep(struct waiter *waiter, struct lock *lock, waiter_look_fn end, void *subject)
+static int waiter_lock_sleep(struct waiter *waiter, struct lock *lock, waiter_look_fn end,
+			     void *subject)
 {
 	uint32_t attention = atomic_load_explicit(waiter->attention, memory_order_relaxed);
 	bool has_slept = false, slice_over = false;
 	int r;
 
 	for (;;) {
-		struct waiter_words words = { .n = 0 };
+		struct waiter_words words = {.n = 0};
 
 		waiter_load(waiter, &words);
 
@@ -250,11 +264,13 @@ static int waiter_lock_sleep(struct waiter *waiter, struct lock *lock, waiter_lo
 			break;
 
 		attention = words.attention;
-		slice_over = lock_sleep(lock, words.word, words.n, waiter->deadline_ns) == FUTEX_SLICE_OVER;
+		slice_over = lock_sleep(lock, words.word, words.n, waiter->deadline_ns) ==
+			     FUTEX_SLICE_OVER;
 		has_slept = true;
 	}
 
-	/* The wake that ended this thread's last sleep may have been the one for the next holder. */
+	/* The wake that ended this thread's last sleep may have been the one for the next holder.
+	 */
 	if (r < 0 && has_slept)
 		lock_pass_on(lock);
 
@@ -271,7 +287,8 @@ int waiter_lock(struct waiter *waiter, struct lock *lock, waiter_look_fn end, vo
 	if (waiter->deadline_ns == 0)
 		return IPC_ETIMEDOUT;
 
-	/* Locks are held for microseconds, unless user code holds them: one short look, then sleep. */
+	/* Locks are held for microseconds, unless user code holds them: one short look, then sleep.
+	 */
 	for (unsigned i = 0; i < LOOKS_MAX && r == WAITER_NOT_YET && process_n_cpus() > 1; ++i) {
 		waiter_pause();
 		r = waiter_lock_try(waiter, lock, false, end, subject);

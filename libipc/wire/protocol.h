@@ -3,24 +3,25 @@
 #define LIBIPC_WIRE_PROTOCOL_H
 
 /*
- * What a client and the broker say to each other over a SOCK_SEQPACKET socket: one message is one packet, a fixed struct in the machine's own byte order.
- * Opening, closing, listing; never data.
+ * What a client and the broker say to each other over a SOCK_SEQPACKET socket: one message is one
+ * packet, a fixed struct in the machine's own byte order. Opening, closing, listing; never data.
  *
  * client -> broker                      broker -> client
- * HELLO                                 WELCOME [table, desk]          or DONE with a negative result
- * OPEN                                  RESERVE [segment], then (after CONFIRM) OPENED; or OPENED [...] at once; or DONE with a negative result
- * CONFIRM (request_id of the OPEN)      OPENED
+ * HELLO                                 WELCOME [table, desk]          or DONE with a negative
+ * result OPEN                                  RESERVE [segment], then (after CONFIRM) OPENED; or
+ * OPENED [...] at once; or DONE with a negative result CONFIRM (request_id of the OPEN)      OPENED
  * CLOSE, CANCEL                         -- unanswered
  * INFO                                  INFO_REPLY
  * LIST                                  LISTED
  * REMOVE                                DONE
  *
- * The socket's queue is the broker's log: a request is peeked, done, answered, and only then taken off; a worker that dies in between leaves it for
- * the next one.  So every request can be done twice: an OPEN whose {client, request_id} has a handle already gives that handle again.
- * Clients never resend, and drop answers (closing their descriptors) whose request_id they do not await.
+ * The socket's queue is the broker's log: a request is peeked, done, answered, and only then taken
+ * off; a worker that dies in between leaves it for the next one.  So every request can be done
+ * twice: an OPEN whose {client, request_id} has a handle already gives that handle again. Clients
+ * never resend, and drop answers (closing their descriptors) whose request_id they do not await.
  *
- * A deferred OPEN (IPC_AWAIT, or another client is reserving) leaves the queue as a PENDING record of the broker.  CANCEL{request_id} ends it; if it was granted meanwhile
- * the handle is closed.
+ * A deferred OPEN (IPC_AWAIT, or another client is reserving) leaves the queue as a PENDING record
+ * of the broker.  CANCEL{request_id} ends it; if it was granted meanwhile the handle is closed.
  */
 
 #include <stdint.h>
@@ -34,8 +35,20 @@
 #define PROTOCOL_CURSOR_END UINT32_MAX
 
 enum message_type {
-	MESSAGE_HELLO = 1, MESSAGE_OPEN, MESSAGE_CONFIRM, MESSAGE_CLOSE, MESSAGE_CANCEL, MESSAGE_INFO, MESSAGE_LIST, MESSAGE_REMOVE,
-	MESSAGE_WELCOME = 64, MESSAGE_DONE, MESSAGE_RESERVE, MESSAGE_OPENED, MESSAGE_INFO_REPLY, MESSAGE_LISTED
+	MESSAGE_HELLO = 1,
+	MESSAGE_OPEN,
+	MESSAGE_CONFIRM,
+	MESSAGE_CLOSE,
+	MESSAGE_CANCEL,
+	MESSAGE_INFO,
+	MESSAGE_LIST,
+	MESSAGE_REMOVE,
+	MESSAGE_WELCOME = 64,
+	MESSAGE_DONE,
+	MESSAGE_RESERVE,
+	MESSAGE_OPENED,
+	MESSAGE_INFO_REPLY,
+	MESSAGE_LISTED
 };
 
 struct message_head {
@@ -48,7 +61,8 @@ struct message_head {
 };
 ASSERT_SIZE(struct message_head, 24);
 
-/* A piece of a segment.  segment_id names the memory for the life of the domain: a client that mapped it already needs no descriptor. */
+/* A piece of a segment.  segment_id names the memory for the life of the domain: a client that
+ * mapped it already needs no descriptor. */
 struct message_region {
 	uint64_t segment_id; /* 0: none */
 	uint64_t offset;
@@ -60,32 +74,35 @@ struct message_hello {
 	uint32_t version_min, version_max;
 	uint32_t lock_stamp; /* lock_layout_stamp() */
 	uint32_t word_size;
-	int64_t pid;         /* getpid(): unlike what the broker sees in another pid namespace */
+	int64_t pid; /* getpid(): unlike what the broker sees in another pid namespace */
 };
 
 struct message_welcome {
 	struct message_head head;
 	uint32_t version;
 	uint32_t client_slot;
-	uint32_t uid;          /* as the broker sees it */
-	uint32_t is_foreign;   /* 1: other pid namespace */
+	uint32_t uid;                /* as the broker sees it */
+	uint32_t is_foreign;         /* 1: other pid namespace */
 	struct message_region table; /* of this uid: fds[0], read-only */
 	struct message_region desk;  /* of this uid: fds[1], writable */
 };
 
 /* OPEN.flags: the public IPC_CREATE ... IPC_STAY and the kind's own, and: */
-#define OPEN_LOOK_ONCE UINT64_C(0x100000000) /* the deadline has passed: do not defer, say IPC_ETIMEDOUT */
-#define OPEN_UPGRADE   UINT64_C(0x200000000) /* a weak handle: channel_slot and generation name the channel, name is empty */
+#define OPEN_LOOK_ONCE                                                                             \
+	UINT64_C(0x100000000) /* the deadline has passed: do not defer, say IPC_ETIMEDOUT */
+#define OPEN_UPGRADE                                                                               \
+	UINT64_C(0x200000000) /* a weak handle: channel_slot and generation name the channel, name \
+				 is empty */
 
 struct message_open {
 	struct message_head head;
-	uint32_t kind;          /* enum ipc_kind */
-	uint32_t role;          /* enum ipc_role */
+	uint32_t kind; /* enum ipc_kind */
+	uint32_t role; /* enum ipc_role */
 	uint64_t flags;
-	uint32_t mode, gid;     /* as in the options: 0 is the default */
-	uint64_t shape[4];      /* wanted; 0 fits every channel */
-	uint64_t shape_new[4];  /* if this OPEN creates: defaults filled in */
-	uint64_t size_new;      /* of the segment then, rounded to pages */
+	uint32_t mode, gid;    /* as in the options: 0 is the default */
+	uint64_t shape[4];     /* wanted; 0 fits every channel */
+	uint64_t shape_new[4]; /* if this OPEN creates: defaults filled in */
+	uint64_t size_new;     /* of the segment then, rounded to pages */
 	uint64_t generation;
 	uint32_t channel_slot;
 	uint32_t reserved;
@@ -96,7 +113,8 @@ struct message_open {
 struct message_confirm {
 	struct message_head head;
 	uint64_t handle_id;
-	int32_t status; /* 0, or why not: IPC_ENOSPC, IPC_ENOMEM, IPC_ETIMEDOUT, ... (the handle is gone then, the answer is DONE with it) */
+	int32_t status; /* 0, or why not: IPC_ENOSPC, IPC_ENOMEM, IPC_ETIMEDOUT, ... (the handle is
+			   gone then, the answer is DONE with it) */
 	uint32_t reserved;
 };
 
@@ -119,13 +137,16 @@ struct message_opened {
 	uint64_t generation;
 	uint32_t channel_slot;
 	uint32_t owner_uid;
-	uint64_t flags;      /* of the channel: IPC_KEEP and the kind's own */
+	uint64_t flags; /* of the channel: IPC_KEEP and the kind's own */
 	uint64_t shape[4];
-	uint32_t fds;        /* OPENED_FD_... */
-	uint32_t is_writable; /* how to map value */
-	struct message_region value; /* the channel's segment; no descriptor if this client has just reserved it and may write it */
-	struct message_region lines; /* two struct eventcount: in the owner's desk, or a segment of its own where other uids may open */
-	struct message_region table; /* of the owner; the descriptor comes unless the owner is the client's own uid */
+	uint32_t fds;                /* OPENED_FD_... */
+	uint32_t is_writable;        /* how to map value */
+	struct message_region value; /* the channel's segment; no descriptor if this client has just
+					reserved it and may write it */
+	struct message_region lines; /* two struct eventcount: in the owner's desk, or a segment of
+					its own where other uids may open */
+	struct message_region table; /* of the owner; the descriptor comes unless the owner is the
+					client's own uid */
 };
 
 struct message_close {
@@ -151,7 +172,7 @@ struct message_remove {
 
 struct message_list {
 	struct message_head head;
-	uint32_t cursor;  /* 0, then what LISTED gave */
+	uint32_t cursor; /* 0, then what LISTED gave */
 	uint32_t reserved;
 	char pattern[256];
 };
@@ -177,7 +198,7 @@ struct message_info_reply {
 struct message_listed {
 	struct message_head head;
 	uint32_t n;
-	uint32_t cursor; /* PROTOCOL_CURSOR_END: that was all */
+	uint32_t cursor;                                   /* PROTOCOL_CURSOR_END: that was all */
 	struct message_channel channel[PROTOCOL_LIST_MAX]; /* head.size covers n of them */
 };
 static_assert(sizeof(struct message_listed) <= PROTOCOL_SIZE_MAX, "LISTED fits a message");
