@@ -84,7 +84,7 @@ Test(seams, answers_that_nobody_reads_end_nothing)
 
 static void hold_two(struct actor *self, void *arg)
 {
-	ipc_watch_producer *first, *second;
+	ipc_watch_producer *first, *second = NULL;
 	ipc_client *own;
 	int r;
 

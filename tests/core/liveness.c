@@ -88,7 +88,7 @@ static const uint64_t shape[4] = {4096, 64, 0, 0};
 /* M-62 */
 Test(header, another_layout_is_refused_by_its_own_name, .timeout = 10)
 {
-	struct channel_header header;
+	static struct channel_header header;
 
 	header_init(&header, 1, 65536, shape);
 	cr_assert_eq(header_check(&header, 1, 65536, shape), 0);
@@ -107,7 +107,7 @@ Test(header, another_layout_is_refused_by_its_own_name, .timeout = 10)
 Test(header, what_is_no_such_segment_is_a_bad_message, .timeout = 10)
 {
 	static const uint64_t other[4] = {8192, 64, 0, 0};
-	struct channel_header header;
+	static struct channel_header header;
 
 	header_init(&header, 1, 65536, shape);
 	cr_assert_eq(header_check(&header, 2, 65536, shape), IPC_EBADMSG, "another kind");
@@ -121,7 +121,7 @@ Test(header, what_is_no_such_segment_is_a_bad_message, .timeout = 10)
 /* M-61 */
 Test(header, the_first_reason_of_a_break_stays, .timeout = 10)
 {
-	struct channel_header header;
+	static struct channel_header header;
 
 	header_init(&header, 1, 65536, shape);
 	cr_assert_eq(header_fault(&header), 0);

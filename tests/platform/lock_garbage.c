@@ -71,7 +71,8 @@ static int strange_word(void)
 /* M-60 */
 Test(lock_garbage, is_never_followed, .timeout = 60)
 {
-	struct lock good, *lock = shared_memory(PAGE);
+	static struct lock good;
+	struct lock *lock = shared_memory(PAGE);
 	unsigned n_held = 0, n_broken = 0, n_others = 0;
 
 	cr_assert(lock);
@@ -122,7 +123,7 @@ Test(lock_garbage, zeros_and_other_kinds_are_broken, .timeout = 20)
 	static const int types[] = {PTHREAD_MUTEX_NORMAL, PTHREAD_MUTEX_RECURSIVE,
 				    PTHREAD_MUTEX_ERRORCHECK};
 	pthread_mutexattr_t attributes;
-	struct lock lock;
+	static struct lock lock;
 
 	memset(&lock, 0, sizeof(lock));
 	cr_assert_eq(lock_try(&lock), LOCK_BROKEN);
@@ -151,7 +152,7 @@ Test(lock_garbage, zeros_and_other_kinds_are_broken, .timeout = 20)
 /* glibc itself would take such a mutex, say ENOTRECOVERABLE and never give it back. */
 Test(lock_garbage, given_up_by_others_is_broken_for_everybody, .timeout = 20)
 {
-	struct lock lock;
+	static struct lock lock;
 
 	lock_init(&lock);
 	mutex_of(&lock)->__data.__owner = INT_MAX - 1;
@@ -162,7 +163,7 @@ Test(lock_garbage, given_up_by_others_is_broken_for_everybody, .timeout = 20)
 
 Test(lock_garbage, waiters_without_a_holder_are_broken, .timeout = 20)
 {
-	struct lock lock;
+	static struct lock lock;
 
 	lock_init(&lock);
 	mutex_of(&lock)->__data.__lock = INT_MIN;
@@ -172,7 +173,7 @@ Test(lock_garbage, waiters_without_a_holder_are_broken, .timeout = 20)
 /* M-25: an owner that nobody is */
 Test(lock_garbage, holder_that_never_was_is_of_the_dead, .timeout = 20)
 {
-	struct lock lock;
+	static struct lock lock;
 
 	lock_init(&lock);
 	mutex_of(&lock)->__data.__lock = 0x3ffffff0;
@@ -296,7 +297,8 @@ Test(lock_garbage, overwritten_while_held_can_be_left, .timeout = 60)
 /* M-60: half of a segment, two locks of it held */
 Test(lock_garbage, all_overwritten_while_held_can_be_left, .timeout = 60)
 {
-	struct lock *locks = shared_memory(PAGE), good;
+	static struct lock good;
+	struct lock *locks = shared_memory(PAGE);
 
 	lock_init(&good);
 	for (unsigned round = 0; round < 200; ++round) {
