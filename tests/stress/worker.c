@@ -4,7 +4,8 @@
  * The broker's worker is killed again and again while processes exchange values and open and close
  * channels all the time: no call of any of them may fail, and at the end nothing is left.
  *
- * IPC_STRESS_WORKER_KILLS is how many kills (1000).
+ * IPC_STRESS_WORKER_KILLS is how many kills (1000); a fifth of it at crash points of the worker
+ * itself.
  */
 
 #include <criterion/criterion.h>
@@ -19,6 +20,10 @@
 #include "tests/support/actor.h"
 #include "tests/support/domain.h"
 #include "tests/support/process.h"
+
+#ifndef IPC_TEST_BROKER_POINTS
+#define IPC_TEST_BROKER_POINTS "ipcbroker"
+#endif
 
 enum { N_PAIRS = 2, N_OPENERS = 2, KILLS = 1000, PATIENCE_MS = 20000 };
 
@@ -50,6 +55,22 @@ static void setup(void)
 static void teardown(void)
 {
 	domain_stop(&domain);
+	munmap(tally, sizeof(*tally));
+}
+
+/* A broker whose worker dies by itself, at one crash point in so many. */
+static void setup_mortal(void)
+{
+	setenv("IPC_TEST_BROKER", IPC_TEST_BROKER_POINTS, 1);
+	setenv("IPC_CRASH", "random:300", 1);
+	setup();
+	unsetenv("IPC_CRASH");
+}
+
+/* Its orderly end may itself be died over. */
+static void teardown_mortal(void)
+{
+	domain_kill(&domain);
 	munmap(tally, sizeof(*tally));
 }
 
@@ -185,31 +206,32 @@ static unsigned count_left(void)
 	return n;
 }
 
-/* M-4, M-6, M-31 */
-Test(worker, a_thousand_deaths_under_traffic_go_unnoticed, .init = setup, .fini = teardown,
-     .timeout = 600)
-{
-	struct actor actors[2 * N_PAIRS + N_OPENERS];
-	struct role roles[2 * N_PAIRS + N_OPENERS];
-	unsigned n_kills = wanted_kills(), n_left = 1;
+enum { N_ACTORS = 2 * N_PAIRS + N_OPENERS };
 
-	for (unsigned i = 0; i < 2 * N_PAIRS + N_OPENERS; ++i) {
-		roles[i] = (struct role){.domain = &domain, .tally = tally, .number = i};
-		actor_start(&actors[i], i < 2 * N_PAIRS ? play_pair : open_and_close, &roles[i]);
+struct crew {
+	struct actor actors[N_ACTORS];
+	struct role roles[N_ACTORS];
+};
+
+static void crew_start(struct crew *crew)
+{
+	for (unsigned i = 0; i < N_ACTORS; ++i) {
+		crew->roles[i] = (struct role){.domain = &domain, .tally = tally, .number = i};
+		actor_start(&crew->actors[i], i < 2 * N_PAIRS ? play_pair : open_and_close,
+			    &crew->roles[i]);
 	}
 	until_traffic(0, 0);
+}
 
-	for (unsigned i = 0; i < n_kills && !atomic_load(&tally->first_error); ++i) {
-		uint64_t turns = atomic_load(&tally->n_turns), opens = atomic_load(&tally->n_opens);
-
-		domain_kill_worker(&domain);
-		until_traffic(turns, opens);
-	}
+/* No call of anybody failed, and nothing is left. */
+static void crew_stop(struct crew *crew)
+{
+	unsigned n_left = 1;
 
 	atomic_store(&tally->stop, 1);
-	for (unsigned i = 0; i < 2 * N_PAIRS + N_OPENERS; ++i) {
-		(void)actor_hear(&actors[i]);
-		cr_assert_eq(actor_join(&actors[i]), 0);
+	for (unsigned i = 0; i < N_ACTORS; ++i) {
+		(void)actor_hear(&crew->actors[i]);
+		cr_assert_eq(actor_join(&crew->actors[i]), 0);
 	}
 
 	cr_assert_eq(atomic_load(&tally->first_error), 0, "a call failed with %s in line %u",
@@ -217,4 +239,41 @@ Test(worker, a_thousand_deaths_under_traffic_go_unnoticed, .init = setup, .fini 
 	for (unsigned i = 0; i < 1000 && n_left > 0; ++i)
 		n_left = count_left();
 	cr_assert_eq(n_left, 0, "%u channels outlived their handles", n_left);
+}
+
+/* M-4, M-6, M-31 */
+Test(worker, a_thousand_deaths_under_traffic_go_unnoticed, .init = setup, .fini = teardown,
+     .timeout = 600)
+{
+	unsigned n_kills = wanted_kills();
+	struct crew crew;
+
+	crew_start(&crew);
+	for (unsigned i = 0; i < n_kills && !atomic_load(&tally->first_error); ++i) {
+		uint64_t turns = atomic_load(&tally->n_turns), opens = atomic_load(&tally->n_opens);
+
+		domain_kill_worker(&domain);
+		until_traffic(turns, opens);
+	}
+	crew_stop(&crew);
+}
+
+/* M-4, M-6, M-31: between any two steps of its own */
+Test(worker, deaths_at_random_crash_points_go_unnoticed, .init = setup_mortal,
+     .fini = teardown_mortal, .timeout = 600)
+{
+	unsigned n_deaths = 0, wanted = wanted_kills() / 5;
+	struct crew crew;
+	pid_t worker = 0;
+
+	crew_start(&crew);
+	while (n_deaths < wanted && !atomic_load(&tally->first_error)) {
+		uint64_t opens = atomic_load(&tally->n_opens);
+		pid_t present = domain_worker(&domain);
+
+		n_deaths += present != worker;
+		worker = present;
+		until_traffic(atomic_load(&tally->n_turns), opens);
+	}
+	crew_stop(&crew);
 }
