@@ -283,15 +283,54 @@ static void watch_for_free(struct actor *self, void *arg)
 	}
 }
 
-struct steps {
-	long n_late, n_points, n_between;
-};
-
-static void wanted(void)
+static void ask(void)
 {
 	atomic_fetch_add(&scene->n_wanted, 1);
 	futex_wake_all(&scene->n_wanted);
 }
+
+static void until_seen(long n)
+{
+	uint64_t limit = clock_after_ns(10 * NS_PER_S);
+
+	for (uint32_t seen = atomic_load(&scene->n_seen); seen < atomic_load(&scene->n_wanted);
+	     seen = atomic_load(&scene->n_seen)) {
+		struct futex_word sleep = {.word = &scene->n_seen, .expected = seen};
+
+		cr_assert_lt(clock_now_ns(), limit, "%ld: the sleeper sleeps on", n);
+		futex_sleep(&sleep, 1, limit);
+	}
+}
+
+/* By the unlock, not by a slice that is over: those would be 75 ms on the average. */
+Test(quicklock, unlock_wakes_the_sleeper, SCENE)
+{
+	uint64_t took = 0;
+	struct actor sleeper;
+
+	actor_start(&sleeper, watch_for_free, NULL);
+	for (long i = 0; i < 20; ++i) {
+		uint64_t began;
+
+		cr_assert_eq(quicklock_try(&scene->lock), QUICKLOCK_HELD);
+		ask();
+		while (!(word() & FUTEX_WAITERS))
+			sched_yield();
+		actor_until_asleep(&sleeper);
+
+		began = clock_now_ns();
+		quicklock_unlock(&scene->lock);
+		until_seen(i);
+		took += clock_now_ns() - began;
+	}
+
+	cr_assert_lt(took, 20 * 30 * NS_PER_MS);
+	actor_kill(&sleeper);
+}
+
+struct steps {
+	long n_late, n_points, n_between;
+};
 
 static void take_and_give_back(void *arg)
 {
@@ -309,7 +348,7 @@ static void take_while_watched(void *arg)
 	(void)arg;
 	if (quicklock_try(&scene->lock) != QUICKLOCK_HELD)
 		_exit(1);
-	wanted();
+	ask();
 	scene->first++;
 	scene->second++;
 	quicklock_unlock(&scene->lock);
@@ -318,7 +357,7 @@ static void take_while_watched(void *arg)
 static void check_goes_on(void *arg, long n)
 {
 	struct steps *steps = arg;
-	uint64_t limit = clock_after_ns(10 * NS_PER_S), began = clock_now_ns();
+	uint64_t began = clock_now_ns();
 
 	cr_assert_eq(quicklock_try(&scene->lock), QUICKLOCK_HELD,
 		     "killed before instruction %ld: word %x", n, word());
@@ -328,14 +367,7 @@ static void check_goes_on(void *arg, long n)
 
 	/* The child may have died between asking and waking: that is this test's own affair. */
 	futex_wake_all(&scene->n_wanted);
-	for (uint32_t seen = atomic_load(&scene->n_seen); seen < atomic_load(&scene->n_wanted);
-	     seen = atomic_load(&scene->n_seen)) {
-		struct futex_word sleep = {.word = &scene->n_seen, .expected = seen};
-
-		cr_assert_lt(clock_now_ns(), limit,
-			     "killed before instruction %ld: the sleeper sleeps on", n);
-		futex_sleep(&sleep, 1, limit);
-	}
+	until_seen(n);
 	steps->n_points++;
 	steps->n_late += clock_now_ns() - began > FUTEX_SLICE_NS * 8 / 10;
 }
