@@ -33,8 +33,8 @@ Test(watch_ends, waiting_consumer_gets_each_value_that_it_waits_for, SCENE)
 		cr_assert_eq(publish(producer, i * 3), 0);
 		answer = part_answer(&consumer);
 		cr_assert_eq(answer.result, 0);
-		cr_assert_eq(answer.version, i);
-		cr_assert_eq(answer.number, i * 3);
+		cr_assert_eq(answer.version, (int64_t)i);
+		cr_assert_eq(answer.number, (int64_t)i * 3);
 	}
 
 	actor_kill(&consumer);
@@ -740,7 +740,7 @@ Test(watch_ends, values_flow_while_the_worker_is_killed, SCENE)
 		domain_kill_worker(&domain);
 		actor_until_asleep(&consumer);
 		cr_assert_eq(publish(producer, i), 0);
-		cr_assert_eq(part_answer(&consumer).number, i);
+		cr_assert_eq(part_answer(&consumer).number, (int64_t)i);
 	}
 
 	part_begin_to_sleep(&consumer, READ_WAIT, 0);
