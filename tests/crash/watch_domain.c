@@ -5,9 +5,13 @@
  * end if it is one, told by the broker and not by a slice running out.
  */
 #include <criterion/criterion.h>
+#include <errno.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <ipc/ipc.h>
@@ -16,6 +20,7 @@
 #include "libipc/platform/futex.h"
 #include "tests/support/actor.h"
 #include "tests/support/domain.h"
+#include "tests/support/process.h"
 #include "tests/support/step.h"
 
 #define NAME "crash/watch"
@@ -371,4 +376,94 @@ Test(crash_watch_domain, read_wait_beside_another_consumer, .init = setup, .fini
 
 	open_survivor();
 	check_points(step_run(&step, NULL), false);
+}
+
+/* ---- the other way round: the last publish and the end, at every instruction of a look ---- */
+
+enum { GOT_VALUE = 0, GOT_NOTHING = 1, GOT_END_ONLY = 2, GOT_WRONG = 3 };
+
+static void look_once(void)
+{
+	uint64_t words[WORDS] = {0}, version = scene->version;
+	int r;
+
+	child_open_consumer(NULL);
+	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+	raise(SIGSTOP);
+	r = ipc_watch_read_next(child_consumer, words, sizeof(words), NULL, &version);
+	raise(SIGSTOP);
+
+	if (r == 0)
+		_exit(version == scene->version + 1 && words[0] == scene->number + 1 ? GOT_VALUE
+										     : GOT_WRONG);
+	_exit(r == IPC_EAGAIN ? GOT_NOTHING : r == IPC_EPIPE ? GOT_END_ONLY : GOT_WRONG);
+}
+
+static int wait_for(pid_t pid)
+{
+	int status;
+
+	while (waitpid(pid, &status, __WALL) < 0)
+		cr_assert_eq(errno, EINTR);
+	return status;
+}
+
+/* Publishes and closes before the n-th instruction of the look; what the look gave.  *ret_over: it
+ * was over before. */
+static int end_before(long n, bool *ret_over)
+{
+	pid_t pid = process_fork();
+	int status;
+
+	if (pid == 0)
+		look_once();
+
+	status = wait_for(pid);
+	for (long i = 0; i < n; ++i) {
+		ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL);
+		status = wait_for(pid);
+		if (WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP)
+			break;
+	}
+	*ret_over = n > 0 && WSTOPSIG(status) == SIGSTOP;
+
+	cr_assert_eq(publish(producer, scene->number + 1), 0);
+	producer = ipc_watch_producer_close(producer);
+	cr_assert_eq(ipc_watch_consumer_peers_wait(consumer, false, NULL), 0);
+
+	ptrace(PTRACE_CONT, pid, NULL, NULL);
+	if (!*ret_over) {
+		(void)wait_for(pid); /* the stop after the look */
+		ptrace(PTRACE_CONT, pid, NULL, NULL);
+	}
+	status = wait_for(pid);
+	cr_assert(WIFEXITED(status), "before instruction %ld: %x", n, status);
+	return WEXITSTATUS(status);
+}
+
+/* W-5, M-21: whoever sees the end has seen the value that came before it */
+Test(crash_watch_domain, no_look_sees_the_end_without_the_last_value, .init = setup,
+     .fini = teardown, .timeout = 280)
+{
+	long counts[4] = {0};
+	bool is_over = false;
+
+	scene->version = 0;
+	for (long n = 0; !is_over; ++n) {
+		int got;
+
+		cr_assert_eq(ipc_watch_producer_open_wait(&producer, client, NAME, NULL, NULL), 0);
+		got = end_before(n, &is_over);
+		cr_assert_neq(got, GOT_END_ONLY,
+			      "the end without the value, before instruction %ld", n);
+		cr_assert_neq(got, GOT_WRONG, "before instruction %ld", n);
+		counts[got]++;
+		scene->version++;
+		scene->number++;
+	}
+
+	cr_log_info("%ld looks got the value, %ld came too early for it", counts[GOT_VALUE],
+		    counts[GOT_NOTHING]);
+	cr_assert_gt(counts[GOT_VALUE], 10);
+	cr_assert_gt(counts[GOT_NOTHING], 0);
 }
