@@ -84,6 +84,21 @@ static int tally_note(struct tally *t, int result, uint32_t line)
 }
 #define NOTE(call) tally_note(role->tally, (call), __LINE__)
 
+/* In pieces, to hear of the stop; the other end may have to open first, while workers die. */
+static int await_value(struct tally *t, ipc_watch_consumer *in, uint64_t *value, uint64_t *version)
+{
+	struct timespec limit = process_deadline(PATIENCE_MS);
+	int r;
+
+	do {
+		struct timespec piece = domain_deadline(200);
+
+		r = ipc_watch_read_wait(in, value, sizeof(*value), NULL, version, &piece);
+	} while (r == IPC_ETIMEDOUT && !process_has_passed(&limit) && !atomic_load(&t->stop));
+
+	return r;
+}
+
 /* One end of a ping-pong over two watches. */
 static void play(const struct role *role, const char *out_name, const char *in_name, bool serves)
 {
@@ -101,8 +116,7 @@ static void play(const struct role *role, const char *out_name, const char *in_n
 	if (serves)
 		(void)NOTE(ipc_watch_publish(out, &value, sizeof(value)));
 	while (!atomic_load(&role->tally->stop)) {
-		struct timespec deadline = domain_deadline(500);
-		int r = ipc_watch_read_wait(in, &value, sizeof(value), NULL, &version, &deadline);
+		int r = await_value(role->tally, in, &value, &version);
 
 		/* The other end stops first, some time. */
 		if (atomic_load(&role->tally->stop))
