@@ -4,7 +4,7 @@
  *and by their own crash points.  The broker's worker is killed now and then as well.  Nobody rests:
  *whoever dies is replaced at once.
  *
- *	IPC_STRESS_KILLS   how many, default 3000
+ *	IPC_STRESS_KILLS   how many, default 2000
  *
  * What must hold, always: no value is torn, no version goes back for anybody, every publish that a
  *producer was told of is one version, each death adds at most one more, and at the end every wait
@@ -34,7 +34,7 @@ enum {
 	N_PRODUCERS = 3,
 	N_CONSUMERS = 3,
 	N = N_PRODUCERS + N_CONSUMERS,
-	KILLS_DEFAULT = 3000
+	KILLS_DEFAULT = 2000
 };
 
 /* Exit statuses: none of them is a death by SIGKILL. */
@@ -243,7 +243,7 @@ static void until_works(unsigned i)
 static void kill_one(unsigned i, unsigned seed)
 {
 	until_works(i);
-	for (unsigned k = seed % 64; k > 0; --k)
+	for (unsigned k = seed % 3; k > 0; --k)
 		sched_yield();
 	kill(pids[i], SIGKILL);
 	check_death(i, process_reap(pids[i], 20000));
