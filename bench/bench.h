@@ -68,7 +68,8 @@ double limit_futex_two_cores(void *arg);
 double
 limit_futex_wake_one_core(void *arg); /* from the store to the return of a real sleeper, ns */
 double limit_futex_wake_two_cores(void *arg);
-double limit_seqlock_publish(void *arg); /* 64 B, ns */
+double limit_seqlock_publish(void *arg);        /* 64 B, ns */
+double limit_seqlock_publish_polled(void *arg); /* with a reader polling on the other core */
 double limit_seqlock_read(void *arg);
 double limit_robust_pair(void *arg); /* uncontended robust mutex lock and unlock, ns */
 double limit_socket_eof(void *arg); /* SIGKILL to the return of epoll_wait in another process, ns */

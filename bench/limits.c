@@ -201,19 +201,53 @@ static bool seqlock_read(struct seqlock *lock, uint64_t *to)
 	       atomic_load_explicit(&lock->sequence, memory_order_relaxed) == sequence;
 }
 
-double limit_seqlock_publish(void *arg)
+static double seqlock_publish_all(struct seqlock *lock)
 {
-	struct seqlock *lock = bench_shared(sizeof(*lock));
 	uint64_t value[BENCH_PAYLOAD / 8] = {1}, began = bench_now_ns();
 
-	(void)arg;
 	for (int i = 0; i < LOCAL_ROUNDS; ++i) {
 		value[0] = (uint64_t)i;
 		seqlock_publish(lock, value);
 	}
-	began = bench_now_ns() - began;
+	return (double)(bench_now_ns() - began) / LOCAL_ROUNDS;
+}
+
+double limit_seqlock_publish(void *arg)
+{
+	struct seqlock *lock = bench_shared(sizeof(*lock));
+	double each;
+
+	(void)arg;
+	each = seqlock_publish_all(lock);
 	munmap(lock, sizeof(*lock));
-	return (double)began / LOCAL_ROUNDS;
+	return each;
+}
+
+static void seqlock_poll(void *arg)
+{
+	uint64_t value[BENCH_PAYLOAD / 8];
+
+	bench_pin(1);
+	for (;;) {
+		(void)seqlock_read(arg, value);
+		__asm__ __volatile__("" : : "r"(value) : "memory");
+	}
+}
+
+double limit_seqlock_publish_polled(void *arg)
+{
+	struct seqlock *lock = bench_shared(sizeof(*lock));
+	double each;
+	pid_t pid;
+
+	(void)arg;
+	bench_pin(0);
+	pid = bench_spawn(seqlock_poll, lock);
+	usleep(2000);
+	each = seqlock_publish_all(lock);
+	bench_reap(pid);
+	munmap(lock, sizeof(*lock));
+	return each;
 }
 
 double limit_seqlock_read(void *arg)

@@ -34,6 +34,34 @@ static double publish_ns(void *arg)
 	return (double)(bench_now_ns() - began) / LOCAL_ROUNDS;
 }
 
+static void poll_value(void *arg)
+{
+	ipc_client *other = bench_connect();
+	ipc_watch_consumer *reader = bench_consumer(other, "bench/p9");
+	uint64_t value[BENCH_PAYLOAD / 8];
+	_Atomic uint32_t *ready = arg;
+
+	bench_pin(1);
+	atomic_store(ready, 1);
+	for (;;)
+		(void)!ipc_watch_read(reader, value, sizeof(value), NULL, NULL);
+}
+
+static double publish_polled_ns(void *arg)
+{
+	_Atomic uint32_t *ready = bench_shared(sizeof(*ready));
+	pid_t pid = bench_spawn(poll_value, ready);
+	double each;
+
+	bench_sleep_until(ready, 1);
+	bench_pin(0);
+	usleep(2000);
+	each = publish_ns(arg);
+	bench_reap(pid);
+	munmap(ready, sizeof(*ready));
+	return each;
+}
+
 static double read_ns(void *arg)
 {
 	uint64_t value[BENCH_PAYLOAD / 8], began = bench_now_ns();
@@ -86,6 +114,9 @@ static void bench_p9(void)
 		bench_reap(pid);
 		munmap(readers, sizeof(*readers));
 	}
+	bench_compare("P9", "watch publish 64 B, one reader polling", publish_polled_ns,
+		      "seqlock, one reader polling", limit_seqlock_publish_polled, NULL, true, 1.1,
+		      "ns");
 	bench_compare("P9", "watch read 64 B", read_ns, "bare seqlock", limit_seqlock_read, NULL,
 		      true, 1.2, "ns");
 
