@@ -159,11 +159,6 @@ static inline void endpoint_callback_end(void)
 	thread_callback_end();
 }
 
-static inline bool endpoint_in_callback(void)
-{
-	return thread_in_callback();
-}
-
 /* Side words. */
 uint64_t endpoint_opposite(const struct endpoint *endpoint);
 /*

@@ -6,7 +6,6 @@
  * any instruction; so a death in here leaves nothing behind.
  */
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/memfd.h>
