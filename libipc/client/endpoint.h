@@ -25,6 +25,58 @@
 #include "libipc/core/liveness.h"
 #include "libipc/core/waiter.h"
 
+/* What one item of ipc_wait_any() wants of its handle. */
+struct endpoint_wanted {
+	uint32_t events;  /* IPC_READY_... */
+	uint64_t version; /* of the item */
+	uint64_t began;   /* the opposite side's word when the wait began */
+};
+
+/*
+ * How a handle takes part in ipc_wait_any(), one per role.  `handle` is the public handle.  The
+ * endpoint is entered and its client alive during begin, look and waits_for; none of them sleeps.
+ */
+struct endpoint_readiness {
+	/* What the role has.  PEER_PRESENT and PEER_GONE are looked at by the caller. */
+	uint32_t events;
+
+	/* Where to sleep: what makes it ready or ends it bumps this count.  NULL, or it returns
+	 * NULL: the broker alone tells it.  Does not change during a wait. */
+	struct eventcount *(*event)(void *handle);
+
+	/*
+	 * What holds now: those of wanted->events, and IPC_READY_END when the role's own call would
+	 * say an end or a fault (M-34; its absence by endpoint_opposite_end(wanted->began)).  May
+	 * do what the role's own look does (take a lead): not asked again once it said anything but
+	 * 0.
+	 */
+	uint32_t (*look)(void *handle, const struct endpoint_wanted *wanted);
+
+	/* Handle id of the holder of what it waits for; 0: of nobody's.  NULL: always 0. */
+	uint64_t (*waits_for)(void *handle);
+
+	/*
+	 * NULL where entering the endpoint is enough (every endpoint itself).  Of parts: between a
+	 * begin that said 0 and its end the part is not made anew for somebody else; leave by
+	 * another thread sets part->cancelled and bumps (endpoint_bump).  0; IPC_EINVAL: not in
+	 * use.
+	 */
+	int (*begin)(void *handle);
+	void (*end)(void *handle);
+};
+
+/*
+ * What every handle begins with that is no endpoint but a part of one (ipc_flight).  Part and
+ * endpoint live until the endpoint is released.
+ */
+struct endpoint_part {
+	uint64_t magic; /* ENDPOINT_PART_MAGIC; 0 once left */
+	struct endpoint *endpoint;
+	const struct endpoint_readiness *readiness;
+	_Atomic uint32_t cancelled; /* its waits say IPC_ECANCELED */
+	uint32_t reserved;
+};
+
 struct endpoint {
 	uint64_t magic;     /* ENDPOINT_MAGIC | role; 0 once closed */
 	ipc_client *client; /* a reference */
@@ -65,6 +117,9 @@ struct endpoint {
 	/* May be NULL: in close, maps still there, before the broker is told (drop an own lock). */
 	void (*closing_fn)(struct endpoint *endpoint);
 
+	/* Of the role; NULL: no handle for ipc_wait_any(). Set by the opener, after success. */
+	const struct endpoint_readiness *readiness;
+
 	/* Set by closing_fn: another thread still holds a robust lock in there; never unmap. */
 	bool keep_mapped;
 
@@ -72,7 +127,8 @@ struct endpoint {
 	struct thread_object object;
 };
 
-#define ENDPOINT_MAGIC UINT64_C(0x6970635f68610000)
+#define ENDPOINT_MAGIC      UINT64_C(0x6970635f68610000)
+#define ENDPOINT_PART_MAGIC UINT64_C(0x6970635f68620000)
 
 /* How a kind opens. All pointers are used during the call only. */
 struct endpoint_request {
@@ -148,6 +204,12 @@ static inline void endpoint_leave(struct endpoint *endpoint)
 	thread_leave();
 }
 
+/* By its first word.  NULL is none. */
+static inline bool endpoint_is_part(const struct endpoint_part *part)
+{
+	return part && part->magic == ENDPOINT_PART_MAGIC;
+}
+
 /* Around user callbacks: library calls in between say IPC_EDEADLK. */
 static inline void endpoint_callback_begin(void)
 {
@@ -172,6 +234,15 @@ int endpoint_opposite_end(const struct endpoint *endpoint, uint64_t began);
  * where to sleep, or NULL. */
 void endpoint_waiter(struct endpoint *endpoint, struct waiter *ret, struct eventcount *event,
 		     uint64_t deadline_ns);
+
+/* Waits of this client look again: after a `cancelled` was set.  Async-signal-safe. */
+void endpoint_bump(struct endpoint *endpoint);
+
+/*
+ * The `ring` of a view: somebody who cannot sleep on this event count (no futex_waitv) is told by
+ * the broker.  userdata is the endpoint.  Called with no lock held; never sleeps.
+ */
+void endpoint_ring(void *userdata);
 
 /* Of open.c and close: gives back what is mapped (not in a forked child, where nothing is); says to
  * the broker that the handle is closed, without sleeping. */
