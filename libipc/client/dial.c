@@ -133,6 +133,18 @@ static int dial_socket(int *ret_fd, const struct dial *dial)
 	return 0;
 }
 
+/*
+ * For people who look on: what the program was started as.  Not the kernel's name of the calling
+ * thread, which programs set for each thread and which is cut to 15 bytes.
+ */
+static void dial_name_self(char ret[PROTOCOL_PROCESS_NAME_SIZE])
+{
+	size_t size = strnlen(program_invocation_short_name, PROTOCOL_PROCESS_NAME_SIZE - 1);
+
+	memcpy(ret, program_invocation_short_name, size);
+	ret[size] = '\0';
+}
+
 /* HELLO and its answer. */
 static int dial_greet(const struct dial *dial)
 {
@@ -147,6 +159,7 @@ static int dial_greet(const struct dial *dial)
 	hello.hello.lock_stamp = lock_layout_stamp();
 	hello.hello.word_size = sizeof(void *);
 	hello.hello.pid = getpid();
+	dial_name_self(hello.hello.process_name);
 
 	r = connection_send(dial->connection, &hello, deadline_ns);
 	if (r == 0)

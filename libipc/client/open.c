@@ -328,9 +328,12 @@ static int opening_run(struct opening *opening)
 		case MESSAGE_INFO:
 		case MESSAGE_LIST:
 		case MESSAGE_REMOVE:
+		case MESSAGE_HANDLES:
+		case MESSAGE_RING:
 		case MESSAGE_WELCOME:
 		case MESSAGE_INFO_REPLY:
 		case MESSAGE_LISTED:
+		case MESSAGE_HANDLED:
 			r = IPC_EPROTO;
 			break;
 		}

@@ -24,6 +24,8 @@
 
 #define LISTED_SIZE(n)                                                                             \
 	(offsetof(struct message_listed, channel) + (size_t)(n) * sizeof(struct message_channel))
+#define HANDLED_SIZE(n)                                                                            \
+	(offsetof(struct message_handled, handle) + (size_t)(n) * sizeof(struct message_handle))
 
 int name_check(const char *name)
 {
@@ -48,6 +50,11 @@ int name_check(const char *name)
 static bool text_is_terminated(const char text[256])
 {
 	return memchr(text, '\0', 256) != NULL;
+}
+
+static bool process_name_is_terminated(const char name[PROTOCOL_PROCESS_NAME_SIZE])
+{
+	return memchr(name, '\0', PROTOCOL_PROCESS_NAME_SIZE) != NULL;
 }
 
 static bool name_is_good(const char name[256])
@@ -99,7 +106,7 @@ static bool hello_is_good(const union message *message)
 	const struct message_hello *hello = &message->hello;
 
 	return hello->version_min != 0 && hello->version_min <= hello->version_max &&
-	       hello->pid > 0;
+	       hello->pid > 0 && process_name_is_terminated(hello->process_name);
 }
 
 static bool open_is_good(const union message *message)
@@ -165,6 +172,23 @@ static bool remove_is_good(const union message *message)
 	return name_is_good(message->remove.name);
 }
 
+static bool handles_is_good(const union message *message)
+{
+	const struct message_handles *handles = &message->handles;
+
+	/* Whoever goes on says of which channel. */
+	if (handles->cursor == PROTOCOL_CURSOR_END ||
+	    (handles->cursor != 0 && handles->generation == 0))
+		return false;
+
+	return name_is_good(handles->name);
+}
+
+static bool ring_is_good(const union message *message)
+{
+	return message->ring.handle_id != 0;
+}
+
 static bool welcome_is_good(const union message *message)
 {
 	const struct message_welcome *welcome = &message->welcome;
@@ -223,8 +247,34 @@ static bool listed_is_good(const union message *message)
 	return true;
 }
 
+static bool handle_is_good(const struct message_handle *handle)
+{
+	return handle->handle_id != 0 && process_name_is_terminated(handle->process_name) &&
+	       role_kind(handle->role) != 0 && handle->weak <= 1 &&
+	       handle->holds <= IPC_HOLDS_CLAIMS;
+}
+
+static bool handled_is_good(const union message *message)
+{
+	const struct message_handled *handled = &message->handled;
+
+	/* n first, as above. */
+	if (handled->n > PROTOCOL_HANDLE_MAX || handled->head.size != HANDLED_SIZE(handled->n))
+		return false;
+
+	if (handled->generation == 0 || handled->reserved != 0)
+		return false;
+
+	for (uint32_t i = 0; i < handled->n; ++i) {
+		if (!handle_is_good(&handled->handle[i]))
+			return false;
+	}
+
+	return true;
+}
+
 struct format {
-	uint32_t size; /* exact; of LISTED the smallest */
+	uint32_t size; /* exact; of LISTED and HANDLED the smallest */
 	bool is_request;
 	bool is_variable; /* the check compares the size */
 	bool may_fail;    /* result may be negative */
@@ -245,6 +295,9 @@ static const struct format *format_of(unsigned type)
 		[MESSAGE_LIST] = {sizeof(struct message_list), true, false, false, list_is_good},
 		[MESSAGE_REMOVE] = {sizeof(struct message_remove), true, false, false,
 				    remove_is_good},
+		[MESSAGE_HANDLES] = {sizeof(struct message_handles), true, false, false,
+				     handles_is_good},
+		[MESSAGE_RING] = {sizeof(struct message_ring), true, false, false, ring_is_good},
 	};
 	static const struct format replies[] = {
 		[MESSAGE_WELCOME - MESSAGE_WELCOME] = {sizeof(struct message_welcome), false, false,
@@ -259,6 +312,8 @@ static const struct format *format_of(unsigned type)
 							  false, false, info_reply_is_good},
 		[MESSAGE_LISTED -
 			MESSAGE_WELCOME] = {LISTED_SIZE(0), false, true, false, listed_is_good},
+		[MESSAGE_HANDLED -
+			MESSAGE_WELCOME] = {HANDLED_SIZE(0), false, true, false, handled_is_good},
 	};
 
 	if (type >= MESSAGE_HELLO && type < N_ELEMENTS(requests))

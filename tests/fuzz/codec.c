@@ -42,9 +42,22 @@ static void check_names(const union message *message)
 			require(name_check(message->listed.channel[i].name) == 0);
 		break;
 	case MESSAGE_HELLO:
+		require(memchr(message->hello.process_name, '\0', PROTOCOL_PROCESS_NAME_SIZE) !=
+			NULL);
+		break;
+	case MESSAGE_HANDLES:
+		require(name_check(message->handles.name) == 0);
+		break;
+	case MESSAGE_HANDLED:
+		require(message->handled.n <= PROTOCOL_HANDLE_MAX);
+		for (unsigned i = 0; i < message->handled.n; ++i)
+			require(memchr(message->handled.handle[i].process_name, '\0',
+				       PROTOCOL_PROCESS_NAME_SIZE) != NULL);
+		break;
 	case MESSAGE_CONFIRM:
 	case MESSAGE_CLOSE:
 	case MESSAGE_CANCEL:
+	case MESSAGE_RING:
 	case MESSAGE_WELCOME:
 	case MESSAGE_DONE:
 	case MESSAGE_RESERVE:

@@ -9,12 +9,12 @@
 #include "include/ipc/client.h"
 #include "libipc/core/liveness.h"
 
-static const enum message_type request_types[] = {MESSAGE_HELLO, MESSAGE_OPEN,   MESSAGE_CONFIRM,
-						  MESSAGE_CLOSE, MESSAGE_CANCEL, MESSAGE_INFO,
-						  MESSAGE_LIST,  MESSAGE_REMOVE};
-static const enum message_type reply_types[] = {MESSAGE_WELCOME,    MESSAGE_DONE,
-						MESSAGE_RESERVE,    MESSAGE_OPENED,
-						MESSAGE_INFO_REPLY, MESSAGE_LISTED};
+static const enum message_type request_types[] = {
+	MESSAGE_HELLO, MESSAGE_OPEN, MESSAGE_CONFIRM, MESSAGE_CLOSE,   MESSAGE_CANCEL,
+	MESSAGE_INFO,  MESSAGE_LIST, MESSAGE_REMOVE,  MESSAGE_HANDLES, MESSAGE_RING};
+static const enum message_type reply_types[] = {
+	MESSAGE_WELCOME,    MESSAGE_DONE,   MESSAGE_RESERVE, MESSAGE_OPENED,
+	MESSAGE_INFO_REPLY, MESSAGE_LISTED, MESSAGE_HANDLED};
 
 static const struct message_region region = {.segment_id = 7, .offset = 4096, .size = 8192};
 
@@ -22,6 +22,14 @@ static void good_channel(struct message_channel *channel)
 {
 	strcpy(channel->name, "a/b");
 	channel->kind = IPC_KIND_WATCH;
+}
+
+static void good_handle(struct message_handle *handle)
+{
+	handle->handle_id = 1;
+	strcpy(handle->process_name, "a b");
+	handle->role = IPC_ROLE_SHARED_A;
+	handle->holds = IPC_HOLDS_LOCK;
 }
 
 /* A message that has to pass. */
@@ -78,6 +86,20 @@ static void good_body(union message *message, enum message_type type)
 		good_channel(&message->listed.channel[0]);
 		good_channel(&message->listed.channel[1]);
 		message->head.size += 2 * (uint32_t)sizeof(message->listed.channel[0]);
+		break;
+	case MESSAGE_HANDLES:
+		strcpy(message->handles.name, "a/b");
+		break;
+	case MESSAGE_RING:
+		message->ring.handle_id = 1;
+		break;
+	case MESSAGE_HANDLED:
+		message->handled.generation = 1;
+		message->handled.n = 2;
+		memset(message->handled.handle, 0, 2 * sizeof(message->handled.handle[0]));
+		good_handle(&message->handled.handle[0]);
+		good_handle(&message->handled.handle[1]);
+		message->head.size += 2 * (uint32_t)sizeof(message->handled.handle[0]);
 		break;
 	}
 }
@@ -265,6 +287,39 @@ Test(codec, every_bad_field_of_a_request_is_refused, .timeout = 20)
 	REFUSED(MESSAGE_LIST, list.cursor, = PROTOCOL_CURSOR_END);
 	REFUSED(MESSAGE_LIST, list.reserved, = 1);
 	ACCEPTED(MESSAGE_LIST, list.pattern[0], = '\0');
+
+	REFUSED(MESSAGE_HANDLES, handles.cursor, = PROTOCOL_CURSOR_END);
+	REFUSED(MESSAGE_HANDLES, handles.cursor, = 1);
+	REFUSED(MESSAGE_HANDLES, handles.name[0], = '/');
+	ACCEPTED(MESSAGE_HANDLES, handles.generation, = UINT64_MAX);
+
+	REFUSED(MESSAGE_RING, ring.handle_id, = 0);
+}
+
+Test(codec, a_listing_of_handles_goes_on_with_the_generation_that_it_began_with, .timeout = 20)
+{
+	union message *m = good(MESSAGE_HANDLES);
+
+	m->handles.cursor = 48;
+	cr_assert_eq(check(m), IPC_EPROTO);
+
+	m->handles.generation = 5;
+	cr_assert_eq(check(m), 0);
+}
+
+Test(codec, the_two_roles_of_a_flight_are_of_its_kind, .timeout = 20)
+{
+	static const uint32_t roles[] = {IPC_ROLE_FLIGHT_TABLE, IPC_ROLE_HANDLER};
+
+	for (size_t i = 0; i < N_ELEMENTS(roles); ++i) {
+		union message *m = good(MESSAGE_OPEN);
+
+		m->open.role = roles[i];
+		cr_assert_eq(check(m), IPC_EPROTO);
+
+		m->open.kind = IPC_KIND_FLIGHT;
+		cr_assert_eq(check(m), 0);
+	}
 }
 
 Test(codec, an_upgrade_names_a_channel_by_slot_and_generation, .timeout = 20)
@@ -372,6 +427,57 @@ Test(codec, a_list_has_as_many_infos_as_it_says, .timeout = 20)
 	cr_assert_eq(check(m), 0);
 }
 
+Test(codec, a_list_has_as_many_handles_as_it_says, .timeout = 20)
+{
+	union message *m;
+
+	REFUSED(MESSAGE_HANDLED, handled.n, = 1);
+	REFUSED(MESSAGE_HANDLED, handled.n, = 3);
+	REFUSED(MESSAGE_HANDLED, handled.n, = UINT32_MAX);
+	REFUSED(MESSAGE_HANDLED, handled.generation, = 0);
+	REFUSED(MESSAGE_HANDLED, handled.reserved, = 1);
+	REFUSED(MESSAGE_HANDLED, handled.handle[1].handle_id, = 0);
+	REFUSED(MESSAGE_HANDLED, handled.handle[1].role, = 0);
+	REFUSED(MESSAGE_HANDLED, handled.handle[1].role, = IPC_ROLE_LIMITER + 1);
+	REFUSED(MESSAGE_HANDLED, handled.handle[1].weak, = 2);
+	REFUSED(MESSAGE_HANDLED, handled.handle[1].holds, = IPC_HOLDS_CLAIMS + 1);
+	ACCEPTED(MESSAGE_HANDLED, handled.handle[1].holds, = IPC_HOLDS_CLAIMS);
+	ACCEPTED(MESSAGE_HANDLED, handled.handle[1].process_name[0], = '\0');
+
+	m = good(MESSAGE_HANDLED);
+	m->handled.n = PROTOCOL_HANDLE_MAX;
+	for (unsigned i = 0; i < PROTOCOL_HANDLE_MAX; ++i)
+		m->handled.handle[i] = m->handled.handle[0];
+	m->head.size = sizeof(struct message_handled);
+	cr_assert_eq(check(m), 0);
+
+	/* One more than the limit, with the size that fits it. */
+	m->handled.n = PROTOCOL_HANDLE_MAX + 1;
+	m->head.size = sizeof(struct message_handled) + sizeof(struct message_handle);
+	cr_assert_eq(check(m), IPC_EPROTO);
+
+	m->handled.n = 0;
+	m->head.size = offsetof(struct message_handled, handle);
+	cr_assert_eq(check(m), 0);
+}
+
+Test(codec, names_of_processes_without_their_end_are_refused, .timeout = 20)
+{
+	char *names[] = {good(MESSAGE_HELLO)->hello.process_name,
+			 good(MESSAGE_HANDLED)->handled.handle[1].process_name};
+	enum message_type types[] = {MESSAGE_HELLO, MESSAGE_HANDLED};
+
+	for (size_t i = 0; i < N_ELEMENTS(types); ++i) {
+		union message *m = good(types[i]);
+
+		memset(names[i], 'x', PROTOCOL_PROCESS_NAME_SIZE);
+		cr_assert_eq(check(m), IPC_EPROTO, "type %d", types[i]);
+
+		names[i][PROTOCOL_PROCESS_NAME_SIZE - 1] = '\0';
+		cr_assert_eq(check(m), 0, "type %d", types[i]);
+	}
+}
+
 Test(codec, names_without_their_end_are_refused, .timeout = 20)
 {
 	char *names[] = {good(MESSAGE_OPEN)->open.name,
@@ -379,9 +485,11 @@ Test(codec, names_without_their_end_are_refused, .timeout = 20)
 			 good(MESSAGE_REMOVE)->remove.name,
 			 good(MESSAGE_LIST)->list.pattern,
 			 good(MESSAGE_INFO_REPLY)->info_reply.channel.name,
-			 good(MESSAGE_LISTED)->listed.channel[1].name};
-	enum message_type types[] = {MESSAGE_OPEN, MESSAGE_INFO,       MESSAGE_REMOVE,
-				     MESSAGE_LIST, MESSAGE_INFO_REPLY, MESSAGE_LISTED};
+			 good(MESSAGE_LISTED)->listed.channel[1].name,
+			 good(MESSAGE_HANDLES)->handles.name};
+	enum message_type types[] = {MESSAGE_OPEN,   MESSAGE_INFO,       MESSAGE_REMOVE,
+				     MESSAGE_LIST,   MESSAGE_INFO_REPLY, MESSAGE_LISTED,
+				     MESSAGE_HANDLES};
 
 	for (size_t i = 0; i < N_ELEMENTS(types); ++i) {
 		union message *m = good(types[i]);
