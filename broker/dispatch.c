@@ -5,8 +5,10 @@
 #include "broker/opener.h"
 #include "broker/peer.h"
 #include "broker/pending.h"
+#include "broker/presence.h"
 #include "broker/reaper.h"
 #include "broker/reservation.h"
+#include "broker/roster.h"
 #include "broker/worker.h"
 #include "libipc/platform/clock.h"
 #include "libipc/platform/crash.h"
@@ -58,12 +60,21 @@ static void do_request(struct worker *worker, struct peer *peer, const union mes
 	case MESSAGE_REMOVE:
 		listing_remove(worker, peer, &request->remove);
 		break;
+	case MESSAGE_HANDLES:
+		roster_handles(worker, peer, &request->handles);
+		break;
+	case MESSAGE_RING:
+		handle = registry_handle(worker->registry, peer, request->ring.handle_id);
+		if (handle)
+			presence_ring(worker, handle);
+		break;
 	case MESSAGE_WELCOME:
 	case MESSAGE_DONE:
 	case MESSAGE_RESERVE:
 	case MESSAGE_OPENED:
 	case MESSAGE_INFO_REPLY:
 	case MESSAGE_LISTED:
+	case MESSAGE_HANDLED:
 		break; /* message_check_request() lets none of these in */
 	}
 }
@@ -78,7 +89,8 @@ static bool is_legal(const struct peer *peer, const union message *request, size
 
 static bool is_answered(const union message *request)
 {
-	return request->head.type != MESSAGE_CLOSE && request->head.type != MESSAGE_CANCEL;
+	return request->head.type != MESSAGE_CLOSE && request->head.type != MESSAGE_CANCEL &&
+	       request->head.type != MESSAGE_RING;
 }
 
 /* 0, IPC_EAGAIN: the queue is empty, IPC_EBUSY: the peer is clogged, IPC_EPIPE: it is doomed. */

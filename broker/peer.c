@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/epoll.h>
 
 #include "broker/log.h"
@@ -390,6 +391,19 @@ static int check_hello(struct peer *peer, const struct message_hello *hello)
 	return account_charge(&peer->user->account, ACCOUNT_CONNECTIONS, 1);
 }
 
+/* What it calls itself is shown to others, on their terminals. */
+static void record_process_name(struct client_record *record, const struct message_hello *hello)
+{
+	unsigned i;
+
+	memset(record->process_name, 0, sizeof(record->process_name));
+	for (i = 0; i < sizeof(record->process_name) - 1 && hello->process_name[i] != '\0'; ++i) {
+		char c = hello->process_name[i];
+
+		record->process_name[i] = (char)(c >= ' ' && c <= '~' ? c : '?');
+	}
+}
+
 static void answer_welcome(struct worker *worker, struct peer *peer, uint64_t request_id)
 {
 	struct message_welcome *welcome = &worker->reply.welcome;
@@ -443,6 +457,7 @@ void peer_hello(struct worker *worker, struct peer *peer, const struct message_h
 
 		unset_quiet(worker, peer);
 		record->is_foreign = hello->pid != record->pid;
+		record_process_name(record, hello);
 		record->closings_seen = (uint32_t)segments_peek(
 			peer->user->desk_fd,
 			offsetof(struct desk, client) +

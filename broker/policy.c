@@ -5,6 +5,7 @@
 #include <ipc/shared.h>
 #include <stddef.h>
 
+#include "libipc/channel/flight.h"
 #include "libipc/platform/peer.h"
 #include "libipc/platform/segment.h"
 
@@ -17,6 +18,11 @@
 
 #define MODE_OTHERS_READ  0044u
 #define MODE_OTHERS_WRITE 0022u
+#define MODE_GROUP_BOTH   0060u
+#define MODE_OTHER_BOTH   0006u
+
+#define BITS_READ 4u
+#define BITS_BOTH 6u
 
 /* More than the largest value in several slots; keeps sums of sizes far from overflow. */
 #define SEGMENT_SIZE_MAX (UINT64_C(1) << 40)
@@ -26,10 +32,32 @@
 const struct policy_role *policy_role(uint32_t role)
 {
 	static const struct policy_role roles[] = {
-		[IPC_ROLE_WATCH_PRODUCER] = {IPC_KIND_WATCH, 0, true, false},
-		[IPC_ROLE_WATCH_CONSUMER] = {IPC_KIND_WATCH, 1, false, true},
-		[IPC_ROLE_SHARED_A] = {IPC_KIND_SHARED, 0, true, false},
-		[IPC_ROLE_SHARED_B] = {IPC_KIND_SHARED, 1, true, false},
+		[IPC_ROLE_WATCH_PRODUCER] = {.kind = IPC_KIND_WATCH,
+					     .side = 0,
+					     .takes_lock = true,
+					     .is_local = true,
+					     .is_followed = true},
+		[IPC_ROLE_WATCH_CONSUMER] = {.kind = IPC_KIND_WATCH,
+					     .side = 1,
+					     .maps_readonly = true},
+		[IPC_ROLE_SHARED_A] = {.kind = IPC_KIND_SHARED,
+				       .side = 0,
+				       .takes_lock = true,
+				       .is_local = true,
+				       .is_followed = true},
+		[IPC_ROLE_SHARED_B] = {.kind = IPC_KIND_SHARED,
+				       .side = 1,
+				       .takes_lock = true,
+				       .is_local = true,
+				       .is_followed = true},
+		[IPC_ROLE_HANDLER] = {.kind = IPC_KIND_FLIGHT,
+				      .side = FLIGHT_SIDE_HANDLERS,
+				      .is_local = true,
+				      .is_followed = true},
+		[IPC_ROLE_FLIGHT_TABLE] = {.kind = IPC_KIND_FLIGHT,
+					   .side = FLIGHT_SIDE_TABLES,
+					   .is_local = true,
+					   .is_followed = true},
 	};
 
 	if (role >= N_ELEMENTS(roles) || roles[role].kind == 0)
@@ -40,12 +68,25 @@ const struct policy_role *policy_role(uint32_t role)
 
 uint64_t policy_shape_flags(uint32_t kind)
 {
-	return kind == IPC_KIND_SHARED ? IPC_SHARED_IN_PLACE : 0;
+	switch (kind) {
+	case IPC_KIND_SHARED:
+		return IPC_SHARED_IN_PLACE;
+	case IPC_KIND_FLIGHT:
+		return IPC_FLIGHT_TABLE_NO_PROMOTE;
+	default:
+		return 0;
+	}
 }
 
 static bool kind_is_served(uint32_t kind)
 {
-	return kind == IPC_KIND_WATCH || kind == IPC_KIND_SHARED;
+	return kind == IPC_KIND_WATCH || kind == IPC_KIND_SHARED || kind == IPC_KIND_FLIGHT;
+}
+
+/* Whether a pthread lock stands in the memory of this kind. */
+static bool kind_has_lock(uint32_t kind)
+{
+	return kind != IPC_KIND_FLIGHT;
 }
 
 int policy_check_request(const struct message_open *open)
@@ -80,15 +121,40 @@ static bool subject_in_group(const struct policy_subject *subject, uint32_t gid)
 	return subject->socket_fd >= 0 && peer_in_group(subject->socket_fd, &identity, gid);
 }
 
-static int check_shapes(const struct message_open *open)
+static bool shape_is_within(const struct message_open *open, unsigned i, uint64_t max)
 {
-	if (open->shape_new[0] == 0 || open->shape_new[0] > IPC_VALUE_SIZE_MAX ||
-	    open->shape_new[0] > open->size_new)
+	return open->shape_new[i] >= 1 && open->shape_new[i] <= max;
+}
+
+static int check_flight_shapes(const struct message_open *open)
+{
+	if (!shape_is_within(open, 0, IPC_ITEM_SIZE_MAX) ||
+	    !shape_is_within(open, 1, FLIGHT_KEYS_MAX) ||
+	    !shape_is_within(open, 2, IPC_KEY_SIZE_MAX) || !shape_is_within(open, 3, UINT32_MAX))
 		return IPC_EINVAL;
 
-	if (open->kind == IPC_KIND_WATCH &&
-	    (open->shape_new[1] == 0 || open->shape_new[1] > CONSUMERS_MAX))
+	/* Each number for itself is legal: it is all of them together that no memory holds. */
+	return open->size_new > SEGMENT_SIZE_MAX ? IPC_ENOSPC : 0;
+}
+
+static int check_value_shapes(const struct message_open *open)
+{
+	if (!shape_is_within(open, 0, IPC_VALUE_SIZE_MAX) || open->shape_new[0] > open->size_new)
 		return IPC_EINVAL;
+
+	if (open->kind == IPC_KIND_WATCH && !shape_is_within(open, 1, CONSUMERS_MAX))
+		return IPC_EINVAL;
+
+	return 0;
+}
+
+static int check_shapes(const struct message_open *open)
+{
+	int r;
+
+	r = open->kind == IPC_KIND_FLIGHT ? check_flight_shapes(open) : check_value_shapes(open);
+	if (r < 0)
+		return r;
 
 	if (open->size_new > SEGMENT_SIZE_MAX || segment_round(open->size_new) != open->size_new)
 		return IPC_EINVAL;
@@ -100,13 +166,13 @@ int policy_check_creation(const struct policy_subject *subject, const struct mes
 {
 	const struct policy_role *role = policy_role(open->role);
 
-	if (open->mode & MODE_OTHERS_WRITE)
+	if ((open->mode & MODE_OTHERS_WRITE) && kind_has_lock(open->kind))
 		return IPC_EACCES;
 
 	if (open->gid != 0 && subject->uid != 0 && !subject_in_group(subject, open->gid))
 		return IPC_EACCES;
 
-	if (role->takes_lock && subject->is_foreign)
+	if (role->is_local && subject->is_foreign)
 		return IPC_EPROTONOSUPPORT;
 
 	return check_shapes(open);
@@ -130,10 +196,11 @@ static int check_rights(const struct policy_subject *subject, const struct chann
 	if (role->takes_lock)
 		return subject->uid == channel->uid && (channel->mode & 0200) ? 0 : IPC_EACCES;
 
-	if (subject->uid == 0 || (mode_bits(subject, channel) & 4))
-		return 0;
+	/* Whoever maps it for writing maps memory that others write: root, too, asks for it. */
+	if (!role->maps_readonly)
+		return (mode_bits(subject, channel) & BITS_BOTH) == BITS_BOTH ? 0 : IPC_EACCES;
 
-	return IPC_EACCES;
+	return subject->uid == 0 || (mode_bits(subject, channel) & BITS_READ) ? 0 : IPC_EACCES;
 }
 
 int policy_check_open(const struct policy_subject *subject, const struct channel_record *channel,
@@ -153,7 +220,7 @@ int policy_check_open(const struct policy_subject *subject, const struct channel
 	if (r < 0)
 		return r;
 
-	if (role->takes_lock && subject->is_foreign)
+	if (role->is_local && subject->is_foreign)
 		return IPC_EPROTONOSUPPORT;
 
 	for (i = 0; i < N_ELEMENTS(open->shape); ++i) {
@@ -170,7 +237,7 @@ int policy_check_open(const struct policy_subject *subject, const struct channel
 bool policy_may_read(const struct policy_subject *subject, const struct channel_record *channel)
 {
 	return subject->uid == 0 || subject->uid == channel->uid ||
-	       (mode_bits(subject, channel) & 4);
+	       (mode_bits(subject, channel) & BITS_READ);
 }
 
 bool policy_may_remove(const struct policy_subject *subject, const struct channel_record *channel)
@@ -178,7 +245,15 @@ bool policy_may_remove(const struct policy_subject *subject, const struct channe
 	return subject->uid == 0 || subject->uid == channel->uid;
 }
 
-bool policy_is_public(uint32_t mode)
+bool policy_is_public(uint32_t kind, uint32_t mode)
 {
-	return (mode & (MODE_OTHERS_READ | MODE_OTHERS_WRITE)) != 0;
+	switch (kind) {
+	case IPC_KIND_WATCH:
+		return (mode & MODE_OTHERS_READ) != 0;
+	case IPC_KIND_FLIGHT:
+		return (mode & MODE_GROUP_BOTH) == MODE_GROUP_BOTH ||
+		       (mode & MODE_OTHER_BOTH) == MODE_OTHER_BOTH;
+	default:
+		return false;
+	}
 }

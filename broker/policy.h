@@ -24,7 +24,9 @@ struct policy_subject {
 struct policy_role {
 	enum ipc_kind kind;
 	unsigned side;
-	bool takes_lock; /* writes the segment, in which a pthread lock stands */
+	bool takes_lock;  /* writes the segment, in which a pthread lock stands */
+	bool is_local;    /* leaves its threads' numbers there: for the broker's pid namespace */
+	bool is_followed; /* its own side waits for what it holds: is told of its death, too */
 	bool maps_readonly;
 };
 
@@ -49,7 +51,7 @@ IPC_CHECKED int policy_check_open(const struct policy_subject *subject,
 bool policy_may_read(const struct policy_subject *subject, const struct channel_record *channel);
 bool policy_may_remove(const struct policy_subject *subject, const struct channel_record *channel);
 
-/* Whether a mode lets anybody beside the owner open a channel. */
-bool policy_is_public(uint32_t mode);
+/* Whether a mode lets anybody beside the owner open a channel of this kind. */
+bool policy_is_public(uint32_t kind, uint32_t mode);
 
 #endif

@@ -35,6 +35,8 @@ static void attend(struct worker *worker, struct user *user, struct peer *peer)
 	peer->attended_batch = worker->batch;
 	peer->attended_user = user;
 	liveness_attend(user->table, peer->slot);
+	if (peer->user != user)
+		liveness_attend(peer->user->table, peer->slot);
 }
 
 static void attend_side(struct worker *worker, struct channel *channel, unsigned side,
@@ -133,8 +135,17 @@ void presence_attend(struct worker *worker, const struct handle *handle, bool is
 		except = handle->peer;
 
 	attend_side(worker, channel, !side, except);
-	if (died && policy_role(handle->record->role)->takes_lock)
+	if (died && policy_role(handle->record->role)->is_followed)
 		attend_side(worker, channel, side, except);
+}
+
+void presence_ring(struct worker *worker, const struct handle *handle)
+{
+	unsigned side;
+
+	presence_batch(worker);
+	for (side = 0; side < 2; ++side)
+		attend_side(worker, handle->channel, side, NULL);
 }
 
 void presence_remove(struct worker *worker, struct channel *channel)

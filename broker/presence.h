@@ -8,8 +8,13 @@
  *
  * Order of an end: handle word, side word, attention words.  Those concerned are the clients with a
  * handle on the opposite side when a side came, went or ended finally; and after a death, which may
- * have swallowed a wake, always: those on the opposite side, and where the role takes a lock, of
- * which a killed waiter may have swallowed the wake, those on its own.  Nobody else is woken.
+ * have swallowed a wake, always: those on the opposite side, and where its own side waits for what
+ * such a role holds (a lock, of which a killed waiter may have swallowed the wake; the lead of a
+ * flight), those on its own.  Nobody else is woken.
+ *
+ * A client has an attention word in each table that it maps.  What concerns a channel is told in
+ * the table of the channel's owner; and, to a client of another user, in that of its own as well:
+ * a client that can sleep on one word only sleeps on that one, whatever it waits for.
  */
 
 #include <stdbool.h>
@@ -30,6 +35,10 @@ bool presence_end(struct handle *handle);
 /* A batch: each client concerned is bumped once in it, however many of its handles are. */
 void presence_batch(struct worker *worker);
 void presence_attend(struct worker *worker, const struct handle *handle, bool is_gone);
+
+/* A client woke somebody who sleeps where it cannot reach him: everybody on the channel looks
+ * again. */
+void presence_ring(struct worker *worker, const struct handle *handle);
 
 /* The name was taken away: sides without handles are final. */
 void presence_remove(struct worker *worker, struct channel *channel);

@@ -208,7 +208,7 @@ int segments_reader(struct worker *worker, struct user *user, int *ret_fd)
 
 static bool channel_is_open_to_others(const struct channel_record *record)
 {
-	return record->kind == IPC_KIND_WATCH && policy_is_public(record->mode);
+	return policy_is_public(record->kind, record->mode);
 }
 
 static int channel_make(struct worker *worker, struct channel *channel)
@@ -298,12 +298,14 @@ int segments_check_channel(const struct channel *channel)
 	return r == 1 ? 0 : r < 0 ? r : IPC_EBADMSG;
 }
 
+bool segments_read(int fd, uint64_t offset, void *ret, size_t size)
+{
+	return fd >= 0 && pread(fd, ret, size, (off_t)offset) == (ssize_t)size;
+}
+
 uint64_t segments_peek(int fd, uint64_t offset)
 {
 	uint64_t value;
 
-	if (fd < 0 || pread(fd, &value, sizeof(value), (off_t)offset) != sizeof(value))
-		return 0;
-
-	return value;
+	return segments_read(fd, offset, &value, sizeof(value)) ? value : 0;
 }

@@ -47,7 +47,10 @@ struct message_region segments_lines(const struct channel *channel, uint32_t uid
  * space away. */
 IPC_CHECKED int segments_check_channel(const struct channel *channel);
 
-/* One value of a client-writable segment, never mapped: 0 where there is none. */
+/* Of a client-writable segment, never mapped: all of the bytes, or false. */
+bool segments_read(int fd, uint64_t offset, void *ret, size_t size);
+
+/* One value of it: 0 where there is none. */
 uint64_t segments_peek(int fd, uint64_t offset);
 
 #endif

@@ -69,6 +69,7 @@ struct client_record {
 	uint64_t done_request;
 	int32_t done_result;
 	uint32_t reserved;
+	char process_name[PROTOCOL_PROCESS_NAME_SIZE]; /* printable, ends with 0 */
 };
 
 #define REQUEST_NONE UINT64_MAX

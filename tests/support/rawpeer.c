@@ -115,6 +115,7 @@ int rawpeer_hello(struct rawpeer *peer)
 	hello.hello.lock_stamp = lock_layout_stamp();
 	hello.hello.word_size = sizeof(void *);
 	hello.hello.pid = getpid();
+	strcpy(hello.hello.process_name, "rawpeer");
 	rawpeer_send(peer, &hello);
 
 	type = rawpeer_receive(peer, ANSWER_MS);
@@ -152,16 +153,25 @@ void rawpeer_join(struct rawpeer *peer, const char *address)
 
 union message rawpeer_open_message(uint32_t role, const char *name, uint64_t flags)
 {
-	bool is_shared = role == IPC_ROLE_SHARED_A || role == IPC_ROLE_SHARED_B;
 	union message open;
 
 	message_init(&open, MESSAGE_OPEN, 0);
-	open.open.kind = is_shared ? IPC_KIND_SHARED : IPC_KIND_WATCH;
 	open.open.role = role;
 	open.open.flags = flags;
 	open.open.shape_new[0] = 4096;
-	open.open.shape_new[1] = is_shared ? 0 : 64;
 	open.open.size_new = 65536;
+	if (role == IPC_ROLE_SHARED_A || role == IPC_ROLE_SHARED_B) {
+		open.open.kind = IPC_KIND_SHARED;
+	} else if (role == IPC_ROLE_FLIGHT_TABLE || role == IPC_ROLE_HANDLER) {
+		open.open.kind = IPC_KIND_FLIGHT;
+		open.open.shape_new[1] = 16;
+		open.open.shape_new[2] = 256;
+		open.open.shape_new[3] = 3;
+		open.open.size_new = UINT64_C(1) << 20;
+	} else {
+		open.open.kind = IPC_KIND_WATCH;
+		open.open.shape_new[1] = 64;
+	}
 	strcpy(open.open.name, name);
 	return open;
 }
@@ -265,6 +275,24 @@ int rawpeer_info(struct rawpeer *peer, const char *name)
 		return peer->reply.head.result;
 	if (type != MESSAGE_INFO_REPLY)
 		failure("INFO is answered by %d", type);
+	return 0;
+}
+
+int rawpeer_handles(struct rawpeer *peer, const char *name, uint64_t cursor, uint64_t generation)
+{
+	union message message;
+	int type;
+
+	message_init(&message, MESSAGE_HANDLES, 0);
+	message.handles.cursor = cursor;
+	message.handles.generation = generation;
+	strcpy(message.handles.name, name);
+	rawpeer_send(peer, &message);
+	type = rawpeer_answer(peer, peer->last_id);
+	if (type == MESSAGE_DONE)
+		return peer->reply.head.result;
+	if (type != MESSAGE_HANDLED)
+		failure("HANDLES is answered by %d", type);
 	return 0;
 }
 

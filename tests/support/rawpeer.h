@@ -50,7 +50,7 @@ int rawpeer_receive(struct rawpeer *peer, unsigned timeout_ms);
  * above. */
 int rawpeer_answer(struct rawpeer *peer, uint64_t request_id);
 
-/* An OPEN of a watch or shared with usual shapes, ready to be changed. */
+/* An OPEN of a watch, shared or flight with usual shapes, ready to be changed. */
 union message rawpeer_open_message(uint32_t role, const char *name, uint64_t flags);
 
 /* Sends it, reserves and confirms if that is asked for.  The handle's id in *ret (reply is the
@@ -70,6 +70,8 @@ void rawpeer_close_silently(struct rawpeer *peer, uint64_t handle_id);
 int rawpeer_remove(struct rawpeer *peer, const char *name, uint64_t generation);
 /* 0, with the info in reply, or negative. */
 int rawpeer_info(struct rawpeer *peer, const char *name);
+/* One page of handles: the same. */
+int rawpeer_handles(struct rawpeer *peer, const char *name, uint64_t cursor, uint64_t generation);
 
 /* Everything sent before has been done when this returns. */
 void rawpeer_sync(struct rawpeer *peer);
