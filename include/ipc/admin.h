@@ -20,6 +20,9 @@ enum ipc_role {
 	IPC_ROLE_QUEUE_PRODUCER, IPC_ROLE_QUEUE_CONSUMER, IPC_ROLE_GROUP, IPC_ROLE_FLIGHT_TABLE, IPC_ROLE_HANDLER,
 	IPC_ROLE_INBOX_SENDER, IPC_ROLE_INBOX_RECEIVER, IPC_ROLE_INBOX_OBSERVER, IPC_ROLE_LISTENER, IPC_ROLE_SESSION, IPC_ROLE_LIMITER
 };
+enum ipc_holding {
+	IPC_HOLDS_NOTHING = 0, IPC_HOLDS_LOCK, IPC_HOLDS_LEAD, IPC_HOLDS_LEASES, IPC_HOLDS_PERMITS, IPC_HOLDS_CLAIMS
+};
 struct ipc_channel_info {
 	size_t size;                              /* set by the library in a list callback, by the caller elsewhere */
 	char name[256];
@@ -37,8 +40,23 @@ struct ipc_channel_info {
 	uint64_t holder_id;                       /* handle id of the same; 0: none */
 	uint64_t held_ns;                         /* how long: what shows a stalled peer */
 };
+struct ipc_handle_info {
+	size_t size;                              /* set by the library */
+	uint64_t handle_id;
+	int64_t pid;                              /* as the broker sees it */
+	char process_name[64];
+	enum ipc_role role;
+	uint32_t weak;                            /* 1: not counted */
+	enum ipc_holding holds;
+	uint32_t n_held;                          /* permits, leases, leads, claims */
+	uint64_t held_ns;                         /* the oldest of them */
+	uint64_t waiting_for;                     /* handle id of the holder of what this one waits for; 0: of nobody's */
+	uint64_t waiting_ns;                      /* 0: it does not wait */
+};
 typedef int (*ipc_channel_fn)(const struct ipc_channel_info *info, void *userdata);
+typedef int (*ipc_handle_fn)(const struct ipc_handle_info *info, void *userdata);
 IPC_CHECKED int ipc_client_list_wait(ipc_client *client, const char *pattern, ipc_channel_fn fn, void *userdata, const struct timespec *deadline);
+IPC_CHECKED int ipc_client_list_handles_wait(ipc_client *client, const char *name, ipc_handle_fn fn, void *userdata, const struct timespec *deadline);
 IPC_CHECKED int ipc_channel_info_wait(ipc_client *client, const char *name, struct ipc_channel_info *ret, const struct timespec *deadline);
 IPC_CHECKED int ipc_channel_remove_wait(ipc_client *client, const char *name, uint64_t generation, const struct timespec *deadline);
 

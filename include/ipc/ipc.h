@@ -10,10 +10,12 @@
 #include <ipc/admin.h>
 #include <ipc/client.h>
 #include <ipc/error.h>
+#include <ipc/flight.h>
 #include <ipc/limits.h>
 #include <ipc/shared.h>
 #include <ipc/time.h>
 #include <ipc/version.h>
+#include <ipc/wait.h>
 #include <ipc/watch.h>
 
 #endif

@@ -119,13 +119,25 @@ ASSERT_SIZE(struct desk_client, 128);
 struct desk {
 	uint64_t magic;
 	uint32_t uid;
-	uint32_t reserved0;
-	uint64_t reserved[510];
+	uint32_t lane; /* low bits of this uid's fences; written once, by the broker */
+	uint64_t reserved0[6];
+	_Alignas(64) _Atomic uint64_t fence; /* the last that a client of this uid took, without its lane;
+						starts from the domain's clock */
+	uint64_t reserved[503];
 	struct desk_client client[LIVENESS_CLIENTS_MAX];
 	struct desk_cell cell[LIVENESS_HANDLES_MAX];
 	struct eventcount line[LIVENESS_CHANNELS_MAX][2];
 };
 ASSERT_OFFSET(struct desk, client, 4096);
+
+/*
+ * A fence is {number, lane}: never given twice in a domain, since each uid has a lane and a counter
+ * of its own, and growing over restarts, since the counter starts from the domain's clock in units
+ * that no processor can count faster than.
+ */
+#define FENCE_LANE_BITS 10
+#define FENCE_UNIT_NS   64
+#define FENCE_EPOCH_S   INT64_C(1735689600) /* 2025-01-01 UTC */
 
 /* ---- the broker's side ---- */
 void liveness_table_init(struct liveness_table *table, uint32_t owner_uid);

@@ -17,15 +17,12 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#include "libipc/platform/fdpass.h"
 #include "libipc/platform/lock_list.h"
 #include "libipc/platform/peer.h"
 
@@ -190,27 +187,6 @@ enum lock_result lock_try(struct lock *lock)
 	return r;
 }
 
-/* No thread and no process of this id, or a dead process that nobody has reaped yet.  Needs no
- * right. */
-static bool lock_holder_is_gone(pid_t tid)
-{
-	int saved_errno = errno;
-	bool is_gone;
-	int pidfd;
-
-	if (sched_getscheduler(tid) < 0) {
-		is_gone = errno == ESRCH;
-	} else {
-		/* Refused for all threads but a process's first. */
-		pidfd = (int)syscall(SYS_pidfd_open, tid, 0);
-		is_gone = pidfd >= 0 && peer_has_ended(pidfd);
-		(void)fd_close(pidfd);
-	}
-
-	errno = saved_errno;
-	return is_gone;
-}
-
 enum futex_result lock_sleep(struct lock *lock, const struct futex_word *others, unsigned n_others,
 			     uint64_t deadline_ns)
 {
@@ -239,7 +215,7 @@ enum futex_result lock_sleep(struct lock *lock, const struct futex_word *others,
 	r = futex_sleep(words, n_others + 1, deadline_ns);
 
 	if (r == FUTEX_SLICE_OVER && lock_load(lock) == word &&
-	    lock_holder_is_gone((pid_t)(word & FUTEX_TID_MASK)))
+	    peer_is_gone((pid_t)(word & FUTEX_TID_MASK)))
 		lock_release_for(lock, word);
 
 	return r;

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -179,6 +180,25 @@ int peer_has_ended(int pidfd)
 	/* Anything but a plain yes is no: only a confirmed death may release what a process holds.
 	 */
 	return r > 0 && (poll_fd.revents & (POLLIN | POLLHUP)) && !(poll_fd.revents & POLLNVAL);
+}
+
+bool peer_is_gone(pid_t tid)
+{
+	int saved_errno = errno;
+	bool is_gone;
+	int pidfd;
+
+	if (sched_getscheduler(tid) < 0) {
+		is_gone = errno == ESRCH;
+	} else {
+		/* Refused for all threads but a process's first. */
+		pidfd = (int)syscall(SYS_pidfd_open, tid, 0);
+		is_gone = pidfd >= 0 && peer_has_ended(pidfd);
+		(void)fd_close(pidfd);
+	}
+
+	errno = saved_errno;
+	return is_gone;
 }
 
 static bool peer_groups_contain(const gid_t *groups, socklen_t length, gid_t gid)

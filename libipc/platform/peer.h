@@ -39,6 +39,13 @@ int peer_identity_confirm(const struct peer_identity *identity, pid_t sender_pid
 /* 1 if the process behind a pidfd has ended, 0 if not. */
 int peer_has_ended(int pidfd);
 
+/*
+ * No thread and no process of this id in this pid namespace, or a dead process that nobody has
+ * reaped yet.  Needs no right, keeps errno.  A thread that is not its process's first is gone once
+ * its id is.
+ */
+bool peer_is_gone(pid_t tid);
+
 /* Whether the peer's supplementary groups (SO_PEERGROUPS) or its gid contain gid. */
 bool peer_in_group(int socket_fd, const struct peer_identity *identity, gid_t gid);
 

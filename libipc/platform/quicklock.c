@@ -3,11 +3,9 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "libipc/platform/fdpass.h"
 #include "libipc/platform/futex.h"
 #include "libipc/platform/peer.h"
 
@@ -94,31 +92,11 @@ void quicklock_unlock_slow(struct quicklock *lock)
 	}
 }
 
-/* No thread of this id, or a dead process that nobody has reaped yet. */
-static bool quicklock_is_gone(pid_t tid)
-{
-	bool is_gone;
-	int pidfd;
-
-	if (sched_getscheduler(tid) < 0)
-		return errno == ESRCH;
-
-	/* Refused for all threads but a process's first. */
-	pidfd = (int)syscall(SYS_pidfd_open, tid, 0);
-	is_gone = pidfd >= 0 && peer_has_ended(pidfd);
-	(void)fd_close(pidfd);
-	return is_gone;
-}
-
 bool quicklock_release_dead(struct quicklock *lock)
 {
 	uint32_t word = atomic_load_explicit(&lock->word, memory_order_relaxed);
-	int saved_errno = errno;
-	bool is_gone =
-		(word & FUTEX_TID_MASK) != 0 && quicklock_is_gone((pid_t)(word & FUTEX_TID_MASK));
 
-	errno = saved_errno;
-	if (!is_gone)
+	if ((word & FUTEX_TID_MASK) == 0 || !peer_is_gone((pid_t)(word & FUTEX_TID_MASK)))
 		return false;
 
 	/* Only that very word: nobody but a living holder could have changed it. */

@@ -14,6 +14,8 @@
  * INFO                                  INFO_REPLY
  * LIST                                  LISTED
  * REMOVE                                DONE
+ * HANDLES                               HANDLED
+ * RING                                  -- unanswered: clients of the channel look again
  *
  * The socket's queue is the broker's log: a request is peeked, done, answered, and only then taken
  * off; a worker that dies in between leaves it for the next one.  So every request can be done
@@ -32,6 +34,8 @@
 #define PROTOCOL_VERSION    1
 #define PROTOCOL_SIZE_MAX   8192 /* of any message */
 #define PROTOCOL_LIST_MAX   16   /* infos in one LISTED */
+#define PROTOCOL_HANDLE_MAX 48   /* infos in one HANDLED */
+#define PROTOCOL_PROCESS_NAME_SIZE 64
 #define PROTOCOL_CURSOR_END UINT32_MAX
 
 enum message_type {
@@ -43,12 +47,15 @@ enum message_type {
 	MESSAGE_INFO,
 	MESSAGE_LIST,
 	MESSAGE_REMOVE,
+	MESSAGE_HANDLES,
+	MESSAGE_RING,
 	MESSAGE_WELCOME = 64,
 	MESSAGE_DONE,
 	MESSAGE_RESERVE,
 	MESSAGE_OPENED,
 	MESSAGE_INFO_REPLY,
-	MESSAGE_LISTED
+	MESSAGE_LISTED,
+	MESSAGE_HANDLED
 };
 
 struct message_head {
@@ -75,6 +82,7 @@ struct message_hello {
 	uint32_t lock_stamp; /* lock_layout_stamp() */
 	uint32_t word_size;
 	int64_t pid; /* getpid(): unlike what the broker sees in another pid namespace */
+	char process_name[PROTOCOL_PROCESS_NAME_SIZE]; /* what the client calls itself; ends with 0 */
 };
 
 struct message_welcome {
@@ -147,6 +155,8 @@ struct message_opened {
 					its own where other uids may open */
 	struct message_region table; /* of the owner; the descriptor comes unless the owner is the
 					client's own uid */
+	uint64_t fence;              /* the domain's clock: fences that are taken from now on are
+					larger (core/liveness.h) */
 };
 
 struct message_close {
@@ -177,6 +187,29 @@ struct message_list {
 	char pattern[256];
 };
 
+/* The handles of one channel, weak ones included. */
+struct message_handles {
+	struct message_head head;
+	uint64_t cursor; /* 0, then what HANDLED gave */
+	uint64_t generation; /* 0, then what HANDLED gave: a new channel of the name is not gone on with */
+	char name[256];
+};
+
+/* After a wake that found somebody armed (core/eventcount.h). */
+struct message_ring {
+	struct message_head head;
+	uint64_t handle_id; /* of the ringer: the clients of its channel look again */
+};
+
+/* struct ipc_handle_info without its size. */
+struct message_handle {
+	uint64_t handle_id;
+	int64_t pid;
+	char process_name[PROTOCOL_PROCESS_NAME_SIZE];
+	uint32_t role, weak, holds, n_held;
+	uint64_t held_ns, waiting_for, waiting_ns;
+};
+
 /* struct ipc_channel_info without its size. */
 struct message_channel {
 	char name[256];
@@ -203,6 +236,16 @@ struct message_listed {
 };
 static_assert(sizeof(struct message_listed) <= PROTOCOL_SIZE_MAX, "LISTED fits a message");
 
+struct message_handled {
+	struct message_head head;
+	uint64_t cursor; /* PROTOCOL_CURSOR_END: that was all */
+	uint64_t generation;
+	uint32_t n;
+	uint32_t reserved;
+	struct message_handle handle[PROTOCOL_HANDLE_MAX]; /* head.size covers n of them */
+};
+static_assert(sizeof(struct message_handled) <= PROTOCOL_SIZE_MAX, "HANDLED fits a message");
+
 union message {
 	struct message_head head;
 	struct message_hello hello;
@@ -218,6 +261,9 @@ union message {
 	struct message_opened opened;
 	struct message_info_reply info_reply;
 	struct message_listed listed;
+	struct message_handles handles;
+	struct message_ring ring;
+	struct message_handled handled;
 	unsigned char bytes[PROTOCOL_SIZE_MAX];
 };
 
