@@ -26,6 +26,14 @@ uint32_t eventcount_announce(struct eventcount *event)
 	return word | EVENTCOUNT_SLEEPERS;
 }
 
+void eventcount_arm(struct eventcount *event)
+{
+	atomic_fetch_or_explicit(&event->word, EVENTCOUNT_ARMED, memory_order_relaxed);
+
+	/* [E2] As above. */
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
 bool eventcount_wake(struct eventcount *event)
 {
 	uint32_t word = atomic_load_explicit(&event->word, memory_order_relaxed);

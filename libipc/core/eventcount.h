@@ -48,6 +48,13 @@ void eventcount_init(struct eventcount *event);
 /* Sets SLEEPERS and returns the word to sleep on. */
 uint32_t eventcount_announce(struct eventcount *event);
 
+/*
+ * For who cannot sleep on this word: sets ARMED.  Whoever notifies next rings, and the ring bumps a
+ * word on which this one sleeps.  Then look again, as after an announcement.  What a dead waiter
+ * left set costs one ring.
+ */
+void eventcount_arm(struct eventcount *event);
+
 /* Clears the hints, counts one wake, wakes everybody.  True if ARMED was set: the caller rings the
  * bell. */
 bool eventcount_wake(struct eventcount *event);

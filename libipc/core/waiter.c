@@ -17,12 +17,15 @@
  */
 enum { LOOKS_MAX = 50, YIELDS_MAX = 32, SLEEPS_UNTIL_RESIGNED = 4, WAITS_BETWEEN_TRIES = 32 };
 
+/* Of a wait for one thing: event, attention, cancel. */
+#define WORDS_OF_ONE 3
+
 /* What a sleep waits for, read before the look that precedes it.  The event word comes first: the
  * fallback wakes at once by the first word only. */
 struct waiter_words {
-	struct futex_word word[3];
+	struct futex_word *word;
 	unsigned n;
-	uint32_t attention;
+	uint32_t attention; /* the sum, where there are several */
 };
 
 static void waiter_pause(void)
@@ -34,14 +37,20 @@ static void waiter_pause(void)
 #endif
 }
 
-/* The words that every sleep shares.  `n` words stand before them. */
-static void waiter_load(const struct waiter *waiter, struct waiter_words *words)
+static uint32_t waiter_load_attention(const _Atomic uint32_t *attention, struct waiter_words *words)
 {
 	/* [A1] What the broker told before it bumped the word is seen by the look that follows.
 	 * Pairs with [V3] in liveness.c. */
-	words->attention = atomic_load_explicit(waiter->attention, memory_order_acquire);
-	words->word[words->n++] =
-		(struct futex_word){.word = waiter->attention, .expected = words->attention};
+	uint32_t word = atomic_load_explicit(attention, memory_order_acquire);
+
+	words->word[words->n++] = (struct futex_word){.word = attention, .expected = word};
+	return word;
+}
+
+/* The words that every sleep shares.  `n` words stand before them. */
+static void waiter_load(const struct waiter *waiter, struct waiter_words *words)
+{
+	words->attention = waiter_load_attention(waiter->attention, words);
 
 	/* [A2] A cancel sets its flag, then bumps the word.  Pairs with the release there. */
 	words->word[words->n++] = (struct futex_word){
@@ -49,6 +58,32 @@ static void waiter_load(const struct waiter *waiter, struct waiter_words *words)
 		.expected = atomic_load_explicit(waiter->cancel_word, memory_order_acquire),
 		.is_private = true,
 	};
+}
+
+static void waiter_announce(struct eventcount *event, struct waiter_words *words)
+{
+	words->word[words->n++] = (struct futex_word){
+		.word = &event->word,
+		.expected = eventcount_announce(event),
+	};
+}
+
+/*
+ * After the words of every sleep.  An event that finds no place is armed, and its ring bumps the
+ * first word.  That is read before the arming, as the fence in there sees to.
+ */
+static void waiter_load_more(const struct waiter_more *more, struct waiter_words *words)
+{
+	unsigned n_words_max = futex_has_waitv() ? FUTEX_WORDS_MAX : 0;
+
+	for (unsigned i = 0; i < more->n_attentions; ++i)
+		words->attention += waiter_load_attention(more->attentions[i], words);
+
+	for (unsigned i = 0; i < more->n_events; ++i)
+		if (words->n < n_words_max)
+			waiter_announce(more->events[i], words);
+		else
+			eventcount_arm(more->events[i]);
 }
 
 static bool waiter_is_cancelled(const struct waiter *waiter)
@@ -77,14 +112,30 @@ static bool waiter_is_resigned(struct waiter_patience *patience)
 	       n_waits % WAITS_BETWEEN_TRIES != 0;
 }
 
+static bool waiter_event_is_near(const struct eventcount *event)
+{
+	return atomic_load_explicit(&event->notifier_cpu, memory_order_relaxed) == process_cpu();
+}
+
 /* A peer that last ran here cannot do anything while we look. */
 static bool waiter_shares_cpu(const struct waiter *waiter)
 {
 	if (process_n_cpus() < 2)
 		return true;
+	if (waiter->event && waiter_event_is_near(waiter->event))
+		return true;
 
-	return waiter->event && atomic_load_explicit(&waiter->event->notifier_cpu,
-						     memory_order_relaxed) == process_cpu();
+	for (unsigned i = 0; waiter->more && i < waiter->more->n_events; ++i)
+		if (waiter_event_is_near(waiter->more->events[i]))
+			return true;
+
+	return false;
+}
+
+/* The budget is time: a look at many things is a long one. */
+static unsigned waiter_n_looks(const struct waiter *waiter)
+{
+	return waiter->more ? LOOKS_MAX / (1 + waiter->more->n_events) : LOOKS_MAX;
 }
 
 static int waiter_linger(struct waiter *waiter, waiter_look_fn look, void *subject)
@@ -94,8 +145,8 @@ static int waiter_linger(struct waiter *waiter, waiter_look_fn look, void *subje
 	if (!waiter->patience || waiter_is_resigned(waiter->patience))
 		return WAITER_NOT_YET;
 
-	for (unsigned i = 0; i < LOOKS_MAX && r == WAITER_NOT_YET && !waiter_shares_cpu(waiter);
-	     ++i) {
+	for (unsigned n = waiter_n_looks(waiter);
+	     n > 0 && r == WAITER_NOT_YET && !waiter_shares_cpu(waiter); --n) {
 		waiter_pause();
 		r = waiter_look(waiter, look, subject);
 	}
@@ -114,14 +165,27 @@ static int waiter_linger(struct waiter *waiter, waiter_look_fn look, void *subje
 
 /* For people who look on (ipcctl): what this handle waits for.  A hint: two threads that wait on
  * one handle overwrite each other. */
-static void waiter_show(const struct waiter *waiter, uint64_t since_ns)
+static void waiter_show(const struct waiter *waiter, void *subject, uint64_t since_ns)
 {
+	if (waiter->more && waiter->more->show)
+		waiter->more->show(subject, since_ns);
 	if (!waiter->cell)
 		return;
 
 	atomic_store_explicit(&waiter->cell->waits_for, since_ns ? waiter->waits_for : 0,
 			      memory_order_relaxed);
 	atomic_store_explicit(&waiter->cell->waits_since, since_ns, memory_order_relaxed);
+}
+
+/* As waiter_load() and waiter_load_more() sum it up. */
+static uint32_t waiter_attention(const struct waiter *waiter)
+{
+	uint32_t sum = atomic_load_explicit(waiter->attention, memory_order_relaxed);
+
+	for (unsigned i = 0; waiter->more && i < waiter->more->n_attentions; ++i)
+		sum += atomic_load_explicit(waiter->more->attentions[i], memory_order_relaxed);
+
+	return sum;
 }
 
 /*
@@ -143,20 +207,22 @@ static int waiter_between(const struct waiter *waiter, bool ask_socket)
 	return WAITER_NOT_YET;
 }
 
-static int waiter_sleep(struct waiter *waiter, waiter_look_fn look, void *subject)
+/* `room` is for as many words as the waiter has. */
+static int waiter_sleep(struct waiter *waiter, waiter_look_fn look, void *subject,
+			struct futex_word *room)
 {
-	uint32_t attention = atomic_load_explicit(waiter->attention, memory_order_relaxed);
+	uint32_t attention = waiter_attention(waiter);
 	bool slice_over = false, interrupted = false;
 	int r;
 
 	for (;;) {
-		struct waiter_words words = {.n = 0};
+		struct waiter_words words = {.word = room};
 
 		if (waiter->event)
-			words.word[words.n++] =
-				(struct futex_word){.word = &waiter->event->word,
-						    .expected = eventcount_announce(waiter->event)};
+			waiter_announce(waiter->event, &words);
 		waiter_load(waiter, &words);
+		if (waiter->more)
+			waiter_load_more(waiter->more, &words);
 
 		r = waiter_look(waiter, look, subject);
 		if (r == WAITER_NOT_YET)
@@ -184,6 +250,20 @@ static int waiter_sleep(struct waiter *waiter, waiter_look_fn look, void *subjec
 	}
 }
 
+static int waiter_sleep_for_one(struct waiter *waiter, waiter_look_fn look, void *subject)
+{
+	struct futex_word room[WORDS_OF_ONE];
+
+	return waiter_sleep(waiter, look, subject, room);
+}
+
+static int waiter_sleep_for_many(struct waiter *waiter, waiter_look_fn look, void *subject)
+{
+	struct futex_word room[FUTEX_WORDS_MAX];
+
+	return waiter_sleep(waiter, look, subject, room);
+}
+
 int waiter_wait(struct waiter *waiter, waiter_look_fn look, void *subject)
 {
 	int r;
@@ -198,9 +278,10 @@ int waiter_wait(struct waiter *waiter, waiter_look_fn look, void *subject)
 	if (r != WAITER_NOT_YET)
 		return r;
 
-	waiter_show(waiter, clock_now_ns());
-	r = waiter_sleep(waiter, look, subject);
-	waiter_show(waiter, 0);
+	waiter_show(waiter, subject, clock_now_ns());
+	r = waiter->more ? waiter_sleep_for_many(waiter, look, subject)
+			 : waiter_sleep_for_one(waiter, look, subject);
+	waiter_show(waiter, subject, 0);
 
 	if (waiter->patience)
 		atomic_fetch_add_explicit(&waiter->patience->n_sleeps_in_a_row, 1,
@@ -248,12 +329,13 @@ static int waiter_lock_try(const struct waiter *waiter, struct lock *lock, bool 
 static int waiter_lock_sleep(struct waiter *waiter, struct lock *lock, waiter_look_fn end,
 			     void *subject)
 {
-	uint32_t attention = atomic_load_explicit(waiter->attention, memory_order_relaxed);
+	uint32_t attention = waiter_attention(waiter);
+	struct futex_word room[WORDS_OF_ONE];
 	bool has_slept = false, slice_over = false;
 	int r;
 
 	for (;;) {
-		struct waiter_words words = {.n = 0};
+		struct waiter_words words = {.word = room};
 
 		waiter_load(waiter, &words);
 
@@ -296,8 +378,8 @@ int waiter_lock(struct waiter *waiter, struct lock *lock, waiter_look_fn end, vo
 	if (r != WAITER_NOT_YET)
 		return r;
 
-	waiter_show(waiter, clock_now_ns());
+	waiter_show(waiter, NULL, clock_now_ns());
 	r = waiter_lock_sleep(waiter, lock, end, subject);
-	waiter_show(waiter, 0);
+	waiter_show(waiter, NULL, 0);
 	return r;
 }

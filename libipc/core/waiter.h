@@ -10,6 +10,8 @@
  * 2. yield: up to 32 times, fewer when the last waits ended in a sleep all the same;
  * 3. sleep on {event word, this client's attention word, this client's cancel word} in slices.
  *
+ * A wait for several things is the same loop with more words in the third step.
+ *
  * The look decides in the order of M-21: the condition first, then the other side's end, then a
  * terminal close.  The waiter adds cancel, the deadline and, once a slice or when the attention
  * word moved, the check of the control socket.  Attention and event are read before the look that
@@ -37,6 +39,25 @@ struct waiter_patience {
 	_Atomic uint32_t n_sleeps_in_a_row;
 };
 
+/*
+ * Of a wait for several things: what is slept on beside the waiter's own words.  All distinct; the
+ * waiter has no event of its own then.
+ *
+ * Where the kernel waits for one word only (or for fewer than these are) events are armed instead
+ * of slept on: who notifies one of them has the waiter's own attention word bumped, which is where
+ * the sleep is then.
+ */
+struct waiter_more {
+	struct eventcount *const *events;
+	const _Atomic uint32_t *const *attentions; /* of other tables */
+	unsigned n_events, n_attentions;           /* each at most WAITER_MORE_MAX */
+
+	/* For people who look on: it begins to sleep (CLOCK_MONOTONIC ns), or ended (0). */
+	void (*show)(void *subject, uint64_t since_ns);
+};
+
+#define WAITER_MORE_MAX 64
+
 struct waiter {
 	struct eventcount *event; /* NULL: only the attention word counts */
 	const _Atomic uint32_t *attention;
@@ -47,6 +68,7 @@ struct waiter {
 	struct desk_cell *cell;           /* may be NULL */
 	uint64_t waits_for;               /* handle id, goes into the cell */
 	struct waiter_patience *patience; /* NULL: straight to sleep */
+	const struct waiter_more *more;   /* NULL: nothing */
 	uint64_t deadline_ns;
 	bool ignores_signals;         /* never IPC_EINTR */
 	int (*check)(void *userdata); /* the control socket; negative ends the wait */

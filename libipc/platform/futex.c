@@ -138,7 +138,7 @@ enum futex_result futex_sleep(const struct futex_word *words, unsigned n_words,
 	case ENOSYS:
 	case EPERM:
 		futex_refuse_waitv();
-		return futex_sleep_fallback(words, n_words, deadline_ns, now_ns);
+		return FUTEX_WOKEN;
 	default:
 		/* ENOMEM: the kernel copies the vector.  One word needs no memory; the next sleep
 		 * tries again. */

@@ -8,7 +8,8 @@
  * memory can steal a wake).
  *
  * Where the kernel refuses futex_waitv (before 5.16, or a sandbox: ENOSYS, EPERM) only the first
- * word wakes at once and the sleep is cut to FUTEX_SLICE_FALLBACK_NS.
+ * word wakes at once and the sleep is cut to FUTEX_SLICE_FALLBACK_NS.  The sleep that finds this
+ * out returns at once, so that the caller can take care of the other words (futex_has_waitv).
  */
 
 #include <stdatomic.h>

@@ -306,12 +306,14 @@ static int sleep_refused(int error)
 
 	if (!futex_has_waitv())
 		return 1;
-	if (sleep_on(2, CLOCK_FOREVER) != FUTEX_SLICE_OVER)
+	if (sleep_on(2, CLOCK_FOREVER) != FUTEX_WOKEN)
 		return 2;
 	if (futex_has_waitv())
 		return 3;
+	if (sleep_on(2, CLOCK_FOREVER) != FUTEX_SLICE_OVER)
+		return 4;
 	atomic_store(&words->word[1], 1);
-	return sleep_on(2, CLOCK_FOREVER) == FUTEX_WOKEN ? 0 : 4;
+	return sleep_on(2, CLOCK_FOREVER) == FUTEX_WOKEN ? 0 : 5;
 }
 
 Test(futex, refusal_by_a_sandbox_is_remembered, .init = setup, .fini = teardown, .timeout = 30)
