@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "libipc/client/thread.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -24,6 +26,16 @@ _Atomic uint32_t thread_n_retired;
 /* Callbacks that this thread is in; and calls that found no place in a record. */
 static _Thread_local unsigned n_callbacks;
 static _Thread_local unsigned n_anonymous_mine;
+
+/*
+ * The handles of a call on many: the thread's own from its first such call to its end.  Read by
+ * others under the mutex, if a record names it.
+ */
+struct thread_crowd {
+	_Atomic(const void *) member[THREAD_CROWD_MAX];
+};
+
+static _Thread_local struct thread_crowd *thread_crowd;
 
 /*
  * Calls without a place in a record: no memory for one, nested too deeply, or a signal handler.
@@ -171,6 +183,10 @@ static void thread_drop_record(void *value)
 	record->ready = 0;
 	record->nested = 0;
 	record->is_used = 0;
+
+	/* Under the mutex nobody reads it. */
+	free(thread_crowd);
+	thread_crowd = NULL;
 	pthread_mutex_unlock(&thread_mutex);
 
 	thread_collect();
@@ -246,6 +262,16 @@ int thread_process_init(uint32_t *ret_epoch, void (*forked_fn)(void))
 
 /* ---- calls ---- */
 
+static int thread_enter_anonymously(void)
+{
+	if (n_callbacks)
+		return IPC_EDEADLK;
+
+	++n_anonymous_mine;
+	thread_visit();
+	return 0;
+}
+
 int thread_enter_slow(const void *address, uint32_t epoch)
 {
 	struct thread_record *self;
@@ -259,21 +285,66 @@ int thread_enter_slow(const void *address, uint32_t epoch)
 		thread_take_record();
 
 	self = thread_self;
-	if (self == &thread_nobody || n_anonymous_mine > 0) {
-		++n_anonymous_mine;
-		thread_visit();
-	} else if (self->ready) {
+	if (self == &thread_nobody || n_anonymous_mine > 0)
+		return thread_enter_anonymously();
+
+	if (self->ready) {
 		self->ready = 0;
 		atomic_store_explicit(&self->inside[0], address, memory_order_relaxed);
 	} else if (self->nested + 1 < THREAD_DEPTH_MAX) {
 		atomic_store_explicit(&self->inside[++self->nested], address, memory_order_relaxed);
 	} else {
-		++n_anonymous_mine;
-		thread_visit();
+		return thread_enter_anonymously();
 	}
 
 	process_fence_light(); /* as [T1] */
 	return 0;
+}
+
+/* NULL: no memory, or no record at whose end it would be given back. */
+static struct thread_crowd *thread_get_crowd(void)
+{
+	if (thread_self == &thread_nobody && n_anonymous_mine == 0)
+		thread_take_record();
+	if (!thread_crowd && thread_self != &thread_nobody)
+		thread_crowd = calloc(1, sizeof(*thread_crowd));
+
+	return thread_crowd;
+}
+
+static const void *thread_crowd_entry(const struct thread_crowd *crowd)
+{
+	return (const char *)crowd + 1;
+}
+
+static const struct thread_crowd *thread_entry_crowd(const void *entry)
+{
+	return (uintptr_t)entry & 1 ? (const void *)((const char *)entry - 1) : NULL;
+}
+
+int thread_enter_crowd(const void *const *addresses, unsigned n, uint32_t epoch)
+{
+	struct thread_crowd *crowd;
+
+	assert(n >= 1 && n <= THREAD_CROWD_MAX);
+
+	if (n == 1)
+		return thread_enter(addresses[0], epoch);
+	if (thread_is_foreign(epoch))
+		return IPC_ECHILD;
+
+	crowd = thread_get_crowd();
+	if (!crowd)
+		return thread_enter_anonymously();
+
+	for (unsigned i = 0; i < THREAD_CROWD_MAX; ++i)
+		atomic_store_explicit(&crowd->member[i], i < n ? addresses[i] : NULL,
+				      memory_order_relaxed);
+
+	/* [T7] The members stand there before the entry does.  Pairs with the acquire loads in
+	 * thread_is_anybody_inside(). */
+	atomic_thread_fence(memory_order_release);
+	return thread_enter(thread_crowd_entry(crowd), epoch);
 }
 
 void thread_leave_slow(void)
@@ -336,12 +407,34 @@ void thread_callback_end(void)
 
 /* ---- ends ---- */
 
+/*
+ * Whether an entry of a record is the address, or a list with it.
+ *
+ * The list may be its thread's old one, or be written anew while it is read: then the thread has
+ * left what it was inside of, and comes to thread_collect() and its mutex before it gives the list
+ * back.
+ */
+static bool thread_entry_is(const void *entry, const void *address)
+{
+	const struct thread_crowd *crowd = thread_entry_crowd(entry);
+
+	if (!crowd)
+		return entry == address;
+
+	for (unsigned i = 0; i < THREAD_CROWD_MAX; ++i)
+		if (atomic_load_explicit(&crowd->member[i], memory_order_acquire) == address)
+			return true;
+
+	return false;
+}
+
 static bool thread_is_anybody_inside(const void *address)
 {
 	for (struct thread_record *record = thread_records; record; record = record->next)
 		for (unsigned i = 0; i < THREAD_DEPTH_MAX; ++i)
-			if (atomic_load_explicit(&record->inside[i], memory_order_acquire) ==
-			    address)
+			if (thread_entry_is(
+				    atomic_load_explicit(&record->inside[i], memory_order_acquire),
+				    address))
 				return true;
 
 	return false;

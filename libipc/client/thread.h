@@ -15,6 +15,9 @@
  * process's, that the thread is known, that it is inside of nothing and in no callback.  All of the
  * rest is the slow path.
  *
+ * A call on many handles at once is inside of them by one entry, which names a list of them; the
+ * entry is told from an address by its lowest bit.
+ *
  * field    written by     rule
  * inside   the thread     what it is inside of; [0] is the outermost
  * ready    the thread     epoch, or 0: look closer
@@ -30,6 +33,7 @@
 #include "libipc/platform/process.h"
 
 #define THREAD_DEPTH_MAX 4
+#define THREAD_CROWD_MAX 64
 
 struct thread_record {
 	_Alignas(64) _Atomic(const void *) inside[THREAD_DEPTH_MAX];
@@ -90,6 +94,12 @@ static inline int thread_enter(const void *address, uint32_t epoch)
 	process_fence_light();
 	return 0;
 }
+
+/*
+ * Enters n handles of one epoch at once, THREAD_CROWD_MAX at most; left by one thread_leave().  Not
+ * again before that.  Results as above.
+ */
+int thread_enter_crowd(const void *const *addresses, unsigned n, uint32_t epoch);
 
 /* Frees what nobody is inside of any more. */
 void thread_collect(void);
