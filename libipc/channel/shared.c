@@ -2,7 +2,6 @@
 #include "libipc/channel/shared.h"
 
 #include <string.h>
-#include <time.h>
 
 #include <ipc/admin.h>
 #include <ipc/error.h>
@@ -91,20 +90,23 @@ static uint64_t shared_self(void)
 	return self;
 }
 
-/* A lock is held for seconds where somebody looks at this: the clock that costs 3 ns and knows
- * milliseconds will do. */
-static uint64_t shared_coarse_now_ns(void)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
-}
-
 static void shared_notify(struct shared_segment *segment)
 {
-	/* No descriptor is armed on a shared channel yet: there is no bell to ring. */
+	/* Nobody is armed there: who waits for several things sleeps on the lines. */
 	(void)eventcount_notify(&segment->event);
+}
+
+/* For ends: whoever waits for anything. */
+static void shared_notify_all(struct shared *shared)
+{
+	bool is_armed = false;
+
+	shared_notify(shared->segment);
+	CRASH_POINT();
+	for (unsigned side = 0; shared->lines && side < 2; ++side)
+		is_armed |= eventcount_notify(&shared->lines[side]);
+	if (is_armed && shared->ring)
+		shared->ring(shared->ring_userdata);
 }
 
 /*
@@ -143,7 +145,7 @@ static int shared_break(struct shared *shared, enum header_broken reason)
 	int r = header_break(&shared->segment->header, reason);
 
 	CRASH_POINT();
-	shared_notify(shared->segment);
+	shared_notify_all(shared);
 	return r;
 }
 
@@ -199,7 +201,8 @@ static int shared_taken(struct shared *shared, bool after_death)
 	if (UNLIKELY(after_death))
 		shared_note_death(shared);
 
-	atomic_store_explicit(&segment->header.holder_since, shared_coarse_now_ns(),
+	/* A lock is held for seconds where somebody looks at this. */
+	atomic_store_explicit(&segment->header.holder_since, clock_coarse_now_ns(),
 			      memory_order_relaxed);
 	atomic_store_explicit(&segment->header.holder_id, shared->handle_id, memory_order_relaxed);
 
@@ -342,7 +345,8 @@ static int shared_give_up(struct shared *shared)
 	int r = header_break(&shared->segment->header, HEADER_GIVEN_UP);
 
 	CRASH_POINT();
-	(void)shared_release(shared, true);
+	if (shared_release(shared, true) == 0)
+		shared_notify_all(shared);
 	return r;
 }
 
@@ -438,6 +442,14 @@ int shared_mark_consistent(struct shared *shared)
 	return 0;
 }
 
+bool shared_is_ended(const struct shared *shared)
+{
+	const struct channel_header *header = &shared->segment->header;
+
+	return header_fault(header) < 0 ||
+	       atomic_load_explicit(&header->is_shut_down, memory_order_acquire);
+}
+
 int shared_shutdown(struct shared *shared)
 {
 	int r;
@@ -449,7 +461,7 @@ int shared_shutdown(struct shared *shared)
 	/* Relaxed: the notification brings the order. */
 	atomic_store_explicit(&shared->segment->header.is_shut_down, 1, memory_order_relaxed);
 	CRASH_POINT();
-	shared_notify(shared->segment);
+	shared_notify_all(shared);
 	return 0;
 }
 

@@ -16,8 +16,8 @@
  * field    written by           rule
  * header   see core/header.h    holder_id and holder_since by the holder of the lock
  * lock     see platform/lock.h  guards everything below but the event
- * event    see eventcount.h     where both sides sleep; woken by a commit, a shutdown, a break, and
- *                               by whoever finds a death
+ * event    see eventcount.h     where both sides sleep for the value; woken by a commit, a
+ *                               shutdown, a break, and by whoever finds a death
  * current  holder of the lock   version << 1 | buffer (in place the buffer is always 0): the store
  *                               that changes it is the commit
  * fate     holder of the lock   SHARED_UNTOLD, SHARED_UNMARKED
@@ -81,6 +81,14 @@ struct shared {
 	uint64_t edited_from; /* `current` as it was at the first edit */
 	uint32_t cpu;         /* what this view last wrote into the event's hint */
 	uint32_t n_commits;
+
+	/* Given by the owner after attach; may be NULL.  Where those sleep who do not wait for the
+	 * value: an end is told there as well, a commit never. */
+	struct eventcount *lines;
+
+	/* Who is armed on the lines and has to be rung.  NULL: nobody is ever. */
+	void (*ring)(void *userdata);
+	void *ring_userdata;
 };
 
 /* Bytes of a segment, not rounded to pages.  0: there is no such value_size or shape. */
@@ -154,6 +162,9 @@ void shared_drop(struct shared *shared);
 /* Lets go as if the lock had never been taken: a death that was told (result 1) is told to the next
  * one instead. */
 void shared_put_back(struct shared *shared, bool was_told);
+
+/* Shut down or broken. */
+bool shared_is_ended(const struct shared *shared);
 
 /* Ends waits for predicates, for ever and for everybody.  0, or the fault of a broken channel. */
 IPC_CHECKED int shared_shutdown(struct shared *shared);

@@ -118,11 +118,19 @@ int watch_read(const struct watch *watch, uint64_t newer_than, void *buffer, siz
 	return IPC_EBADMSG;
 }
 
+static void watch_ring(const struct watch *watch)
+{
+	CRASH_POINT();
+	if (watch->ring)
+		watch->ring(watch->ring_userdata);
+}
+
 static void watch_wake(struct watch *watch, enum watch_side side)
 {
 	/* Before the notification: a waiter that lingers decides by it whether looking pays. */
 	eventcount_set_cpu(&watch->lines[side], process_cpu());
-	(void)eventcount_notify(&watch->lines[side]);
+	if (eventcount_notify(&watch->lines[side]))
+		watch_ring(watch);
 }
 
 /* For ends: whoever waits for anything. */
@@ -394,8 +402,9 @@ static int watch_publish_short(struct watch *watch, const void *data, size_t siz
 
 	eventcount_set_cpu(event, process_cpu());
 	if (UNLIKELY(atomic_load_explicit(&event->word, memory_order_relaxed) &
-		     (EVENTCOUNT_SLEEPERS | EVENTCOUNT_ARMED)))
-		(void)eventcount_wake(event);
+		     (EVENTCOUNT_SLEEPERS | EVENTCOUNT_ARMED)) &&
+	    eventcount_wake(event))
+		watch_ring(watch);
 
 	return 0;
 }

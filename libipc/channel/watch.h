@@ -84,6 +84,11 @@ struct watch {
 	struct watch_segment *segment;
 	struct value value;
 	struct eventcount *lines;
+
+	/* Given by the owner after attach: who is armed on the lines and has to be rung. NULL:
+	 * nobody is ever. */
+	void (*ring)(void *userdata);
+	void *ring_userdata;
 };
 
 /* Bytes of a segment; 0: shape[0] is not 1 to IPC_VALUE_SIZE_MAX, or shape[1] is 0. */

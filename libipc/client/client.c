@@ -11,6 +11,7 @@
 #include "libipc/client/thread.h"
 #include "libipc/platform/clock.h"
 #include "libipc/platform/compiler.h"
+#include "libipc/platform/futex.h"
 #include "libipc/platform/segment.h"
 
 #define GRACE_NS_DEFAULT (2 * NS_PER_S)
@@ -192,6 +193,22 @@ void client_leave(ipc_client *client)
 
 /* ---- the calls that any place may make ---- */
 
+/*
+ * Who sleeps on the attention word alone is woken there: the word is the broker's and does not
+ * move, so that one who is just going to sleep misses it until the end of its short slice.
+ */
+static void client_wake_fallback(const ipc_client *client)
+{
+	if (UNLIKELY(!futex_has_waitv()))
+		futex_wake_all(client_attention(client));
+}
+
+void client_bump(ipc_client *client)
+{
+	connection_bump(&client->connection);
+	client_wake_fallback(client);
+}
+
 int ipc_client_cancel(ipc_client *client)
 {
 	if (!client_is(client))
@@ -202,6 +219,7 @@ int ipc_client_cancel(ipc_client *client)
 		return IPC_ESTALE;
 
 	connection_cancel(&client->connection);
+	client_wake_fallback(client);
 	return 0;
 }
 

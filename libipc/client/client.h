@@ -17,6 +17,7 @@
 #include "libipc/client/connection.h"
 #include "libipc/client/table.h"
 #include "libipc/core/liveness.h"
+#include "libipc/core/waiter.h"
 
 #define CLIENT_MAGIC UINT64_C(0x6970635f636c6e74)
 
@@ -33,6 +34,7 @@ struct ipc_client {
 	uint64_t desk_id, desk_size;
 	struct table_list tables;
 	struct connection connection;
+	struct waiter_patience patience; /* of waits for several handles */
 };
 
 /*
@@ -42,6 +44,16 @@ struct ipc_client {
  */
 int client_enter(ipc_client *client);
 void client_leave(ipc_client *client);
+
+/* This client's word in its own user's table: where it is rung, and where it sleeps for several
+ * things if the kernel waits for one word only. */
+static inline const _Atomic uint32_t *client_attention(const ipc_client *client)
+{
+	return &client->table->attention[client->slot].word;
+}
+
+/* Waits of this client look again: after a mark that ends some of them.  Async-signal-safe. */
+void client_bump(ipc_client *client);
 
 /*
  * Once a slice, by waits: 0; IPC_ESTALE: the socket is not ours any more; IPC_ECONNRESET: no broker

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include <ipc/error.h>
+#include <ipc/wait.h>
 
 #include "libipc/client/client.h"
 #include "libipc/platform/clock.h"
@@ -74,6 +75,11 @@ static void endpoint_free_object(struct thread_object *object)
 	endpoint_free((struct endpoint *)((char *)object - offsetof(struct endpoint, object)));
 }
 
+void endpoint_bump(struct endpoint *endpoint)
+{
+	client_bump(endpoint->client);
+}
+
 void endpoint_close(struct endpoint *endpoint)
 {
 	int cancel_state;
@@ -93,7 +99,7 @@ void endpoint_close(struct endpoint *endpoint)
 	 * seen by closing_fn. */
 	atomic_store_explicit(&endpoint->closing, 1, memory_order_relaxed);
 	atomic_store_explicit(&endpoint->cancelled, 1, memory_order_relaxed);
-	connection_bump(&endpoint->client->connection);
+	endpoint_bump(endpoint);
 	process_fence_heavy();
 
 	if (endpoint->closing_fn)
@@ -121,15 +127,21 @@ static bool endpoint_is_closing(const struct endpoint *endpoint)
 	return atomic_load_explicit(&endpoint->closing, memory_order_relaxed) != 0;
 }
 
-static int endpoint_check(void *userdata)
+int endpoint_check(const struct endpoint *endpoint)
 {
-	const struct endpoint *endpoint = userdata;
-
 	/* Closed by another thread: the wait ends as cancelled, at its next look. */
 	if (!liveness_handle_is(endpoint->table, endpoint->id))
 		return endpoint_is_closing(endpoint) ? 0 : IPC_ESTALE;
 
-	return client_check(endpoint->client);
+	return 0;
+}
+
+static int endpoint_check_all(void *userdata)
+{
+	const struct endpoint *endpoint = userdata;
+	int r = endpoint_check(endpoint);
+
+	return r < 0 ? r : client_check(endpoint->client);
 }
 
 void endpoint_waiter(struct endpoint *endpoint, struct waiter *ret, struct eventcount *event,
@@ -147,7 +159,7 @@ void endpoint_waiter(struct endpoint *endpoint, struct waiter *ret, struct event
 		.patience = &endpoint->patience,
 		.deadline_ns = deadline_ns,
 		.ignores_signals = endpoint->client->ignores_signals,
-		.check = endpoint_check,
+		.check = endpoint_check_all,
 		.userdata = endpoint,
 	};
 }
@@ -253,7 +265,49 @@ int endpoint_peers_wait(struct endpoint *endpoint, enum ipc_role role, bool pres
 	return r;
 }
 
+uint32_t endpoint_peers_ready(const struct endpoint *endpoint, const struct endpoint_wanted *wanted)
+{
+	struct peers_wait wait = {.endpoint = endpoint, .began = wanted->began};
+	uint32_t ready = 0;
+
+	if (wanted->events & IPC_READY_PEER_PRESENT) {
+		wait.present = true;
+		switch (peers_look(&wait)) {
+		case WAITER_NOT_YET:
+			break;
+		case 0:
+			ready |= IPC_READY_PEER_PRESENT;
+			break;
+		default:
+			ready |= IPC_READY_END;
+		}
+	}
+
+	/* Awaited is not gone. */
+	if (wanted->events & IPC_READY_PEER_GONE) {
+		uint64_t now = endpoint_opposite(endpoint);
+
+		if ((side_is_gone(now) || side_ends(now) != side_ends(wanted->began)) &&
+		    !endpoint_is_closing(endpoint))
+			ready |= IPC_READY_PEER_GONE;
+	}
+
+	return ready;
+}
+
 /* ---- what every role has ---- */
+
+void endpoint_ring(void *userdata)
+{
+	struct endpoint *endpoint = userdata;
+	union message message;
+
+	message_init(&message, MESSAGE_RING, 0);
+	message.ring.handle_id = endpoint->id;
+
+	/* If it cannot be sent now, the slice of who sleeps is short. */
+	(void)connection_try_send(&endpoint->client->connection, &message);
+}
 
 int endpoint_cancel(struct endpoint *endpoint)
 {
@@ -269,7 +323,7 @@ int endpoint_cancel(struct endpoint *endpoint)
 	thread_visit();
 	if (liveness_handle_is(endpoint->table, endpoint->id)) {
 		atomic_store_explicit(&endpoint->cancelled, 1, memory_order_release);
-		connection_bump(&endpoint->client->connection);
+		endpoint_bump(endpoint);
 	} else {
 		r = IPC_ESTALE;
 	}

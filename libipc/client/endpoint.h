@@ -238,6 +238,14 @@ void endpoint_waiter(struct endpoint *endpoint, struct waiter *ret, struct event
 /* Waits of this client look again: after a `cancelled` was set.  Async-signal-safe. */
 void endpoint_bump(struct endpoint *endpoint);
 
+/* 0; IPC_ESTALE: the broker holds this client dead, or has ended the handle. */
+int endpoint_check(const struct endpoint *endpoint);
+
+/* Of a sided role: IPC_READY_PEER_..., and IPC_READY_END if PEER_PRESENT is wanted and cannot come.
+ */
+uint32_t endpoint_peers_ready(const struct endpoint *endpoint,
+			      const struct endpoint_wanted *wanted);
+
 /*
  * The `ring` of a view: somebody who cannot sleep on this event count (no futex_waitv) is told by
  * the broker.  userdata is the endpoint.  Called with no lock held; never sleeps.

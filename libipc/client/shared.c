@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include <ipc/shared.h>
+#include <ipc/wait.h>
 
 #include "libipc/channel/shared.h"
 #include "libipc/client/endpoint.h"
@@ -63,6 +64,31 @@ static void shared_closing(struct endpoint *endpoint)
 	if (shared_is_taken(&handle->view))
 		endpoint->keep_mapped = true;
 }
+
+/* Where it waits for anything but the value: an end is told there, a commit not. */
+static struct eventcount *shared_line(void *handle)
+{
+	ipc_shared *shared = handle;
+
+	return &shared->endpoint.lines[shared->endpoint.side];
+}
+
+/* The end as lock_when_wait sees it, if its predicate does not hold. */
+static uint32_t shared_look_for_end(void *handle, const struct endpoint_wanted *wanted)
+{
+	const ipc_shared *shared = handle;
+
+	return shared_is_ended(&shared->view) ||
+			       endpoint_opposite_end(&shared->endpoint, wanted->began) < 0
+		       ? IPC_READY_END
+		       : 0;
+}
+
+static const struct endpoint_readiness shared_readiness = {
+	.events = IPC_READY_PEER_PRESENT | IPC_READY_PEER_GONE,
+	.event = shared_line,
+	.look = shared_look_for_end,
+};
 
 static int shared_request(struct endpoint_request *ret, enum ipc_side side,
 			  const struct ipc_shared_options *given)
@@ -131,6 +157,10 @@ int ipc_shared_open_wait(ipc_shared **ret, ipc_client *client, const char *name,
 
 	handle->endpoint.release = shared_free;
 	handle->endpoint.closing_fn = shared_closing;
+	handle->endpoint.readiness = &shared_readiness;
+	handle->view.lines = handle->endpoint.lines;
+	handle->view.ring = endpoint_ring;
+	handle->view.ring_userdata = &handle->endpoint;
 	*ret = handle;
 	return 0;
 }

@@ -19,12 +19,6 @@
 #define WATCH_VALUE_SIZE_DEFAULT 4096
 #define WATCH_CONSUMERS_DEFAULT  64
 
-struct ipc_watch_consumer {
-	struct endpoint endpoint;
-	struct watch view;
-};
-ASSERT_OFFSET(struct ipc_watch_consumer, endpoint, 0);
-
 /* ---- open ---- */
 
 int watch_producer_attach(struct endpoint *endpoint)
@@ -126,6 +120,9 @@ int watch_producer_open_wait(ipc_watch_producer **ret, ipc_client *client,
 
 	producer->endpoint.release = watch_free;
 	producer->endpoint.closing_fn = producer_closing;
+	producer->endpoint.readiness = &watch_producer_readiness;
+	producer->view.ring = endpoint_ring;
+	producer->view.ring_userdata = &producer->endpoint;
 	*ret = producer;
 	return 0;
 }
@@ -173,6 +170,7 @@ int ipc_watch_consumer_open_wait(ipc_watch_consumer **ret, ipc_client *client, c
 	}
 
 	consumer->endpoint.release = watch_free;
+	consumer->endpoint.readiness = &watch_consumer_readiness;
 	*ret = consumer;
 	return 0;
 }

@@ -3,7 +3,7 @@
 #define LIBIPC_CLIENT_WATCH_H
 
 /*
- * What producers and weak producers of the kind `watch` share.
+ * What the files of the kind `watch` share.
  */
 
 #include <ipc/watch.h>
@@ -21,6 +21,18 @@ struct ipc_watch_producer {
 	_Atomic uint32_t is_editing;
 };
 ASSERT_OFFSET(struct ipc_watch_producer, endpoint, 0);
+
+struct ipc_watch_consumer {
+	struct endpoint endpoint;
+	struct watch view;
+};
+ASSERT_OFFSET(struct ipc_watch_consumer, endpoint, 0);
+
+/* For ipc_wait_any(): watch_ready.c. */
+extern const struct endpoint_readiness watch_producer_readiness
+	__attribute__((__visibility__("hidden")));
+extern const struct endpoint_readiness watch_consumer_readiness
+	__attribute__((__visibility__("hidden")));
 
 int watch_producer_attach(struct endpoint *endpoint);
 
