@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "broker/fences.h"
 #include "broker/peer.h"
 #include "broker/policy.h"
 #include "broker/reaper.h"
@@ -32,7 +33,8 @@ static int value_fd(struct worker *worker, const struct handle *handle, int *ret
 	return 0;
 }
 
-static void opened_fill(union message *message, const struct handle *handle, uint64_t request_id)
+static void opened_fill(union message *message, const struct worker *worker,
+			const struct handle *handle, uint64_t request_id)
 {
 	const struct channel_record *record = handle->channel->record;
 	struct message_opened *opened = &message->opened;
@@ -48,6 +50,7 @@ static void opened_fill(union message *message, const struct handle *handle, uin
 	opened->value = (struct message_region){record->segment_id, 0, record->size};
 	opened->table = (struct message_region){handle->channel->owner->record->table_id, 0,
 						segment_round(sizeof(struct liveness_table))};
+	opened->fence = fences_now(worker->registry->state);
 }
 
 /* has_segment: the client has just reserved the segment and mapped it for writing.  0, or why it
@@ -62,7 +65,7 @@ static int answer_opened(struct worker *worker, struct handle *handle, uint64_t 
 	unsigned n = 0;
 	int r;
 
-	opened_fill(&worker->reply, handle, request_id);
+	opened_fill(&worker->reply, worker, handle, request_id);
 
 	if (!has_segment || !opened->is_writable) {
 		r = value_fd(worker, handle, &fds[n], &own_fd);

@@ -6,6 +6,7 @@
 
 #include "broker/channels.h"
 #include "broker/dispatch.h"
+#include "broker/fences.h"
 #include "broker/handles.h"
 #include "broker/log.h"
 #include "broker/opener.h"
@@ -125,6 +126,7 @@ static void adopt_users(struct worker *worker)
 		}
 
 		log_line(LOG_LEVEL_WARNING, "user %u: table or desk lost", user->record->uid);
+		fences_end(registry->state, user);
 		record_set(&user->record->state, RECORD_FREE);
 		segments_drop_user(worker, user);
 		slots_put(&registry->user_slots, slot);

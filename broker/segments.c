@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "broker/fences.h"
 #include "broker/policy.h"
 #include "broker/worker.h"
 #include "libipc/core/liveness.h"
@@ -20,6 +21,8 @@
 
 /* Left free for clients that come to look why there is no room, and for the keeper's own. */
 #define ROOM_RESERVED 64
+
+static_assert(STATE_USERS_MAX <= 1 << FENCE_LANE_BITS, "each user has a lane");
 
 #define END_MS 10000
 
@@ -84,7 +87,7 @@ int segments_map_user(struct user *user)
 }
 
 /* Before anybody else has it, so mapping it is safe here. */
-static int desk_init(const struct user *user)
+static int desk_init(const struct user *user, uint64_t fence)
 {
 	uint64_t size = segment_round(offsetof(struct desk, client));
 	struct desk *desk;
@@ -98,6 +101,8 @@ static int desk_init(const struct user *user)
 	desk = address;
 	desk->magic = LIVENESS_MAGIC;
 	desk->uid = user->record->uid;
+	desk->lane = user->slot;
+	atomic_store_explicit(&desk->fence, fence, memory_order_relaxed);
 	segment_unmap(address, size);
 	return 0;
 }
@@ -142,7 +147,7 @@ static int desk_make(struct worker *worker, struct user *user)
 	if (r < 0)
 		return r;
 
-	r = desk_init(user);
+	r = desk_init(user, fences_begin(worker->registry->state, user->record));
 	if (r < 0) {
 		user->desk_fd = fd_close(user->desk_fd);
 		return r;

@@ -4,6 +4,7 @@
 #include <ipc/error.h>
 #include <time.h>
 
+#include "broker/fences.h"
 #include "libipc/platform/fdpass.h"
 #include "libipc/platform/segment.h"
 
@@ -52,6 +53,7 @@ int state_new(struct state **ret, int *ret_fd)
 	state = address;
 	state->size = sizeof(*state);
 	state->domain_start = id_of_now();
+	fences_init(state);
 	atomic_store_explicit(&state->next, state->domain_start, memory_order_relaxed);
 	state->magic = STATE_MAGIC;
 

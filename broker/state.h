@@ -116,6 +116,8 @@ struct user_record {
 	uint32_t generation;
 	uint32_t reserved;
 	uint64_t table_id, desk_id;
+	uint64_t fence_start; /* where the desk's counter began */
+	uint64_t fence_floor; /* of the slot, whoever has it: earlier desks counted up to here */
 };
 
 enum state_array {
@@ -135,7 +137,8 @@ struct state {
 	uint32_t n_workers;            /* how many workers have run */
 	uint32_t high[STATE_N_ARRAYS]; /* no record of an array from here on was ever used: reading
 					  one would make its page be */
-	uint32_t reserved[1010];
+	int64_t fence_epoch_ns; /* added to the time since boot: the domain's clock (fences.h) */
+	uint32_t reserved[1008];
 	struct user_record user[STATE_USERS_MAX];
 	struct client_record client[LIVENESS_CLIENTS_MAX];
 	struct channel_record channel[LIVENESS_CHANNELS_MAX];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/users.h"
 
+#include "broker/fences.h"
 #include "broker/segments.h"
 #include "broker/worker.h"
 #include "libipc/platform/crash.h"
@@ -23,6 +24,8 @@ bool users_is_idle(const struct user *user)
 
 static void user_drop(struct worker *worker, struct user *user)
 {
+	fences_end(worker->registry->state, user);
+	CRASH_POINT();
 	record_set(&user->record->state, RECORD_FREE);
 	CRASH_POINT();
 	segments_drop_user(worker, user);

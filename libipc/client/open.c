@@ -206,6 +206,17 @@ static int opening_map_lines(struct opening *opening, const struct message_regio
 	return 0;
 }
 
+/* The user's counter only goes up, and may be far ahead: this client is one of many. */
+static void opening_raise_fence(struct desk *desk, uint64_t fence)
+{
+	uint64_t seen = atomic_load_explicit(&desk->fence, memory_order_relaxed);
+
+	while (seen < fence &&
+	       !atomic_compare_exchange_weak_explicit(&desk->fence, &seen, fence,
+						      memory_order_relaxed, memory_order_relaxed))
+		;
+}
+
 /* What the broker said, and what follows from it. */
 static void opening_fill(struct opening *opening, const struct message_opened *opened)
 {
@@ -225,6 +236,8 @@ static void opening_fill(struct opening *opening, const struct message_opened *o
 	endpoint->side = request->side;
 	endpoint->stays = request->flags & IPC_STAY;
 	endpoint->cell = &client->desk->cell[LIVENESS_SLOT(opened->handle_id)];
+	if (endpoint->kind == IPC_KIND_FLIGHT)
+		opening_raise_fence(client->desk, opened->fence);
 
 	/* The slot's last tenant may have died in a wait. */
 	atomic_store_explicit(&endpoint->cell->waits_for, 0, memory_order_relaxed);
