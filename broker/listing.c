@@ -6,6 +6,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "broker/flights.h"
 #include "broker/log.h"
 #include "broker/opener.h"
 #include "broker/peer.h"
@@ -59,30 +60,69 @@ static uint32_t count_waiters(const struct channel *channel, unsigned *cells_lef
 	return n;
 }
 
-/* The segment says who holds its lock; it is a hint that any writer may have made up, so only a
- * living handle of this very channel is believed. */
-static void fill_holder(struct registry *registry, const struct channel *channel,
-			struct message_channel *ret)
+static void fill_holder(struct message_channel *ret, const struct handle *holder, uint64_t since_ns)
 {
-	uint64_t id =
-		segments_peek(channel->segment_fd, offsetof(struct channel_header, holder_id));
-	const struct handle *handle = &registry->handle[LIVENESS_SLOT(id)];
-	uint64_t since_ns, now_ns;
+	uint64_t now_ns = clock_now_ns();
 
-	if (id == 0 || !handle->peer || handle->channel != channel || handle->record->id != id)
-		return;
-
-	ret->holder_id = id;
-	ret->holder_pid = handle->peer->record->pid;
-	since_ns =
-		segments_peek(channel->segment_fd, offsetof(struct channel_header, holder_since));
-	now_ns = clock_now_ns();
-	if (since_ns != 0 && since_ns < now_ns)
-		ret->held_ns = now_ns - since_ns;
+	ret->holder_id = holder->record->id;
+	ret->holder_pid = holder->peer->record->pid;
+	ret->held_ns = since_ns != 0 && since_ns < now_ns ? now_ns - since_ns : 0;
 }
 
+/* The segment says who holds its lock; it is a hint that any writer may have made up, so only a
+ * living handle of this very channel is believed. */
+static void fill_lock(struct registry *registry, const struct channel *channel,
+		      struct message_channel *ret)
+{
+	uint64_t lock[2]; /* holder_id and holder_since */
+	const struct handle *holder;
+
+	if (!segments_read(channel->segment_fd, offsetof(struct channel_header, holder_id), lock,
+			   sizeof(lock)))
+		return;
+
+	holder = registry_handle_on(registry, channel, lock[0]);
+	if (holder)
+		fill_holder(ret, holder, lock[1]);
+}
+
+/* The oldest lead. */
+struct oldest {
+	const struct handle *leader;
+	uint64_t since_ns;
+};
+
+static void take_older(const struct handle *leader, uint64_t since_ns, void *userdata)
+{
+	struct oldest *oldest = userdata;
+
+	if (!oldest->leader || since_ns < oldest->since_ns)
+		*oldest = (struct oldest){leader, since_ns};
+}
+
+static void fill_flight(struct registry *registry, const struct channel *channel,
+			struct message_channel *ret, struct flights_budget *budget)
+{
+	struct oldest oldest = {0};
+	struct flights_depth depth;
+
+	depth = flights_look(registry, channel, budget, take_older, &oldest);
+	ret->capacity = channel->record->shape[1];
+	ret->depth = depth.now;
+	ret->depth_max = depth.ever;
+	if (oldest.leader)
+		fill_holder(ret, oldest.leader, oldest.since_ns);
+}
+
+/* How much one request may still look at. */
+struct budget {
+	unsigned n_cells; /* of desks */
+	struct flights_budget flights;
+};
+#define BUDGET ((struct budget){.n_cells = CELLS_MAX, .flights = FLIGHTS_BUDGET})
+
 static void fill(struct registry *registry, const struct channel *channel,
-		 struct message_channel *ret, unsigned *cells_left)
+		 struct message_channel *ret, struct budget *budget)
 {
 	const struct channel_record *record = channel->record;
 
@@ -98,15 +138,23 @@ static void fill(struct registry *registry, const struct channel *channel,
 	ret->item_size_max = record->shape[0];
 	ret->handles[0] = channel->count[0];
 	ret->handles[1] = channel->count[1];
-	ret->waiters = count_waiters(channel, cells_left);
-	fill_holder(registry, channel, ret);
+	ret->waiters = count_waiters(channel, &budget->n_cells);
+	if (record->kind == IPC_KIND_FLIGHT)
+		fill_flight(registry, channel, ret, &budget->flights);
+	else
+		fill_lock(registry, channel, ret);
+}
+
+static bool fits(const struct channel *channel, const struct budget *budget)
+{
+	return channel->record->kind != IPC_KIND_FLIGHT || flights_fits(channel, &budget->flights);
 }
 
 void listing_info(struct worker *worker, struct peer *peer, const struct message_info *info)
 {
 	struct channel *channel = registry_find(worker->registry, info->name);
 	struct policy_subject subject = peer_subject(peer);
-	unsigned cells_left = CELLS_MAX;
+	struct budget budget = BUDGET;
 
 	if (!channel || record_get(&channel->record->state) != RECORD_USED) {
 		peer_answer_result(worker, peer, info->head.request_id, IPC_ENOENT);
@@ -119,7 +167,7 @@ void listing_info(struct worker *worker, struct peer *peer, const struct message
 	}
 
 	message_init(&worker->reply, MESSAGE_INFO_REPLY, info->head.request_id);
-	fill(worker->registry, channel, &worker->reply.info_reply.channel, &cells_left);
+	fill(worker->registry, channel, &worker->reply.info_reply.channel, &budget);
 	peer_answer(worker, peer, &worker->reply, NULL, 0);
 }
 
@@ -142,16 +190,23 @@ void listing_list(struct worker *worker, struct peer *peer, const struct message
 	struct registry *registry = worker->registry;
 	struct policy_subject subject = peer_subject(peer);
 	uint32_t top = registry->channel_slots.top;
-	unsigned cells_left = CELLS_MAX;
+	struct budget budget = BUDGET;
 	uint32_t slot = list->cursor;
 	unsigned n_looks = 0;
 	uint32_t n = 0;
 
 	message_init(&worker->reply, MESSAGE_LISTED, list->head.request_id);
 	for (; slot < top && n < PROTOCOL_LIST_MAX && n_looks < SLOTS_MAX; ++slot, ++n_looks) {
-		if (is_listed(registry, slot, &subject, list->pattern))
-			fill(registry, &registry->channel[slot], &listed->channel[n++],
-			     &cells_left);
+		const struct channel *channel = &registry->channel[slot];
+
+		if (!is_listed(registry, slot, &subject, list->pattern))
+			continue;
+
+		/* Left for the next page, which can look at all of it. */
+		if (n > 0 && !fits(channel, &budget))
+			break;
+
+		fill(registry, channel, &listed->channel[n++], &budget);
 	}
 
 	listed->n = n;

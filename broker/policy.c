@@ -128,13 +128,16 @@ static bool shape_is_within(const struct message_open *open, unsigned i, uint64_
 
 static int check_flight_shapes(const struct message_open *open)
 {
-	if (!shape_is_within(open, 0, IPC_ITEM_SIZE_MAX) ||
-	    !shape_is_within(open, 1, FLIGHT_KEYS_MAX) ||
-	    !shape_is_within(open, 2, IPC_KEY_SIZE_MAX) || !shape_is_within(open, 3, UINT32_MAX))
+	uint64_t size = flight_segment_size(open->shape_new);
+
+	if (size == 0)
 		return IPC_EINVAL;
 
 	/* Each number for itself is legal: it is all of them together that no memory holds. */
-	return open->size_new > SEGMENT_SIZE_MAX ? IPC_ENOSPC : 0;
+	if (size > SEGMENT_SIZE_MAX)
+		return IPC_ENOSPC;
+
+	return size > open->size_new ? IPC_EINVAL : 0;
 }
 
 static int check_value_shapes(const struct message_open *open)

@@ -197,6 +197,21 @@ struct handle *registry_handle_of_request(const struct peer *peer, uint64_t requ
 	return NULL;
 }
 
+bool registry_is_open_on(const struct handle *handle, const struct channel *channel)
+{
+	return handle->peer && handle->channel == channel &&
+	       record_get(&handle->record->state) == RECORD_USED && !handle->record->is_ending;
+}
+
+const struct handle *registry_handle_on(const struct registry *registry,
+					const struct channel *channel, uint64_t handle_id)
+{
+	const struct handle *handle = &registry->handle[LIVENESS_SLOT(handle_id)];
+
+	return registry_is_open_on(handle, channel) && handle->record->id == handle_id ? handle
+										       : NULL;
+}
+
 void registry_link(struct handle *handle)
 {
 	struct channel *channel = handle->channel;

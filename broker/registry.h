@@ -123,6 +123,13 @@ struct handle *registry_handle(struct registry *registry, const struct peer *pee
 			       uint64_t handle_id);
 struct handle *registry_handle_of_request(const struct peer *peer, uint64_t request_id);
 
+/* Whether this is a handle that is open on the channel now. */
+bool registry_is_open_on(const struct handle *handle, const struct channel *channel);
+
+/* The one of this id on the channel, whoever's it is; else NULL. */
+const struct handle *registry_handle_on(const struct registry *registry,
+					const struct channel *channel, uint64_t handle_id);
+
 /* Into and out of the lists of its client and its channel; peer, channel and record are filled in.
  */
 void registry_link(struct handle *handle);

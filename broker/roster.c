@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "broker/flights.h"
 #include "broker/peer.h"
 #include "broker/policy.h"
 #include "broker/segments.h"
@@ -27,15 +28,9 @@ static uint64_t elapsed_ns(uint64_t since_ns, uint64_t now_ns)
 	return since_ns < now_ns ? now_ns - since_ns : 0;
 }
 
-static bool is_told(const struct handle *handle, const struct channel *channel)
-{
-	return handle->channel == channel && handle->peer &&
-	       record_get(&handle->record->state) == RECORD_USED && !handle->record->is_ending;
-}
-
 /* ---- what it holds ---- */
 
-/* The lock's holder, as the segment says: a hint. */
+/* The lock's holder, as the segment says: a hint.  Flights have none. */
 static void fill_lock(struct message_handle *ret, const struct channel *channel, uint64_t now_ns)
 {
 	uint64_t holder[2]; /* id and since */
@@ -50,6 +45,30 @@ static void fill_lock(struct message_handle *ret, const struct channel *channel,
 	ret->held_ns = elapsed_ns(holder[1], now_ns);
 }
 
+struct page {
+	struct message_handled *handled;
+	uint64_t now_ns;
+};
+
+static void add_lead(const struct handle *leader, uint64_t since_ns, void *userdata)
+{
+	const struct page *page = userdata;
+	uint64_t held_ns = elapsed_ns(since_ns, page->now_ns);
+	uint32_t i;
+
+	for (i = 0; i < page->handled->n; ++i) {
+		struct message_handle *handle = &page->handled->handle[i];
+
+		if (handle->handle_id != leader->record->id)
+			continue;
+
+		handle->holds = IPC_HOLDS_LEAD;
+		++handle->n_held;
+		if (handle->held_ns < held_ns)
+			handle->held_ns = held_ns;
+	}
+}
+
 /* ---- whom it waits for ---- */
 
 /* What the client wrote into its desk; it may have made that up, so only an open handle of this
@@ -61,7 +80,6 @@ static void fill_wait(struct message_handle *ret, struct registry *registry,
 			  (uint64_t)handle->slot * sizeof(struct desk_cell) +
 			  offsetof(struct desk_cell, waits_for);
 	uint64_t wait[2]; /* for and since */
-	const struct handle *other;
 
 	if (!segments_read(handle->peer->user->desk_fd, offset, wait, sizeof(wait)) || wait[1] == 0)
 		return;
@@ -70,8 +88,7 @@ static void fill_wait(struct message_handle *ret, struct registry *registry,
 	if (ret->waiting_ns == 0)
 		ret->waiting_ns = 1;
 
-	other = &registry->handle[LIVENESS_SLOT(wait[0])];
-	if (is_told(other, handle->channel) && other->record->id == wait[0])
+	if (registry_handle_on(registry, handle->channel, wait[0]))
 		ret->waiting_for = wait[0];
 }
 
@@ -115,6 +132,7 @@ void roster_handles(struct worker *worker, struct peer *peer, const struct messa
 	struct registry *registry = worker->registry;
 	struct channel *channel = registry_find(registry, handles->name);
 	uint32_t top = registry->handle_slots.top;
+	struct flights_budget budget = FLIGHTS_BUDGET;
 	uint64_t now_ns = clock_now_ns();
 	uint64_t slot = handles->cursor;
 	unsigned n_looks = 0;
@@ -129,12 +147,15 @@ void roster_handles(struct worker *worker, struct peer *peer, const struct messa
 
 	message_init(&worker->reply, MESSAGE_HANDLED, handles->head.request_id);
 	for (; slot < top && n < PROTOCOL_HANDLE_MAX && n_looks < SLOTS_MAX; ++slot, ++n_looks) {
-		if (is_told(&registry->handle[slot], channel))
+		if (registry_is_open_on(&registry->handle[slot], channel))
 			fill(&handled->handle[n++], registry, &registry->handle[slot], now_ns);
 	}
 
 	handled->generation = channel->record->generation;
 	handled->n = n;
+	if (channel->record->kind == IPC_KIND_FLIGHT)
+		(void)flights_look(registry, channel, &budget, add_lead,
+				   &(struct page){handled, now_ns});
 	handled->cursor = slot < top ? slot : PROTOCOL_CURSOR_END;
 	handled->head.size = (uint32_t)(offsetof(struct message_handled, handle) +
 					n * sizeof(handled->handle[0]));

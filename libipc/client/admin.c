@@ -146,6 +146,107 @@ int ipc_client_list_wait(ipc_client *client, const char *pattern, ipc_channel_fn
 	return r;
 }
 
+/* ---- the handles of one channel ---- */
+
+struct handle_listing {
+	ipc_client *client;
+	const char *name;
+	ipc_handle_fn fn;
+	void *userdata;
+	uint64_t deadline_ns;
+	uint64_t cursor, generation;
+	bool is_stopped;
+	struct connection_call call;
+};
+
+static void handle_from_message(struct ipc_handle_info *ret, const struct message_handle *handle)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->size = sizeof(*ret);
+	ret->handle_id = handle->handle_id;
+	ret->pid = handle->pid;
+	static_assert(sizeof(ret->process_name) == sizeof(handle->process_name), "copied whole");
+	memcpy(ret->process_name, handle->process_name, sizeof(ret->process_name));
+	ret->role = (enum ipc_role)handle->role;
+	ret->weak = handle->weak;
+	ret->holds = (enum ipc_holding)handle->holds;
+	ret->n_held = handle->n_held;
+	ret->held_ns = handle->held_ns;
+	ret->waiting_for = handle->waiting_for;
+	ret->waiting_ns = handle->waiting_ns;
+}
+
+/* As listing_tell(). */
+static int handle_listing_tell(struct handle_listing *listing,
+			       const struct message_handled *handled)
+{
+	struct ipc_handle_info info;
+	int r = 0;
+
+	for (uint32_t i = 0; i < handled->n && r == 0; ++i) {
+		handle_from_message(&info, &handled->handle[i]);
+		thread_callback_begin();
+		r = listing->fn(&info, listing->userdata);
+		thread_callback_end();
+	}
+
+	listing->is_stopped = r != 0;
+	return r < 0 ? r : 0;
+}
+
+static int handle_listing_page(struct handle_listing *listing)
+{
+	const struct message_handled *handled = &listing->call.reply.handled;
+	union message request;
+	int r;
+
+	message_init(&request, MESSAGE_HANDLES, 0);
+	request.handles.cursor = listing->cursor;
+	request.handles.generation = listing->generation;
+	memcpy(request.handles.name, listing->name, strlen(listing->name) + 1);
+
+	r = admin_call(listing->client, &request, &listing->call, MESSAGE_HANDLED,
+		       listing->deadline_ns);
+	connection_end(&listing->client->connection, &listing->call);
+	if (r < 0)
+		return r;
+
+	/* A list that does not get on would never end. */
+	if (handled->cursor <= listing->cursor)
+		return IPC_EPROTO;
+
+	listing->cursor = handled->cursor;
+	listing->generation = handled->generation;
+	return handle_listing_tell(listing, handled);
+}
+
+int ipc_client_list_handles_wait(ipc_client *client, const char *name, ipc_handle_fn fn,
+				 void *userdata, const struct timespec *deadline)
+{
+	struct handle_listing listing;
+	int r;
+
+	r = client_enter(client);
+	if (r < 0)
+		return r;
+
+	listing.client = client;
+	listing.name = name;
+	listing.fn = fn;
+	listing.userdata = userdata;
+	listing.cursor = listing.generation = 0;
+	listing.is_stopped = false;
+
+	r = fn ? name_check(name) : IPC_EINVAL;
+	if (r == 0)
+		r = clock_deadline(&listing.deadline_ns, deadline);
+	while (r == 0 && !listing.is_stopped && listing.cursor != PROTOCOL_CURSOR_END)
+		r = handle_listing_page(&listing);
+
+	client_leave(client);
+	return r;
+}
+
 /* ---- one channel ---- */
 
 static int channel_info_wait(ipc_client *client, const char *name, struct ipc_channel_info *ret,

@@ -177,7 +177,7 @@ static bool handles_is_good(const union message *message)
 	const struct message_handles *handles = &message->handles;
 
 	/* Whoever goes on says of which channel. */
-	if (handles->cursor == PROTOCOL_CURSOR_END ||
+	if (handles->cursor >= PROTOCOL_CURSOR_END ||
 	    (handles->cursor != 0 && handles->generation == 0))
 		return false;
 
@@ -262,7 +262,8 @@ static bool handled_is_good(const union message *message)
 	if (handled->n > PROTOCOL_HANDLE_MAX || handled->head.size != HANDLED_SIZE(handled->n))
 		return false;
 
-	if (handled->generation == 0 || handled->reserved != 0)
+	if (handled->cursor > PROTOCOL_CURSOR_END || handled->generation == 0 ||
+	    handled->reserved != 0)
 		return false;
 
 	for (uint32_t i = 0; i < handled->n; ++i) {

@@ -290,6 +290,7 @@ Test(codec, every_bad_field_of_a_request_is_refused, .timeout = 20)
 
 	REFUSED(MESSAGE_HANDLES, handles.cursor, = PROTOCOL_CURSOR_END);
 	REFUSED(MESSAGE_HANDLES, handles.cursor, = 1);
+	REFUSED(MESSAGE_HANDLES, handles.cursor, = UINT64_MAX);
 	REFUSED(MESSAGE_HANDLES, handles.name[0], = '/');
 	ACCEPTED(MESSAGE_HANDLES, handles.generation, = UINT64_MAX);
 
@@ -305,6 +306,9 @@ Test(codec, a_listing_of_handles_goes_on_with_the_generation_that_it_began_with,
 
 	m->handles.generation = 5;
 	cr_assert_eq(check(m), 0);
+
+	m->handles.cursor = UINT64_C(1) << 32;
+	cr_assert_eq(check(m), IPC_EPROTO);
 }
 
 Test(codec, the_two_roles_of_a_flight_are_of_its_kind, .timeout = 20)
@@ -435,6 +439,8 @@ Test(codec, a_list_has_as_many_handles_as_it_says, .timeout = 20)
 	REFUSED(MESSAGE_HANDLED, handled.n, = 3);
 	REFUSED(MESSAGE_HANDLED, handled.n, = UINT32_MAX);
 	REFUSED(MESSAGE_HANDLED, handled.generation, = 0);
+	REFUSED(MESSAGE_HANDLED, handled.cursor, = UINT64_C(1) << 32);
+	ACCEPTED(MESSAGE_HANDLED, handled.cursor, = PROTOCOL_CURSOR_END);
 	REFUSED(MESSAGE_HANDLED, handled.reserved, = 1);
 	REFUSED(MESSAGE_HANDLED, handled.handle[1].handle_id, = 0);
 	REFUSED(MESSAGE_HANDLED, handled.handle[1].role, = 0);
