@@ -149,8 +149,13 @@ void flight_notify(const struct flight *flight, struct eventcount *event)
 
 int flight_break(struct flight *flight)
 {
-	int r = header_break(&flight->segment->header, HEADER_CORRUPT);
+	int r;
 
+	/* Held dead: the cells that this handle thinks are its own are not. */
+	if (!liveness_handle_is(flight->table, flight->handle_id))
+		return IPC_ESTALE;
+
+	r = header_break(&flight->segment->header, HEADER_CORRUPT);
 	CRASH_POINT();
 	for (uint32_t i = 0; i < flight->n_cells; ++i)
 		flight_notify(flight, &flight->cell[i].event);
@@ -259,8 +264,15 @@ static int finish_state(struct flight *flight, struct flight_part *part, enum fl
 	return flight_break(flight);
 }
 
-int flight_finish(struct flight *flight, struct flight_part *part, enum ipc_failure failure,
-		  int32_t code, const void *data, uint64_t size)
+/* By the holder of the seat's `writer`: whoever makes the part anew looks at that lock after it has
+ * changed `use`. */
+static bool part_is_same(const struct flight_part *part, uint64_t use)
+{
+	return ((atomic_load_explicit(&part->use, memory_order_seq_cst) ^ use) & FLIGHT_USE) == 0;
+}
+
+int flight_finish(struct flight *flight, struct flight_part *part, uint64_t use,
+		  enum ipc_failure failure, int32_t code, const void *data, uint64_t size)
 {
 	struct quicklock *writer = &flight->segment->seats.seat[part->seat].writer;
 	uint64_t state;
@@ -290,6 +302,8 @@ int flight_finish(struct flight *flight, struct flight_part *part, enum ipc_fail
 	/* Whoever takes the lead over from now on sees the lock. */
 	state = flight_load(flight, part->cell);
 	r = part_leads(part, state) ? 0 : part_refused(part);
+	if (UNLIKELY(!part_is_same(part, use)))
+		r = IPC_EINVAL;
 	if (r == 0) {
 		finish_write(flight, part, state, failure, code, data, size);
 		r = finish_state(flight, part,
@@ -339,9 +353,11 @@ static void leave_lead(struct flight *flight, struct flight_part *part)
 void flight_leave(struct flight *flight, struct flight_part *part)
 {
 	if (part_leads(part, flight_load(flight, part->cell))) {
+		uint64_t use = atomic_load_explicit(&part->use, memory_order_relaxed);
+
 		/* A handler's: nobody else would answer those who asked. */
 		if (part->form != FLIGHT_TAKEN ||
-		    flight_finish(flight, part, IPC_FAILURE_ABANDONED, 0, NULL, 0) < 0)
+		    flight_finish(flight, part, use, IPC_FAILURE_ABANDONED, 0, NULL, 0) < 0)
 			leave_lead(flight, part);
 	}
 

@@ -235,10 +235,19 @@ struct flight {
 	void *ring_userdata;
 };
 
-/* One caller's part, private; all but `seat` is this file's. */
+/*
+ * One caller's part, private; all but `seat` and `use` is this file's.
+ *
+ * use is for whoever makes a part anew while another thread of the process may still be about to
+ * finish the flight by its last use: the bits of FLIGHT_USE are another number then, and what was
+ * begun by the old one is refused once it holds the seat's `writer`.
+ */
 enum flight_form { FLIGHT_JOIN, FLIGHT_ASK, FLIGHT_TAKEN };
 
+#define FLIGHT_USE UINT64_C(0xffffffff80000000)
+
 struct flight_part {
+	_Atomic uint64_t use;
 	uint32_t seat;
 	uint32_t cell;
 	enum flight_form form;
@@ -291,11 +300,11 @@ IPC_CHECKED int flight_take(struct flight *flight, struct flight_part *part);
 bool flight_is_takeable(struct flight *flight);
 
 /*
- * failure IPC_FAILURE_NONE: lands.  0; IPC_EINVAL: does not lead, or has finished it already;
- * IPC_ESTALE: led, and was passed over; IPC_EMSGSIZE; IPC_ENOSYS: this thread can take no robust
- * lock.
+ * failure IPC_FAILURE_NONE: lands.  `use` as it was when the call began.  0; IPC_EINVAL: does not
+ * lead, or has finished it already, or `use` is another one by now; IPC_ESTALE: led, and was passed
+ * over; IPC_EMSGSIZE; IPC_ENOSYS: this thread can take no robust lock.
  */
-IPC_CHECKED int flight_finish(struct flight *flight, struct flight_part *part,
+IPC_CHECKED int flight_finish(struct flight *flight, struct flight_part *part, uint64_t use,
 			      enum ipc_failure failure, int32_t code, const void *data,
 			      uint64_t size);
 

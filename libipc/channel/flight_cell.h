@@ -113,7 +113,7 @@ void flight_part_begin(struct flight_part *part);
 
 void flight_notify(const struct flight *flight, struct eventcount *event);
 
-/* The whole table is broken from now on: IPC_EBADMSG. */
+/* The whole table is broken from now on: IPC_EBADMSG.  IPC_ESTALE: no, this handle is held dead. */
 int flight_break(struct flight *flight);
 
 /* Kernel's id of this thread. */
