@@ -105,7 +105,8 @@ void endpoint_close(struct endpoint *endpoint)
 	if (endpoint->closing_fn)
 		endpoint->closing_fn(endpoint);
 	CRASH_POINT();
-	endpoint_tell_closed(endpoint);
+	if (!endpoint->tells_later)
+		endpoint_tell_closed(endpoint);
 	CRASH_POINT();
 
 	endpoint->object.address = endpoint;

@@ -123,6 +123,10 @@ struct endpoint {
 	/* Set by closing_fn: another thread still holds a robust lock in there; never unmap. */
 	bool keep_mapped;
 
+	/* Set by closing_fn: what the handle held is given back later, and the kind calls
+	 * endpoint_tell_closed() after that. */
+	bool tells_later;
+
 	/* Of endpoint_close(). */
 	struct thread_object object;
 };
