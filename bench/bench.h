@@ -38,6 +38,8 @@ ipc_client *bench_connect(void);
 ipc_watch_producer *bench_producer(ipc_client *client, const char *name);
 ipc_watch_consumer *bench_consumer(ipc_client *client, const char *name);
 ipc_shared *bench_ledger(ipc_client *client, const char *name, enum ipc_side side, size_t size);
+ipc_flight_table *bench_table(ipc_client *client, const char *name);
+ipc_handler *bench_handler(ipc_client *client, const char *name);
 
 static inline void bench_pause(void)
 {
@@ -78,6 +80,7 @@ double limit_map_round_trip(void *arg); /* memfd + 2 mmap + one seqpacket round 
 /* ---- rows ---- */
 void bench_watch(void);
 void bench_shared_rows(void);
+void bench_flight(void);
 void bench_death(void);
 void bench_open(void);
 void bench_broker(void);

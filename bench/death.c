@@ -20,11 +20,11 @@ struct scene {
 	_Atomic uint32_t n_wrong;
 };
 
-static void scene_end(struct scene *scene, int result)
+static void scene_end(struct scene *scene, bool is_right)
 {
 	uint64_t now = bench_now_ns(), last = atomic_load(&scene->last_ns);
 
-	if (result != IPC_EOWNERDEAD)
+	if (!is_right)
 		atomic_fetch_add(&scene->n_wrong, 1);
 	while (last < now && !atomic_compare_exchange_weak(&scene->last_ns, &last, now))
 		;
@@ -56,7 +56,8 @@ static void watch_waiter(void *arg)
 
 	bench_pin(scene->n_waiters == 1 ? 0 : -1);
 	atomic_fetch_add(&scene->n_ready, 1);
-	scene_end(scene, ipc_watch_read_wait(consumer, value, sizeof(value), NULL, &version, NULL));
+	scene_end(scene, ipc_watch_read_wait(consumer, value, sizeof(value), NULL, &version,
+					     NULL) == IPC_EOWNERDEAD);
 }
 
 static void shared_victim(void *arg)
@@ -88,7 +89,62 @@ static void shared_waiter(void *arg)
 
 	bench_pin(0);
 	atomic_fetch_add(&scene->n_ready, 1);
-	scene_end(scene, ipc_shared_lock_when_wait(ledger, never, NULL, &value, NULL));
+	scene_end(scene,
+		  ipc_shared_lock_when_wait(ledger, never, NULL, &value, NULL) == IPC_EOWNERDEAD);
+}
+
+static void leader_victim(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_client *client = bench_connect();
+	ipc_flight *flight;
+
+	bench_pin(1);
+	if (ipc_flight_join(&flight, bench_table(client, "bench/death3"), "key", 3) != 1)
+		bench_fail("join", IPC_EPROTO);
+	atomic_store(&scene->victim_ready, 1);
+	for (;;)
+		pause();
+}
+
+/* Ends when this process leads. */
+static void leader_waiter(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_client *client = bench_connect();
+	ipc_flight_table *table = bench_table(client, "bench/death3");
+	ipc_flight *flight;
+
+	bench_pin(0);
+	atomic_fetch_add(&scene->n_ready, 1);
+	scene_end(scene, ipc_flight_join_wait(&flight, table, "key", 3, NULL) == 1);
+}
+
+static void handler_victim(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_client *client = bench_connect();
+	ipc_handler *handler = bench_handler(client, "bench/death4");
+	ipc_flight *flight;
+
+	bench_pin(1);
+	atomic_store(&scene->victim_ready, 1);
+	if (ipc_handler_take_wait(&flight, handler, NULL) < 0)
+		bench_fail("take", IPC_EPROTO);
+	for (;;)
+		pause();
+}
+
+static void handler_waiter(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_client *client = bench_connect();
+	ipc_flight_table *table = bench_table(client, "bench/death4");
+	ipc_flight *flight;
+
+	bench_pin(0);
+	atomic_fetch_add(&scene->n_ready, 1);
+	scene_end(scene, ipc_flight_ask_wait(&flight, table, "key", 3, 0, NULL) == IPC_EOWNERDEAD);
 }
 
 static double kill_and_wait(void (*victim_fn)(void *), void (*waiter_fn)(void *), int n_waiters)
@@ -117,7 +173,7 @@ static double kill_and_wait(void (*victim_fn)(void *), void (*waiter_fn)(void *)
 	if (atomic_load(&scene->n_ended) < (uint32_t)n_waiters)
 		bench_fail("not every wait ended", IPC_ETIMEDOUT);
 	if (atomic_load(&scene->n_wrong))
-		bench_fail("a wait did not end with IPC_EOWNERDEAD", IPC_EPROTO);
+		bench_fail("a wait did not end as it should", IPC_EPROTO);
 	latency = (double)(atomic_load(&scene->last_ns) - killed);
 	munmap(scene, sizeof(*scene));
 	return latency;
@@ -143,6 +199,16 @@ static double shared_death_ns(void)
 	return kill_and_wait(shared_victim, shared_waiter, 1);
 }
 
+static double leader_death_ns(void)
+{
+	return kill_and_wait(leader_victim, leader_waiter, 1);
+}
+
+static double handler_death_ns(void)
+{
+	return kill_and_wait(handler_victim, handler_waiter, 1);
+}
+
 static double eof_ns(void)
 {
 	return limit_socket_eof(NULL);
@@ -160,6 +226,18 @@ static double shared_death(void *arg)
 	return median_us(shared_death_ns);
 }
 
+static double leader_death(void *arg)
+{
+	(void)arg;
+	return median_us(leader_death_ns);
+}
+
+static double handler_death(void *arg)
+{
+	(void)arg;
+	return median_us(handler_death_ns);
+}
+
 static double eof_us(void *arg)
 {
 	(void)arg;
@@ -173,6 +251,12 @@ void bench_death(void)
 	bench_compare("P10", "SIGKILL to return, watch read_wait", watch_death,
 		      "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
 	bench_compare("P10", "SIGKILL to return, shared lock_when_wait", shared_death,
+		      "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
+	bench_compare("P10", "SIGKILL of a leader until a follower leads", leader_death,
+		      "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
+	bench_compare("P10", "the same beside another kind's end", leader_death,
+		      "P10, watch read_wait", watch_death, NULL, false, 2, "us");
+	bench_compare("P10", "SIGKILL to return, flight ask_wait", handler_death,
 		      "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
 	one = watch_death(NULL);
 	crowd = kill_and_wait(watch_victim, watch_waiter, CROWD_MAX) / 1e3;

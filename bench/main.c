@@ -229,6 +229,30 @@ ipc_shared *bench_ledger(ipc_client *client, const char *name, enum ipc_side sid
 	return shared;
 }
 
+#define TABLE_OPTIONS                                                                              \
+	IPC_FLIGHT_TABLE_OPTIONS(.flags = IPC_CREATE, .key_size_max = 64,                          \
+				 .result_size_max = BENCH_PAYLOAD)
+
+ipc_flight_table *bench_table(ipc_client *client, const char *name)
+{
+	ipc_flight_table *table;
+	int r = ipc_flight_table_open_wait(&table, client, name, TABLE_OPTIONS, NULL);
+
+	if (r < 0)
+		bench_fail(name, r);
+	return table;
+}
+
+ipc_handler *bench_handler(ipc_client *client, const char *name)
+{
+	ipc_handler *handler;
+	int r = ipc_handler_open_wait(&handler, client, name, TABLE_OPTIONS, NULL);
+
+	if (r < 0)
+		bench_fail(name, r);
+	return handler;
+}
+
 /* ---- figures ---- */
 
 static int compare_doubles(const void *a, const void *b)
@@ -305,10 +329,10 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*fn)(void);
-	} rows[] = {{"watch", bench_watch},   {"shared", bench_shared_rows},
-		    {"death", bench_death},   {"open", bench_open},
-		    {"broker", bench_broker}, {"syscalls", bench_syscalls},
-		    {"peers", bench_peers}};
+	} rows[] = {{"watch", bench_watch},       {"shared", bench_shared_rows},
+		    {"flight", bench_flight},     {"death", bench_death},
+		    {"open", bench_open},         {"broker", bench_broker},
+		    {"syscalls", bench_syscalls}, {"peers", bench_peers}};
 	const char *program = "ipcbroker";
 	double line;
 

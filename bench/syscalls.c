@@ -20,6 +20,7 @@ struct subject {
 static ipc_watch_producer *producer;
 static ipc_watch_consumer *consumer;
 static ipc_shared *ledger;
+static ipc_flight_table *table;
 
 static void publish_and_read(void)
 {
@@ -47,6 +48,39 @@ static void transact(void)
 	}
 }
 
+/* F-11 */
+static void fly(void)
+{
+	uint64_t value[BENCH_PAYLOAD / 8] = {1};
+	ipc_flight *flight;
+
+	for (int i = 0; i < N_MESSAGES; ++i) {
+		if (ipc_flight_join(&flight, table, "key", 3) != 1 ||
+		    ipc_flight_land(flight, value, sizeof(value)) < 0)
+			_exit(1);
+		(void)ipc_flight_leave(flight);
+	}
+}
+
+static int land_nothing(ipc_flight *flight, const void *key, size_t size, void *userdata)
+{
+	(void)key;
+	(void)size;
+	(void)userdata;
+	return ipc_flight_land(flight, NULL, 0);
+}
+
+static void fly_in_one_call(void)
+{
+	struct ipc_flight_result result;
+
+	for (int i = 0; i < N_MESSAGES; ++i) {
+		if (ipc_flight_do_wait(table, "key", 3, land_nothing, NULL, NULL, 0, &result,
+				       NULL) != 0)
+			_exit(1);
+	}
+}
+
 static void traced(void *arg)
 {
 	struct subject *subject = arg;
@@ -55,6 +89,7 @@ static void traced(void *arg)
 	producer = bench_producer(client, "bench/p13");
 	consumer = bench_consumer(client, "bench/p13");
 	ledger = bench_ledger(client, "bench/p13s", IPC_SIDE_A, BENCH_PAYLOAD);
+	table = bench_table(client, "bench/p13f");
 	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
 	raise(SIGSTOP);
 	subject->fn();
@@ -91,4 +126,6 @@ void bench_syscalls(void)
 		     count_calls(publish_and_read), "");
 	bench_figure("P13", "system calls per lock + edit + commit (goal 0)", count_calls(transact),
 		     "");
+	bench_figure("P13", "system calls per join + land + leave (goal 0)", count_calls(fly), "");
+	bench_figure("P13", "system calls per do_wait (goal 0)", count_calls(fly_in_one_call), "");
 }
