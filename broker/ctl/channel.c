@@ -4,6 +4,8 @@
  * The commands list, stat and remove.
  */
 
+#include "broker/ctl/channel.h"
+
 #include <grp.h>
 #include <inttypes.h>
 #include <pwd.h>
@@ -11,11 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <ipc/admin.h>
 #include <ipc/error.h>
+#include <ipc/flight.h>
 #include <ipc/shared.h>
 
-#include "broker/ctl/ctl.h"
 #include "broker/ctl/json.h"
 #include "broker/ctl/quantity.h"
 #include "broker/ctl/table.h"
@@ -41,11 +42,6 @@ const char *channel_kind_name(enum ipc_kind kind)
 	return "unknown"; /* of a later release */
 }
 
-struct channels {
-	struct ipc_channel_info *infos;
-	size_t n, n_max;
-};
-
 /* A callback of the list: only remembers, since it must not call the library. */
 static int channels_add(const struct ipc_channel_info *info, void *userdata)
 {
@@ -69,6 +65,23 @@ static int compare_names(const void *a, const void *b)
 {
 	return strcmp(((const struct ipc_channel_info *)a)->name,
 		      ((const struct ipc_channel_info *)b)->name);
+}
+
+int channels_collect(struct channels *channels, const struct ctl *ctl, const char *pattern)
+{
+	int r;
+
+	*channels = (struct channels){0};
+	r = ipc_client_list_wait(ctl->client, pattern, channels_add, channels, ctl->deadline);
+	if (r == 0 && channels->n)
+		qsort(channels->infos, channels->n, sizeof(channels->infos[0]), compare_names);
+	return r;
+}
+
+void channels_deinit(struct channels *channels)
+{
+	free(channels->infos);
+	*channels = (struct channels){0};
 }
 
 static const char *user_name(char text[QUANTITY_SIZE], uint32_t uid)
@@ -149,41 +162,46 @@ static int channels_print_json(const struct channels *channels)
 int ctl_list(const struct ctl *ctl)
 {
 	const char *pattern = ctl->args[0] ? ctl->args[0] : "*";
-	struct channels channels = {0};
+	struct channels channels;
 	int r;
 
-	r = ipc_client_list_wait(ctl->client, pattern, channels_add, &channels, ctl->deadline);
-	if (r < 0) {
-		free(channels.infos);
-		return ctl_fail(ctl->args[0] ? pattern : "list", r);
-	}
-
-	if (channels.n)
-		qsort(channels.infos, channels.n, sizeof(channels.infos[0]), compare_names);
-	r = ctl->json ? channels_print_json(&channels) : channels_print(&channels);
-	free(channels.infos);
+	r = channels_collect(&channels, ctl, pattern);
+	if (r < 0)
+		r = ctl_fail(ctl->args[0] ? pattern : "list", r);
+	else
+		r = ctl->json ? channels_print_json(&channels) : channels_print(&channels);
+	channels_deinit(&channels);
 	return r;
 }
 
 static const char *flags_text(char text[QUANTITY_SIZE], const struct ipc_channel_info *info)
 {
-	bool is_kept = info->flags & IPC_KEEP;
-	bool is_in_place = info->kind == IPC_KIND_SHARED && (info->flags & IPC_SHARED_IN_PLACE);
-	uint64_t others = info->flags & ~(uint64_t)IPC_KEEP;
+	static const struct {
+		enum ipc_kind kind; /* 0: every kind */
+		uint64_t flag;
+		const char *name;
+	} known[] = {
+		{0, IPC_KEEP, "keep"},
+		{IPC_KIND_SHARED, IPC_SHARED_IN_PLACE, "in place"},
+		{IPC_KIND_FLIGHT, IPC_FLIGHT_TABLE_NO_PROMOTE, "no promotion"},
+	};
+	uint64_t others = info->flags;
+	size_t length = 0;
 
-	if (is_in_place)
-		others &= ~(uint64_t)IPC_SHARED_IN_PLACE;
+	text[0] = '\0';
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); ++i) {
+		if ((known[i].kind && known[i].kind != info->kind) ||
+		    !(info->flags & known[i].flag))
+			continue;
+		others &= ~known[i].flag;
+		length += (size_t)snprintf(text + length, QUANTITY_SIZE - length, "%s%s",
+					   length ? ", " : "", known[i].name);
+	}
 
 	/* Of a later release: not ours to name. */
 	if (others)
 		snprintf(text, QUANTITY_SIZE, "0x%" PRIx64, info->flags);
-	else
-		snprintf(text, QUANTITY_SIZE, "%s%s%s", is_kept ? "keep" : "",
-			 is_kept && is_in_place ? ", " : "",
-			 is_in_place ? "in place"
-			 : is_kept   ? ""
-				     : "none");
-	return text;
+	return text[0] ? text : "none";
 }
 
 static void table_add_details(struct table *table, const struct ipc_channel_info *info)

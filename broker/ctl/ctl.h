@@ -8,6 +8,7 @@
  */
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <time.h>
 
 #include <ipc/client.h>
@@ -15,13 +16,17 @@
 #define CTL_EXIT_FAILED   1
 #define CTL_EXIT_USAGE    2
 #define CTL_EXIT_TIMEDOUT 124
+#define CTL_EXIT_OWN      125 /* what 1 is elsewhere, where the status is a program's */
 
 struct ctl {
 	ipc_client *client;
 	const char *address;             /* as given; NULL: the library's own rules */
 	const struct timespec *deadline; /* NULL: for ever */
 	bool json;
+	uint64_t over_ns;    /* --over */
+	const char *table;   /* --table; NULL: not given */
 	const char *args[1]; /* of the command; NULL: not given */
+	char *const *run;    /* what follows "--", NULL-terminated */
 };
 
 /* One line to standard error, "ipcctl: what: text (IPC_NAME)", and the status that goes with the
@@ -31,6 +36,9 @@ int ctl_fail(const char *what, int result);
 /* The same for a call of libc. */
 int ctl_fail_errno(const char *what, int error);
 
+/* The same in own words. */
+int ctl_fail_text(const char *what, const char *text);
+
 /* channel.c */
 int ctl_list(const struct ctl *ctl);
 int ctl_stat(const struct ctl *ctl);
@@ -39,5 +47,12 @@ int ctl_remove(const struct ctl *ctl);
 /* watch.c */
 int ctl_get(const struct ctl *ctl);
 int ctl_set(const struct ctl *ctl);
+
+/* handles.c */
+int ctl_handles(const struct ctl *ctl);
+int ctl_stalled(const struct ctl *ctl);
+
+/* waits.c */
+int ctl_waits(const struct ctl *ctl);
 
 #endif

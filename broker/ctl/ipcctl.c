@@ -1,56 +1,80 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * The command line of ipcctl(1).  It reaches a domain through the public interface alone, and never
- * starts one: a tool that looks must not change what it looks at.
+ * The command line of ipcctl(1).  It reaches a domain through the public interface alone.  A
+ * command that looks never starts a broker: it must not change what it looks at.
  */
 
 #include <argp.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <ipc/error.h>
 #include <ipc/time.h>
 
 #include "broker/ctl/ctl.h"
+#include "broker/ctl/quantity.h"
+
+/* What a command has. */
+#define HAS_JSON  1u
+#define HAS_OVER  2u /* --over, which must be given */
+#define HAS_TABLE 4u
+#define HAS_RUN   8u /* -- COMMAND, which must be given; the status is that of COMMAND */
 
 struct command {
 	const char *name;
 	unsigned n_args_min, n_args_max;
-	bool has_json;
+	unsigned has;
+	const char *missing; /* what the least argument is */
 	int (*run)(const struct ctl *ctl);
 };
 
 static const struct command commands[] = {
-	{"list", 0, 1, true, ctl_list},      {"stat", 1, 1, true, ctl_stat},
-	{"get", 1, 1, false, ctl_get},       {"set", 1, 1, false, ctl_set},
-	{"remove", 1, 1, false, ctl_remove},
+	{"list", 0, 1, HAS_JSON, "", ctl_list},
+	{"stat", 1, 1, HAS_JSON, "a name", ctl_stat},
+	{"handles", 1, 1, HAS_JSON, "a name", ctl_handles},
+	{"waits", 0, 1, HAS_JSON, "", ctl_waits},
+	{"stalled", 0, 1, HAS_JSON | HAS_OVER, "", ctl_stalled},
+	{"get", 1, 1, 0, "a name", ctl_get},
+	{"set", 1, 1, 0, "a name", ctl_set},
+	{"remove", 1, 1, 0, "a name", ctl_remove},
 };
 
 struct line {
 	struct ctl ctl;
 	const struct command *command;
 	unsigned n_args;
+	bool has_over;
 	struct timespec deadline;
 };
+
+/* What a failure ends with. */
+static int status_failed = CTL_EXIT_FAILED;
 
 int ctl_fail(const char *what, int result)
 {
 	fflush(stdout);
 	fprintf(stderr, "ipcctl: %s: %s (%s)\n", what, ipc_error_text(result),
 		ipc_error_name(result));
-	return result == IPC_ETIMEDOUT ? CTL_EXIT_TIMEDOUT : CTL_EXIT_FAILED;
+	return result == IPC_ETIMEDOUT ? CTL_EXIT_TIMEDOUT : status_failed;
 }
 
 int ctl_fail_errno(const char *what, int error)
 {
+	return ctl_fail_text(what, strerror(error));
+}
+
+int ctl_fail_text(const char *what, const char *text)
+{
 	fflush(stdout);
-	fprintf(stderr, "ipcctl: %s: %s\n", what, strerror(error));
-	return CTL_EXIT_FAILED;
+	fprintf(stderr, "ipcctl: %s: %s\n", what, text);
+	return status_failed;
 }
 
 static void print_version(FILE *file, struct argp_state *state)
@@ -77,6 +101,13 @@ static void parse_timeout(struct line *line, const char *text, struct argp_state
 	line->ctl.deadline = &line->deadline;
 }
 
+static void parse_over(struct line *line, const char *text, struct argp_state *state)
+{
+	if (quantity_parse_time(text, &line->ctl.over_ns) < 0)
+		argp_error(state, "--over: '%s' is not a time as 5s, 250ms, 1.5h", text);
+	line->has_over = true;
+}
+
 static void parse_word(struct line *line, const char *word, struct argp_state *state)
 {
 	if (line->command) {
@@ -95,14 +126,40 @@ static void parse_word(struct line *line, const char *word, struct argp_state *s
 		argp_error(state, "there is no command '%s'", word);
 }
 
+/* A word of the command line.  What follows "--" is not ours, if the command runs another one. */
+static void parse_argument(struct line *line, const char *word, struct argp_state *state)
+{
+	if (state->quoted && line->command && line->command->has & HAS_RUN) {
+		line->ctl.run = state->argv + state->next - 1;
+		state->next = state->argc;
+		return;
+	}
+	parse_word(line, word, state);
+}
+
 static void parse_end(const struct line *line, struct argp_state *state)
 {
-	if (!line->command)
+	const struct command *command = line->command;
+
+	if (!command) {
 		argp_error(state, "a command is missing");
-	if (line->n_args < line->command->n_args_min)
-		argp_error(state, "%s: a name is missing", line->command->name);
-	if (line->ctl.json && !line->command->has_json)
-		argp_error(state, "%s: has no --json", line->command->name);
+		return;
+	}
+
+	if (line->n_args < command->n_args_min)
+		argp_error(state, "%s: %s is missing", command->name, command->missing);
+	if (line->ctl.json && !(command->has & HAS_JSON))
+		argp_error(state, "%s: has no --json", command->name);
+	if (line->has_over != !!(command->has & HAS_OVER))
+		argp_error(state, "%s: %s --over", command->name,
+			   line->has_over ? "has no" : "needs");
+	if (line->ctl.table && !(command->has & HAS_TABLE))
+		argp_error(state, "%s: has no --table", command->name);
+	if (!line->ctl.run && command->has & HAS_RUN)
+		argp_error(state, "%s: '-- COMMAND' is missing", command->name);
+	if (line->n_args && line->ctl.args[0][0] == '\0' && command->has & HAS_RUN)
+		argp_error(state, "%s: %s is missing: it is empty", command->name,
+			   command->missing);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -118,11 +175,17 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'j':
 		line->ctl.json = true;
 		return 0;
+	case 'o':
+		parse_over(line, arg, state);
+		return 0;
 	case 't':
 		parse_timeout(line, arg, state);
 		return 0;
+	case 'T':
+		line->ctl.table = arg;
+		return 0;
 	case ARGP_KEY_ARG:
-		parse_word(line, arg, state);
+		parse_argument(line, arg, state);
 		return 0;
 	case ARGP_KEY_END:
 		parse_end(line, state);
@@ -134,7 +197,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp_option options[] = {
 	{"address", 'a', "PATH", 0, "Socket of the broker", 0},
-	{"json", 'j', NULL, 0, "Print one JSON document (list, stat)", 0},
+	{"json", 'j', NULL, 0, "Print one JSON document (list, stat, handles, waits, stalled)", 0},
+	{"over", 'o', "TIME", 0, "stalled: longer than that: 5s, 250ms, 1.5h", 0},
+	{"table", 'T', "NAME", 0, "once: the table of keys (ipcctl.once.UID)", 0},
 	{"timeout", 't', "SECONDS", 0, "Give up after that time, with status 124", 0},
 	{NULL, 0, NULL, 0, NULL, 0},
 };
@@ -143,10 +208,14 @@ static const struct argp argp = {
 	.options = options,
 	.parser = parse,
 	.args_doc = "COMMAND [ARG]",
-	.doc = "Look at the channels of a domain, and change them.\v"
+	.doc = "Look at the channels of a domain, change them, and use them from the shell.\v"
 	       "Commands:\n"
 	       "  list [PATTERN]   all channels, or those whose names match\n"
 	       "  stat NAME        one channel, in full\n"
+	       "  handles NAME     who has a channel open, holds it, waits for it\n"
+	       "  waits [PATTERN]  who waits for whom, over all channels; cycles are marked\n"
+	       "  stalled --over TIME [PATTERN]\n"
+	       "                   who holds a lock or a lead for longer than that\n"
 	       "  get NAME         the latest value of a watch, to standard output\n"
 	       "  set NAME         publish standard input as the value of a watch\n"
 	       "  remove NAME      take the name away from a channel\n"
@@ -172,14 +241,14 @@ static void address_show(char shown[PATH_MAX], const char *given)
 
 static int connect_and_run(struct line *line)
 {
+	uint64_t flags = line->command->has & HAS_RUN ? 0 : IPC_CLIENT_NO_AUTOSTART;
 	struct ctl *ctl = &line->ctl;
 	char shown[PATH_MAX];
 	int r;
 
-	r = ipc_client_connect_wait(
-		&ctl->client,
-		IPC_CLIENT_OPTIONS(.flags = IPC_CLIENT_NO_AUTOSTART, .address = ctl->address),
-		ctl->deadline);
+	r = ipc_client_connect_wait(&ctl->client,
+				    IPC_CLIENT_OPTIONS(.flags = flags, .address = ctl->address),
+				    ctl->deadline);
 	if (r < 0) {
 		address_show(shown, ctl->address);
 		return ctl_fail(shown, r);
@@ -190,15 +259,28 @@ static int connect_and_run(struct line *line)
 	return r;
 }
 
+/* What is opened later must not become standard output because that was closed.  Writing to what
+ * is put in its place fails as writing to the closed one. */
+static void standard_fds_occupy(void)
+{
+	for (int fd = 0; fd <= STDERR_FILENO; ++fd) {
+		if (fcntl(fd, F_GETFD) < 0)
+			(void)open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct line line = {0};
 	int status;
 
+	standard_fds_occupy();
 	argp_err_exit_status = CTL_EXIT_USAGE;
 	argp_program_version_hook = print_version;
-	if (argp_parse(&argp, argc, argv, 0, NULL, &line) != 0)
+	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &line) != 0)
 		return CTL_EXIT_USAGE;
+	if (line.command->has & HAS_RUN)
+		status_failed = CTL_EXIT_OWN;
 
 	status = connect_and_run(&line);
 

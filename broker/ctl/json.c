@@ -4,6 +4,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "broker/ctl/channel.h"
+#include "broker/ctl/handles.h"
+
 /*
  * The integers of jansson have 63 bits and a sign.  A number beyond goes out as a string of digits:
  * exact all the same, where a floating-point number would not be.
@@ -43,6 +46,28 @@ json_t *json_channel(const struct ipc_channel_info *info)
 	r |= json_object_set_new(object, "holder_pid", json_integer(info->holder_pid));
 	r |= json_object_set_new(object, "holder_id", number(info->holder_id));
 	r |= json_object_set_new(object, "held_ns", number(info->held_ns));
+	if (r == 0)
+		return object;
+
+	json_decref(object);
+	return NULL;
+}
+
+json_t *json_handle(const struct ipc_handle_info *info)
+{
+	json_t *object = json_object();
+	int r = 0;
+
+	r |= json_object_set_new(object, "handle_id", number(info->handle_id));
+	r |= json_object_set_new(object, "pid", json_integer(info->pid));
+	r |= json_object_set_new(object, "process_name", json_string(info->process_name));
+	r |= json_object_set_new(object, "role", json_string(handle_role_name(info->role)));
+	r |= json_object_set_new(object, "weak", number(info->weak));
+	r |= json_object_set_new(object, "holds", json_string(handle_holding_name(info->holds)));
+	r |= json_object_set_new(object, "n_held", number(info->n_held));
+	r |= json_object_set_new(object, "held_ns", number(info->held_ns));
+	r |= json_object_set_new(object, "waiting_for", number(info->waiting_for));
+	r |= json_object_set_new(object, "waiting_ns", number(info->waiting_ns));
 	if (r == 0)
 		return object;
 

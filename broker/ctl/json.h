@@ -10,10 +10,10 @@
 
 #include <ipc/admin.h>
 
-/* "watch", "shared", ...: what the value of "kind" is. */
-const char *channel_kind_name(enum ipc_kind kind);
+/* NULL: out of memory. */
+json_t *json_channel(const struct ipc_channel_info *info);
+json_t *json_handle(const struct ipc_handle_info *info);
 
-json_t *json_channel(const struct ipc_channel_info *info); /* NULL: out of memory */
 int json_print(const json_t *document); /* and a new line; 0, or -1: there is none */
 
 #endif

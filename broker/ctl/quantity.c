@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/ctl/quantity.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 const char *quantity_bytes(char text[QUANTITY_SIZE], uint64_t bytes)
 {
@@ -42,4 +45,32 @@ const char *quantity_time(char text[QUANTITY_SIZE], uint64_t ns)
 		snprintf(text, QUANTITY_SIZE, "%" PRIu64 "d%02uh", s / 86400,
 			 (unsigned)(s / 3600 % 24));
 	return text;
+}
+
+int quantity_parse_time(const char *text, uint64_t *ret_ns)
+{
+	static const struct {
+		const char *name;
+		double ns;
+	} units[] = {
+		{"", 1e9},  {"ns", 1},   {"us", 1e3},   {"ms", 1e6},
+		{"s", 1e9}, {"m", 60e9}, {"h", 3600e9}, {"d", 86400e9},
+	};
+	double value;
+	char *end;
+
+	errno = 0;
+	value = strtod(text, &end);
+
+	/* Digits and a point: not what strtod() takes besides, as "-1", "inf", "0x1". */
+	if (end == text || end != text + strspn(text, "0123456789.") || errno)
+		return -1;
+
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); ++i) {
+		if (strcmp(end, units[i].name) == 0 && value * units[i].ns <= 1e18) {
+			*ret_ns = (uint64_t)(value * units[i].ns);
+			return 0;
+		}
+	}
+	return -1;
 }

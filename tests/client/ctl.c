@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <criterion/criterion.h>
@@ -20,16 +19,14 @@
 #include "tests/support/domain.h"
 #include "tests/support/leaks.h"
 #include "tests/support/process.h"
-
-#ifndef IPC_TEST_CTL
-#define IPC_TEST_CTL "ipcctl"
-#endif
+#include "tests/support/program.h"
 
 static struct leaks leaks;
 static struct domain domain;
 static ipc_client *client;
 static ipc_watch_producer *producer;
 static ipc_shared *shared;
+static struct program run;
 
 static void setup(void)
 {
@@ -51,6 +48,7 @@ static void setup(void)
 
 static void teardown(void)
 {
+	program_forget(&run);
 	ipc_watch_producer_close(producer);
 	ipc_shared_close(shared);
 	ipc_client_unref(client);
@@ -60,58 +58,12 @@ static void teardown(void)
 
 TestSuite(ctl, .init = setup, .fini = teardown, .timeout = 60);
 
-/* ---- one run of the program ---- */
-
-struct run {
-	int status;
-	char out[1 << 16], err[1 << 12];
-	size_t out_size;
-};
-
-static struct run run;
-
-static int stream_new(const char *name, const void *data, size_t size)
-{
-	int fd = memfd_create(name, MFD_CLOEXEC);
-
-	cr_assert_geq(fd, 0);
-	cr_assert_eq(pwrite(fd, data, size, 0), (ssize_t)size);
-	return fd;
-}
-
-static size_t stream_take(int fd, char *text, size_t size_max)
-{
-	ssize_t n = pread(fd, text, size_max - 1, 0);
-
-	cr_assert_geq(n, 0);
-	text[n] = '\0';
-	close(fd);
-	return (size_t)n;
-}
-
 /* args: NULL-terminated, after the program's name. */
 static void ctl_run(const char *const *args, const void *input, size_t input_size)
 {
-	const char *program = getenv("IPC_TEST_CTL"), *argv[16] = {"ipcctl"};
-	int in = stream_new("in", input, input_size), out = stream_new("out", "", 0),
-	    err = stream_new("err", "", 0);
-	pid_t pid;
-
-	for (unsigned n = 1; *args; ++args)
-		argv[n++] = *args;
-
-	pid = process_fork();
-	if (pid == 0) {
-		if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0)
-			_exit(126);
-		execvp(program ? program : IPC_TEST_CTL, (char *const *)argv);
-		_exit(127);
-	}
-
-	run.status = process_reap(pid, 30000);
-	close(in);
-	run.out_size = stream_take(out, run.out, sizeof(run.out));
-	(void)stream_take(err, run.err, sizeof(run.err));
+	program_forget(&run);
+	program_start_ctl(&run, NULL, args, input, input_size);
+	program_end(&run, 30000);
 }
 
 #define CTL_INPUT(input, size, ...)                                                                \
@@ -472,6 +424,14 @@ Test(ctl, wrong_usage_ends_with_2)
 	USAGE_ERROR("--timeout", "inf", "list", NULL);
 	USAGE_ERROR("--address", "", "list", NULL);
 	USAGE_ERROR("--json", "get", "a", NULL);
+	USAGE_ERROR("handles", NULL);
+	USAGE_ERROR("stalled", NULL);
+	USAGE_ERROR("stalled", "--over", "5x", NULL);
+	USAGE_ERROR("stalled", "--over", "-5s", NULL);
+	USAGE_ERROR("stalled", "--over", "", NULL);
+	USAGE_ERROR("list", "--over", "5s", NULL);
+	USAGE_ERROR("list", "--table", "a", NULL);
+	USAGE_ERROR("list", "--", "a", "b", NULL);
 }
 
 /* */
@@ -517,12 +477,10 @@ Test(ctl, a_full_disk_is_a_failure)
 
 	if (pid == 0) {
 		int full = open("/dev/full", O_WRONLY), null = open("/dev/null", O_WRONLY);
-		const char *program = getenv("IPC_TEST_CTL");
 
 		if (full < 0 || dup2(full, 1) < 0 || dup2(null, 2) < 0)
 			_exit(126);
-		execlp(program ? program : IPC_TEST_CTL, "ipcctl", "--address", domain.address,
-		       "list", NULL);
+		execlp(program_ctl(), "ipcctl", "--address", domain.address, "list", NULL);
 		_exit(127);
 	}
 	cr_assert_eq(process_reap(pid, 30000), 1);

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BROKER_CTL_CHANNEL_H
+#define BROKER_CTL_CHANNEL_H
+
+/*
+ * The channels whose names match a pattern, sorted by name.
+ */
+
+#include <stddef.h>
+
+#include <ipc/admin.h>
+
+#include "broker/ctl/ctl.h"
+
+struct channels {
+	struct ipc_channel_info *infos;
+	size_t n, n_max;
+};
+
+/* 0 or the library's result; what was collected goes with channels_deinit() in either case. */
+int channels_collect(struct channels *channels, const struct ctl *ctl, const char *pattern);
+void channels_deinit(struct channels *channels);
+
+/* "watch", "shared", ... */
+const char *channel_kind_name(enum ipc_kind kind);
+
+#endif
