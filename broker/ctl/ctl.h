@@ -55,4 +55,7 @@ int ctl_stalled(const struct ctl *ctl);
 /* waits.c */
 int ctl_waits(const struct ctl *ctl);
 
+/* once.c */
+int ctl_once(const struct ctl *ctl);
+
 #endif

@@ -44,6 +44,7 @@ static const struct command commands[] = {
 	{"get", 1, 1, 0, "a name", ctl_get},
 	{"set", 1, 1, 0, "a name", ctl_set},
 	{"remove", 1, 1, 0, "a name", ctl_remove},
+	{"once", 1, 1, HAS_TABLE | HAS_RUN, "a key", ctl_once},
 };
 
 struct line {
@@ -207,7 +208,7 @@ static const struct argp_option options[] = {
 static const struct argp argp = {
 	.options = options,
 	.parser = parse,
-	.args_doc = "COMMAND [ARG]",
+	.args_doc = "COMMAND [ARG]\nonce KEY -- PROGRAM [ARG...]",
 	.doc = "Look at the channels of a domain, change them, and use them from the shell.\v"
 	       "Commands:\n"
 	       "  list [PATTERN]   all channels, or those whose names match\n"
@@ -219,8 +220,12 @@ static const struct argp argp = {
 	       "  get NAME         the latest value of a watch, to standard output\n"
 	       "  set NAME         publish standard input as the value of a watch\n"
 	       "  remove NAME      take the name away from a channel\n"
+	       "  once KEY -- PROGRAM [ARG...]\n"
+	       "                   of all who call this at a time one runs the program; all\n"
+	       "                   print its output and end with its status\n"
 	       "\n"
-	       "Status: 0 done, 1 failed, 2 wrong usage, 124 timed out.  See ipcctl(1).",
+	       "Status: 0 done, 1 failed, 2 wrong usage, 124 timed out; once: that of the program, "
+	       "125 own failure.  See ipcctl(1).",
 };
 
 /* Where the library looked (ipc_client(3)), for people who wonder. */

@@ -24,6 +24,7 @@
 #include "tests/support/domain.h"
 #include "tests/support/leaks.h"
 #include "tests/support/process.h"
+#include "tests/support/program.h"
 
 #define DEADLINE(ms) (&(const struct timespec[]){process_deadline(ms)}[0])
 
@@ -102,6 +103,36 @@ Test(autostart, broker_is_started_where_none_listens, .init = setup, .fini = tea
 	ipc_client_unref(second);
 	broker_end(broker);
 	leaks_check(&leaks);
+}
+
+/* M-40, X-8: a call that uses a domain starts one, a call that looks does not. */
+Test(autostart, ipcctl_starts_one_for_once_alone, .init = setup, .fini = teardown, .timeout = 30)
+{
+	static const char *const list[] = {"list", NULL};
+	static const char *const once[] = {"once", "key", "--", "echo", "a", NULL};
+	struct program program;
+	ipc_client *client;
+	pid_t broker;
+
+	program_start_ctl(&program, NULL, list, "", 0);
+	program_end(&program, 20000);
+	cr_assert_eq(program.status, 1);
+	cr_assert_neq(access(address, F_OK), 0);
+	program_forget(&program);
+
+	program_start_ctl(&program, NULL, once, "", 0);
+	program_end(&program, 20000);
+	cr_assert_eq(program.status, 0, "%s", program.err);
+	cr_assert_str_eq(program.out, "a\n");
+	program_forget(&program);
+
+	cr_assert_eq(ipc_client_connect_wait(&client,
+					     IPC_CLIENT_OPTIONS(.flags = IPC_CLIENT_NO_AUTOSTART),
+					     DEADLINE(10000)),
+		     0);
+	broker = broker_of(client);
+	ipc_client_unref(client);
+	broker_end(broker);
 }
 
 /* M-40 */
