@@ -9,10 +9,12 @@
 
 #include <ipc/admin.h>
 #include <ipc/client.h>
+#include <ipc/flight.h>
 #include <ipc/limits.h>
 #include <ipc/shared.h>
 
 #include "broker/policy.h"
+#include "libipc/channel/flight.h"
 #include "tests/support/rawpeer.h"
 
 static const struct policy_subject root = {.uid = 0, .gid = 0, .socket_fd = -1};
@@ -30,9 +32,20 @@ static struct channel_record watch_of(uint32_t mode)
 				       .size = 65536};
 }
 
+static struct channel_record flight_of(uint32_t mode)
+{
+	return (struct channel_record){.kind = IPC_KIND_FLIGHT,
+				       .uid = 10,
+				       .gid = 100,
+				       .mode = mode,
+				       .shape = {4096, 16, 256, 3},
+				       .size = UINT64_C(1) << 20};
+}
+
 static int open_as(const struct policy_subject *subject, uint32_t mode, uint32_t role)
 {
-	struct channel_record channel = watch_of(mode);
+	bool is_watch = role == IPC_ROLE_WATCH_PRODUCER || role == IPC_ROLE_WATCH_CONSUMER;
+	struct channel_record channel = is_watch ? watch_of(mode) : flight_of(mode);
 	union message open = rawpeer_open_message(role, "w", 0);
 
 	return policy_check_open(subject, &channel, &open.open);
@@ -59,6 +72,60 @@ Test(policy, only_the_owner_takes_locks, .timeout = 10)
 	cr_assert_eq(open_as(&owner, 0400, IPC_ROLE_WATCH_PRODUCER), IPC_EACCES);
 	cr_assert_eq(open_as(&mate, 0660, IPC_ROLE_WATCH_PRODUCER), IPC_EACCES);
 	cr_assert_eq(open_as(&root, 0666, IPC_ROLE_WATCH_PRODUCER), IPC_EACCES);
+}
+
+/* M-50, M-54: both roles of a flight write, and each writes what the others wrote before. */
+Test(policy, a_flight_is_opened_by_whoever_may_read_and_write, .timeout = 10)
+{
+	static const uint32_t roles[] = {IPC_ROLE_FLIGHT_TABLE, IPC_ROLE_HANDLER};
+
+	for (size_t i = 0; i < N_ELEMENTS(roles); ++i) {
+		cr_assert_eq(open_as(&owner, 0600, roles[i]), 0);
+		cr_assert_eq(open_as(&owner, 0400, roles[i]), IPC_EACCES);
+		cr_assert_eq(open_as(&owner, 0266, roles[i]), IPC_EACCES);
+		cr_assert_eq(open_as(&mate, 0600, roles[i]), IPC_EACCES);
+		cr_assert_eq(open_as(&mate, 0640, roles[i]), IPC_EACCES);
+		cr_assert_eq(open_as(&mate, 0620, roles[i]), IPC_EACCES);
+		cr_assert_eq(open_as(&mate, 0660, roles[i]), 0);
+		cr_assert_eq(open_as(&mate, 0606, roles[i]), IPC_EACCES,
+			     "the group's bits count for its members");
+		cr_assert_eq(open_as(&stranger, 0660, roles[i]), IPC_EACCES);
+		cr_assert_eq(open_as(&stranger, 0664, roles[i]), IPC_EACCES);
+		cr_assert_eq(open_as(&stranger, 0606, roles[i]), 0);
+		cr_assert_eq(open_as(&root, 0660, roles[i]), IPC_EACCES,
+			     "root maps no memory of others unasked");
+		cr_assert_eq(open_as(&root, 0666, roles[i]), 0);
+	}
+}
+
+/* M-54: who may come in decides whether the memory is sealed. */
+Test(policy, a_flight_is_public_where_others_may_read_and_write, .timeout = 10)
+{
+	static const uint32_t closed[] = {0600, 0640, 0620, 0644, 0622, 0642, 0624};
+	static const uint32_t public[] = {0660, 0606, 0666, 0064 | 0002, 0662, 0626};
+
+	for (size_t i = 0; i < N_ELEMENTS(closed); ++i)
+		cr_assert_not(policy_is_public(IPC_KIND_FLIGHT, closed[i]), "%04o", closed[i]);
+	for (size_t i = 0; i < N_ELEMENTS(public); ++i)
+		cr_assert(policy_is_public(IPC_KIND_FLIGHT, public[i]), "%04o", public[i]);
+
+	cr_assert(policy_is_public(IPC_KIND_WATCH, 0640));
+	cr_assert_not(policy_is_public(IPC_KIND_WATCH, 0600));
+	cr_assert_not(policy_is_public(IPC_KIND_SHARED, 0666));
+}
+
+/* M-54, M-50 */
+Test(policy, creation_of_a_flight_lets_others_write, .timeout = 10)
+{
+	union message open = rawpeer_open_message(IPC_ROLE_FLIGHT_TABLE, "f", IPC_CREATE);
+
+	open.open.mode = 0666;
+	cr_assert_eq(policy_check_creation(&owner, &open.open), 0);
+
+	open.open.mode = 0660;
+	open.open.gid = 100;
+	cr_assert_eq(policy_check_creation(&mate, &open.open), 0);
+	cr_assert_eq(policy_check_creation(&stranger, &open.open), IPC_EACCES);
 }
 
 /* M-54, M-50 */
@@ -101,6 +168,52 @@ Test(policy, creation_refuses_sizes_that_cannot_be, .timeout = 10)
 	cr_assert_eq(policy_check_creation(&owner, &open.open), IPC_EINVAL);
 }
 
+static int create_flight(uint64_t result, uint64_t keys, uint64_t key, uint64_t attempts)
+{
+	const uint64_t shape[4] = {result, keys, key, attempts};
+	union message open = rawpeer_open_message(IPC_ROLE_HANDLER, "f", IPC_CREATE);
+
+	memcpy(open.open.shape_new, shape, sizeof(shape));
+	open.open.size_new = (flight_segment_size(shape) + 4095) & ~UINT64_C(4095);
+	if (open.open.size_new == 0)
+		open.open.size_new = UINT64_C(1) << 30;
+	return policy_check_creation(&owner, &open.open);
+}
+
+/* M-76, M-60 */
+Test(policy, creation_of_a_flight_knows_its_limits, .timeout = 10)
+{
+	cr_assert_eq(create_flight(1, 1, 1, 1), 0);
+	cr_assert_eq(create_flight(IPC_ITEM_SIZE_MAX, 1, IPC_KEY_SIZE_MAX, UINT32_MAX), 0);
+	cr_assert_eq(create_flight(1, FLIGHT_KEYS_MAX, 1, 1), 0);
+
+	cr_assert_eq(create_flight(0, 1, 1, 1), IPC_EINVAL);
+	cr_assert_eq(create_flight(1, 0, 1, 1), IPC_EINVAL);
+	cr_assert_eq(create_flight(1, 1, 0, 1), IPC_EINVAL);
+	cr_assert_eq(create_flight(1, 1, 1, 0), IPC_EINVAL);
+	cr_assert_eq(create_flight(IPC_ITEM_SIZE_MAX + 1, 1, 1, 1), IPC_EINVAL);
+	cr_assert_eq(create_flight(1, UINT64_C(1) << 23, 1, 1), IPC_EINVAL);
+	cr_assert_eq(create_flight(1, 1, IPC_KEY_SIZE_MAX + 1, 1), IPC_EINVAL);
+	cr_assert_eq(create_flight(1, 1, 1, UINT64_C(1) << 32), IPC_EINVAL);
+
+	cr_assert_eq(create_flight(IPC_ITEM_SIZE_MAX, FLIGHT_KEYS_MAX, IPC_KEY_SIZE_MAX, 3),
+		     IPC_ENOSPC, "legal numbers of which no memory is large enough");
+}
+
+/* M-60: what the others would read and write beyond its end. */
+Test(policy, creation_of_a_flight_refuses_a_segment_that_is_too_small, .timeout = 10)
+{
+	union message open = rawpeer_open_message(IPC_ROLE_HANDLER, "f", IPC_CREATE);
+
+	cr_assert_eq(policy_check_creation(&owner, &open.open), 0);
+	open.open.size_new = (flight_segment_size(open.open.shape_new) & ~UINT64_C(4095));
+	cr_assert_eq(policy_check_creation(&owner, &open.open), IPC_EINVAL);
+	open.open.size_new += 4096;
+	cr_assert_eq(policy_check_creation(&owner, &open.open), 0);
+	open.open.size_new += 1;
+	cr_assert_eq(policy_check_creation(&owner, &open.open), IPC_EINVAL);
+}
+
 /* M-53 */
 Test(policy, foreign_namespaces_get_no_lock, .timeout = 10)
 {
@@ -109,6 +222,8 @@ Test(policy, foreign_namespaces_get_no_lock, .timeout = 10)
 	foreign.is_foreign = true;
 	cr_assert_eq(open_as(&foreign, 0600, IPC_ROLE_WATCH_PRODUCER), IPC_EPROTONOSUPPORT);
 	cr_assert_eq(open_as(&foreign, 0600, IPC_ROLE_WATCH_CONSUMER), 0);
+	cr_assert_eq(open_as(&foreign, 0600, IPC_ROLE_FLIGHT_TABLE), IPC_EPROTONOSUPPORT);
+	cr_assert_eq(open_as(&foreign, 0600, IPC_ROLE_HANDLER), IPC_EPROTONOSUPPORT);
 }
 
 /* M-43, M-45 */
@@ -131,6 +246,32 @@ Test(policy, roles_and_flags_of_the_kinds, .timeout = 10)
 		open.open.kind = kind;
 		cr_assert_eq(policy_check_request(&open.open), IPC_EPROTONOSUPPORT);
 	}
+}
+
+/* M-43 */
+Test(policy, flags_of_a_flight, .timeout = 10)
+{
+	union message open = rawpeer_open_message(
+		IPC_ROLE_HANDLER, "f", IPC_CREATE | IPC_STAY | IPC_FLIGHT_TABLE_NO_PROMOTE);
+	struct channel_record channel = flight_of(0600);
+
+	cr_assert_eq(policy_check_request(&open.open), 0);
+	open.open.flags = IPC_CREATE | IPC_KEEP;
+	cr_assert_eq(policy_check_request(&open.open), IPC_EINVAL);
+	open.open.flags = IPC_CREATE | IPC_SHARED_IN_PLACE;
+	cr_assert_eq(policy_check_request(&open.open), IPC_EINVAL, "a flag of another kind");
+	open.open.role = IPC_ROLE_SHARED_A;
+	open.open.flags = 0;
+	cr_assert_eq(policy_check_request(&open.open), IPC_EINVAL, "a role of another kind");
+
+	open = rawpeer_open_message(IPC_ROLE_HANDLER, "f", IPC_FLIGHT_TABLE_NO_PROMOTE);
+	cr_assert_eq(policy_check_open(&owner, &channel, &open.open), IPC_EPROTOTYPE);
+	channel.flags = IPC_FLIGHT_TABLE_NO_PROMOTE;
+	cr_assert_eq(policy_check_open(&owner, &channel, &open.open), 0);
+	open.open.flags = 0;
+	cr_assert_eq(policy_check_open(&owner, &channel, &open.open), 0);
+	open.open.shape[3] = 4;
+	cr_assert_eq(policy_check_open(&owner, &channel, &open.open), IPC_EPROTOTYPE);
 }
 
 /* M-45, M-48 */
