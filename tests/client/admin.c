@@ -3,6 +3,7 @@
  * Listing, looking at and removing, with a real broker.
  */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <ipc/ipc.h>
 
 #include "libipc/client/client.h"
+#include "tests/support/actor.h"
 #include "tests/support/domain.h"
 #include "tests/support/leaks.h"
 #include "tests/support/process.h"
@@ -204,6 +206,245 @@ Test(admin, calls_keep_deadline_and_cancel, .init = setup, .fini = teardown, .ti
 	ipc_client_unref(second);
 }
 
+/* ---- handles ---- */
+
+enum { HANDLES_MAX = 128 };
+
+struct handles {
+	unsigned n, stop_at;
+	int result, inside;
+	struct ipc_handle_info info[HANDLES_MAX];
+};
+
+static int see_handle(const struct ipc_handle_info *info, void *userdata)
+{
+	struct handles *handles = userdata;
+
+	handles->inside = ipc_client_list_wait(client, "*", see, NULL, NULL);
+	handles->info[handles->n % HANDLES_MAX] = *info;
+	return ++handles->n == handles->stop_at ? handles->result : 0;
+}
+
+static int list_handles(const char *name, struct handles *handles)
+{
+	handles->n = 0;
+	return ipc_client_list_handles_wait(client, name, see_handle, handles, DEADLINE(10000));
+}
+
+/* M-45 */
+Test(admin, handles_are_told_one_by_one, .init = setup, .fini = teardown, .timeout = 30)
+{
+	struct thing *more[60]; /* two pages */
+	struct handles handles = {0};
+
+	for (size_t i = 0; i < N_ELEMENTS(more); ++i)
+		cr_assert_eq(thing_open_wait(&more[i], client, "odd/01", IPC_ROLE_SHARED_B, 0,
+					     DEADLINE(10000)),
+			     0);
+
+	cr_assert_eq(list_handles("odd/01", &handles), 0);
+	cr_assert_eq(handles.n, N_ELEMENTS(more) + 1);
+	cr_assert_eq(handles.info[0].handle_id, things[1]->endpoint.id);
+	cr_assert_eq(handles.info[0].role, IPC_ROLE_SHARED_A);
+	for (size_t i = 0; i < N_ELEMENTS(more); ++i) {
+		const struct ipc_handle_info *info = &handles.info[i + 1];
+
+		cr_assert_eq(info->size, sizeof(*info));
+		cr_assert_eq(info->handle_id, more[i]->endpoint.id);
+		cr_assert_eq(info->role, IPC_ROLE_SHARED_B);
+		cr_assert_eq(info->pid, getpid());
+		cr_assert_str_eq(info->process_name, program_invocation_short_name);
+		cr_assert_eq(info->weak, 0);
+		cr_assert_eq(info->holds, IPC_HOLDS_NOTHING);
+		cr_assert_eq(info->n_held, 0);
+		cr_assert_eq(info->held_ns, 0);
+		cr_assert_eq(info->waiting_for, 0);
+		cr_assert_eq(info->waiting_ns, 0);
+	}
+
+	/* No further page is asked for. */
+	handles.stop_at = 3;
+	handles.result = 1;
+	cr_assert_eq(list_handles("odd/01", &handles), 0);
+	cr_assert_eq(handles.n, 3);
+
+	for (size_t i = 0; i < N_ELEMENTS(more); ++i)
+		thing_close(more[i]);
+}
+
+/* M-45, M-42 */
+Test(admin, list_of_handles_stops_when_the_callback_says_so, .init = setup, .fini = teardown,
+     .timeout = 30)
+{
+	struct handles handles = {.stop_at = 1, .result = -12345};
+	struct thing *second;
+
+	cr_assert_eq(
+		thing_open_wait(&second, client, "odd/01", IPC_ROLE_SHARED_B, 0, DEADLINE(10000)),
+		0);
+
+	cr_assert_eq(list_handles("odd/01", &handles), -12345);
+	cr_assert_eq(handles.n, 1);
+	handles.result = 7;
+	cr_assert_eq(list_handles("odd/01", &handles), 0);
+	cr_assert_eq(handles.n, 1);
+	cr_assert_eq(handles.inside, IPC_EDEADLK);
+
+	thing_close(second);
+}
+
+/* M-45, M-20, M-28 */
+Test(admin, list_of_handles_checks_its_arguments, .init = setup, .fini = teardown, .timeout = 30)
+{
+	const struct timespec wrong = {0, -1};
+	struct handles handles = {0};
+	ipc_client *second;
+
+	cr_assert_eq(list_handles("none", &handles), IPC_ENOENT);
+	cr_assert_eq(list_handles("", &handles), IPC_EINVAL);
+	cr_assert_eq(list_handles("odd/*", &handles), IPC_EINVAL, "a name, no pattern");
+	cr_assert_eq(ipc_client_list_handles_wait(client, NULL, see_handle, &handles, NULL),
+		     IPC_EINVAL);
+	cr_assert_eq(ipc_client_list_handles_wait(client, "odd/01", NULL, &handles, NULL),
+		     IPC_EINVAL);
+	cr_assert_eq(ipc_client_list_handles_wait(client, "odd/01", see_handle, &handles, &wrong),
+		     IPC_EINVAL);
+	cr_assert_eq(ipc_client_list_handles_wait(NULL, "odd/01", see_handle, &handles, NULL),
+		     IPC_EINVAL);
+
+	second = domain_connect(&domain);
+	cr_assert_eq(ipc_client_cancel(second), 0);
+	cr_assert_eq(ipc_client_list_handles_wait(second, "odd/01", see_handle, &handles, NULL),
+		     IPC_ECANCELED);
+	ipc_client_unref(second);
+}
+
+/* ---- who holds what, who waits for whom ---- */
+
+static const struct ipc_handle_info *info_of(const struct handles *handles, uint64_t id)
+{
+	for (unsigned i = 0; i < handles->n; ++i) {
+		if (handles->info[i].handle_id == id)
+			return &handles->info[i];
+	}
+	cr_assert_fail("a handle is not told");
+	return NULL;
+}
+
+/* Opens the lock, waits for it and holds it until it is killed; says its id before it waits, and a
+ * result when it holds. */
+static void lock_and_hold(struct actor *self, void *arg)
+{
+	ipc_client *own = domain_connect(&domain);
+	ipc_shared *shared;
+	const void *value;
+	uint64_t id = 0;
+
+	(void)arg;
+	if (ipc_shared_open_wait(&shared, own, "lock", IPC_SIDE_B,
+				 IPC_SHARED_OPTIONS(.flags = IPC_CREATE), NULL) < 0 ||
+	    ipc_shared_get_id(shared, &id) < 0)
+		process_end(1);
+
+	actor_say(self, (int64_t)id);
+	actor_say(self, ipc_shared_lock_wait(shared, &value, NULL));
+	(void)actor_hear(self);
+}
+
+/* M-45: the edge of the wait graph, and how long the lock has been held. */
+Test(admin, holder_and_waiter_of_a_lock_are_told, .init = setup, .fini = teardown, .timeout = 30)
+{
+	const struct ipc_handle_info *info;
+	struct actor holder, waiter;
+	struct handles handles = {0};
+	uint64_t holder_id, waiter_id, held_ns;
+
+	actor_start(&holder, lock_and_hold, NULL);
+	holder_id = (uint64_t)actor_hear(&holder);
+	cr_assert_eq(actor_hear(&holder), 0);
+	actor_start(&waiter, lock_and_hold, NULL);
+	waiter_id = (uint64_t)actor_hear(&waiter);
+	actor_until_asleep(&waiter);
+
+	cr_assert_eq(list_handles("lock", &handles), 0);
+	cr_assert_eq(handles.n, 2);
+	info = info_of(&handles, holder_id);
+	cr_assert_eq(info->pid, holder.pid);
+	cr_assert_eq(info->holds, IPC_HOLDS_LOCK);
+	cr_assert_eq(info->n_held, 1);
+	cr_assert_gt(info->held_ns, 0);
+	cr_assert_eq(info->waiting_ns, 0);
+	held_ns = info->held_ns;
+
+	info = info_of(&handles, waiter_id);
+	cr_assert_eq(info->pid, waiter.pid);
+	cr_assert_eq(info->holds, IPC_HOLDS_NOTHING);
+	cr_assert_eq(info->waiting_for, holder_id);
+	cr_assert_gt(info->waiting_ns, 0);
+
+	cr_assert_eq(list_handles("lock", &handles), 0);
+	cr_assert_gt(info_of(&handles, holder_id)->held_ns, held_ns);
+
+	/* The waiter holds it now, and waits for nobody. */
+	actor_kill(&holder);
+	cr_assert_eq(actor_hear(&waiter), 1);
+	cr_assert_eq(list_handles("lock", &handles), 0);
+	cr_assert_eq(handles.n, 1);
+	cr_assert_eq(handles.info[0].holds, IPC_HOLDS_LOCK);
+	cr_assert_eq(handles.info[0].waiting_ns, 0);
+	actor_kill(&waiter);
+}
+
+static void read_and_wait(struct actor *self, void *arg)
+{
+	ipc_client *own = domain_connect(&domain);
+	ipc_watch_consumer *consumer;
+	uint64_t id = 0, version = 0;
+	char value[16];
+
+	(void)arg;
+	if (ipc_watch_consumer_open_wait(&consumer, own, "weather", NULL, NULL) < 0 ||
+	    ipc_watch_consumer_get_id(consumer, &id) < 0)
+		process_end(1);
+
+	actor_say(self, (int64_t)id);
+	(void)!ipc_watch_read_wait(consumer, value, sizeof(value), NULL, &version, NULL);
+}
+
+/* M-45: a consumer waits for whoever publishes next. */
+Test(admin, waiter_of_a_watch_waits_for_nobody_in_particular, .init = setup, .fini = teardown,
+     .timeout = 30)
+{
+	struct handles handles = {0};
+	const struct ipc_handle_info *info;
+	ipc_watch_producer *producer;
+	struct actor waiter;
+	uint64_t id, producer_id;
+
+	cr_assert_eq(ipc_watch_producer_open_wait(&producer, client, "weather",
+						  IPC_WATCH_OPTIONS(.flags = IPC_CREATE),
+						  DEADLINE(10000)),
+		     0);
+	cr_assert_eq(ipc_watch_producer_get_id(producer, &producer_id), 0);
+	actor_start(&waiter, read_and_wait, NULL);
+	id = (uint64_t)actor_hear(&waiter);
+	actor_until_asleep(&waiter);
+
+	cr_assert_eq(list_handles("weather", &handles), 0);
+	cr_assert_eq(handles.n, 2, "weak producers are none");
+	info = info_of(&handles, id);
+	cr_assert_eq(info->role, IPC_ROLE_WATCH_CONSUMER);
+	cr_assert_gt(info->waiting_ns, 0);
+	cr_assert_eq(info->waiting_for, 0);
+	info = info_of(&handles, producer_id);
+	cr_assert_eq(info->role, IPC_ROLE_WATCH_PRODUCER);
+	cr_assert_eq(info->waiting_ns, 0);
+	cr_assert_eq(info->holds, IPC_HOLDS_NOTHING);
+
+	actor_kill(&waiter);
+	ipc_watch_producer_close(producer);
+}
+
 /* ---- with a stand-in: lists that no broker gives ---- */
 
 static void run_circle(struct script *script)
@@ -219,6 +460,40 @@ static void run_circle(struct script *script)
 		session_say(&session, &message, NULL, 0);
 	}
 	(void)actor_hear(script->test);
+}
+
+static void run_circle_of_handles(struct script *script)
+{
+	struct session session;
+	union message message;
+
+	session_begin(&session, script);
+	for (unsigned i = 0; i < 2; ++i) {
+		session_take(&session, &message, MESSAGE_HANDLES);
+		message_init(&message, MESSAGE_HANDLED, message.head.request_id);
+		message.handled.generation = 7;
+		message.handled.cursor = 9;
+		session_say(&session, &message, NULL, 0);
+	}
+	(void)actor_hear(script->test);
+}
+
+/* M-60 */
+Test(admin, list_of_handles_that_goes_in_circles_ends, .timeout = 30)
+{
+	struct standin standin;
+	struct handles handles = {0};
+
+	standin_start(&standin, run_circle_of_handles);
+	cr_assert_eq(ipc_client_connect_wait(&client,
+					     IPC_CLIENT_OPTIONS(.address = standin.address), NULL),
+		     0);
+
+	cr_assert_eq(ipc_client_list_handles_wait(client, "a", see_handle, &handles, NULL),
+		     IPC_EPROTO);
+
+	ipc_client_unref(client);
+	standin_stop(&standin);
 }
 
 /* M-60 */
