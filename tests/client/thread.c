@@ -91,6 +91,125 @@ Test(thread, object_is_freed_by_the_thread_that_leaves_last, .init = init, .time
 	cr_assert_eq(atomic_load(&n_freed), 1);
 }
 
+/* ---- of many at once ---- */
+
+struct crowd {
+	const void *objects[THREAD_CROWD_MAX];
+	unsigned n;
+};
+
+static void *stay_inside_crowd(void *arg)
+{
+	const struct crowd *crowd = arg;
+
+	if (thread_enter_crowd(crowd->objects, crowd->n, epoch) != 0)
+		return arg;
+	pthread_barrier_wait(&barrier);
+	pthread_barrier_wait(&barrier);
+	thread_leave();
+	pthread_barrier_wait(&barrier);
+	pthread_barrier_wait(&barrier);
+	return NULL;
+}
+
+/* Those it is inside of are freed when it leaves, others at once; its list is of use again. */
+static void assert_crowd_keeps_its_objects(unsigned n)
+{
+	struct crowd crowd = {.n = n};
+	unsigned n_before = atomic_load(&n_freed);
+	pthread_t thread;
+	void *result;
+
+	for (unsigned i = 0; i < n; ++i)
+		crowd.objects[i] = object_new();
+	pthread_barrier_init(&barrier, NULL, 2);
+	pthread_create(&thread, NULL, stay_inside_crowd, &crowd);
+	pthread_barrier_wait(&barrier);
+
+	thread_retire(&object_new()->object);
+	cr_assert_eq(atomic_load(&n_freed), n_before + 1);
+	for (unsigned i = 0; i < n; ++i)
+		thread_retire(&((struct object *)(uintptr_t)crowd.objects[i])->object);
+	cr_assert_eq(atomic_load(&n_freed), n_before + 1, "%u", n);
+
+	pthread_barrier_wait(&barrier);
+	pthread_barrier_wait(&barrier);
+	cr_assert_eq(atomic_load(&n_freed), n_before + 1 + n, "by the thread that left");
+	pthread_barrier_wait(&barrier);
+	pthread_join(thread, &result);
+	cr_assert_null(result);
+}
+
+/* M-44 */
+Test(thread, crowd_keeps_each_of_its_objects, .init = init, .timeout = 10)
+{
+	assert_crowd_keeps_its_objects(1);
+	assert_crowd_keeps_its_objects(2);
+	assert_crowd_keeps_its_objects(THREAD_CROWD_MAX);
+}
+
+Test(thread, crowd_that_was_left_keeps_nothing, .init = init, .timeout = 10)
+{
+	struct object *objects[3] = {object_new(), object_new(), object_new()};
+
+	cr_assert_eq(thread_enter_crowd((const void *const *)objects, 3, epoch), 0);
+	thread_leave();
+	thread_retire(&objects[0]->object);
+	cr_assert_eq(atomic_load(&n_freed), 1);
+
+	/* A smaller one, by the same list. */
+	cr_assert_eq(thread_enter_crowd((const void *const *)&objects[1], 2, epoch), 0);
+	thread_leave();
+	cr_assert_eq(thread_enter(objects[2], epoch), 0);
+	thread_retire(&objects[1]->object);
+	thread_retire(&objects[2]->object);
+	cr_assert_eq(atomic_load(&n_freed), 2, "it is inside of the last one");
+	thread_leave();
+	cr_assert_eq(atomic_load(&n_freed), 3);
+}
+
+/* Inside of others, and where no place in the record is left. */
+Test(thread, crowd_may_be_entered_inside_of_other_calls, .init = init, .timeout = 10)
+{
+	struct object *outer[THREAD_DEPTH_MAX], *inner[2];
+
+	for (unsigned n_outer = 1; n_outer <= THREAD_DEPTH_MAX; ++n_outer) {
+		unsigned n_before = atomic_load(&n_freed);
+
+		for (unsigned i = 0; i < n_outer; ++i) {
+			outer[i] = object_new();
+			cr_assert_eq(thread_enter(outer[i], epoch), 0);
+		}
+		inner[0] = object_new();
+		inner[1] = object_new();
+		cr_assert_eq(thread_enter_crowd((const void *const *)inner, 2, epoch), 0);
+		for (unsigned i = 0; i < n_outer; ++i)
+			thread_retire(&outer[i]->object);
+		thread_retire(&inner[0]->object);
+		thread_retire(&inner[1]->object);
+		cr_assert_eq(atomic_load(&n_freed), n_before);
+
+		thread_leave();
+		for (unsigned i = 0; i < n_outer; ++i)
+			thread_leave();
+		cr_assert_eq(atomic_load(&n_freed), n_before + n_outer + 2);
+	}
+}
+
+Test(thread, crowd_is_refused_in_a_callback_and_to_strangers, .init = init, .timeout = 10)
+{
+	struct object *objects[2] = {object_new(), object_new()};
+
+	thread_callback_begin();
+	cr_assert_eq(thread_enter_crowd((const void *const *)objects, 2, epoch), IPC_EDEADLK);
+	thread_callback_end();
+	cr_assert_eq(thread_enter_crowd((const void *const *)objects, 2, epoch + 1), IPC_ECHILD);
+
+	thread_retire(&objects[0]->object);
+	thread_retire(&objects[1]->object);
+	cr_assert_eq(atomic_load(&n_freed), 2, "a refusal enters nothing");
+}
+
 static void *end_inside(void *arg)
 {
 	(void)!thread_enter(arg, epoch);

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ipc_wait_any() over channels of two users, whose ends stand in two tables.  Needs root, which
+ * alone can become others.
+ */
+#include <grp.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "tests/client/wait_scene.h"
+
+#define UID_A 61001 /* nobody's */
+
+TestSuite(wait_foreign, .init = fixture_setup, .fini = fixture_teardown, .timeout = 60);
+
+/* Makes "theirs" as the other user, and publishes each time it is told to. */
+static void produce_as_other(struct actor *self, void *arg)
+{
+	struct timespec deadline = domain_deadline(WAIT_MS);
+	ipc_watch_producer *producer;
+	int r;
+
+	(void)arg;
+	if (setgroups(0, NULL) < 0 || setgid(UID_A) < 0 || setuid(UID_A) < 0)
+		process_end(1);
+
+	/* The kernel forgets it when the user changes. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+
+	r = ipc_watch_producer_open_wait(&producer, domain_connect(&fixture_domain), "theirs",
+					 IPC_WATCH_OPTIONS(.flags = IPC_CREATE, .mode = 0644),
+					 &deadline);
+	for (;;) {
+		actor_say(self, r);
+		(void)actor_hear(self);
+		r = ipc_watch_publish(producer, "value", 6);
+	}
+}
+
+static void wait_for_both(bool refuses_waitv, uint64_t at_once_ns)
+{
+	ipc_watch_producer *producer;
+	struct actor other, actor;
+	uint64_t times[N_TIMES];
+
+	if (geteuid() != 0)
+		cr_skip_test("needs root");
+
+	producer = producer_new("ours");
+	actor_start(&other, produce_as_other, NULL);
+	cr_assert_eq(actor_hear(&other), 0);
+	WAITER_START(&actor, .refuses_waitv = refuses_waitv, .n = 2,
+		     .item = {CONSUMER("theirs", .events = READABLE),
+			      CONSUMER("ours", .events = READABLE)});
+	for (unsigned i = 0; i < N_TIMES; ++i) {
+		uint64_t began;
+
+		waiter_begin(&actor, i);
+		began = clock_now_ns();
+		actor_say(&other, 0);
+		cr_assert_eq(actor_hear(&other), 0);
+		ASSERT_WAITED(&actor, 0, READABLE);
+		times[i] = clock_now_ns() - began;
+	}
+	cr_assert_lt(times_median(times), at_once_ns, "%lu ns", times[N_TIMES / 2]);
+
+	waiter_begin(&actor, N_TIMES);
+	publish(producer);
+	ASSERT_WAITED(&actor, 1, READABLE);
+	waiter_end(&actor);
+
+	/* An end of theirs. */
+	WAITER_START(&actor, .refuses_waitv = refuses_waitv, .n = 2,
+		     .item = {CONSUMER("ours", .events = GONE),
+			      CONSUMER("theirs", .events = GONE, .flags = IPC_STAY)});
+	waiter_begin(&actor, 0);
+	times[0] = clock_now_ns();
+	actor_kill(&other);
+	ASSERT_WAITED(&actor, 1, GONE);
+	cr_assert_lt(clock_now_ns() - times[0], FUTEX_SLICE_NS * 8 / 10);
+
+	waiter_end(&actor);
+	ipc_watch_producer_close(producer);
+}
+
+/* M-29 */
+Test(wait_foreign, channels_of_two_users_wake_at_once)
+{
+	wait_for_both(false, FUTEX_SLICE_NS / 5);
+}
+
+/* M-29 */
+Test(wait_foreign, channels_of_two_users_ring_at_once)
+{
+	wait_for_both(true, FUTEX_SLICE_FALLBACK_NS / 4);
+}
