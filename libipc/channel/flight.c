@@ -192,19 +192,53 @@ uint32_t flight_thread(void)
 	return quicklock_tid;
 }
 
-static void flight_tell_dropped(uint32_t object, void *userdata)
+/*
+ * The dead owner of the row led or claimed this cell.  Without this its seat would seem to be held
+ * again as soon as the row has a new owner: nobody would claim the cell, and who joins the key by
+ * that very seat would take itself for the leader.
+ */
+static void inherit_cell(struct flight *flight, uint32_t row, uint32_t cell)
 {
-	const struct flight *flight = userdata;
+	enum flight_phase phase;
+	uint64_t state;
 
-	/* Who followed may have looked while the seat already had its new owner. */
-	if (object < flight->n_cells)
-		flight_notify(flight, &flight->cell[object].event);
+	do {
+		state = flight_load(flight, cell);
+		phase = flight_state_phase(state);
+		if ((phase != FLIGHT_LED && phase != FLIGHT_CLAIMED) ||
+		    flight_state_seat(state) / SEATS_PER_ROW != row)
+			return;
+
+		phase = phase == FLIGHT_LED && (state & FLIGHT_FOLLOWED) ? FLIGHT_UNLED
+									 : FLIGHT_ENDED;
+
+		/* Queued now; a handler's keys are judged by when they were asked for. */
+		if ((state & FLIGHT_ASKED) && !(state & FLIGHT_ASKED_NEW))
+			atomic_store_explicit(&flight->cell[cell].queued_ends,
+					      side_ends(flight_handlers_side(flight)),
+					      memory_order_relaxed);
+	} while (!flight_swap(flight, cell, state, flight_state_with(state, phase)));
+	CRASH_POINT();
+
+	flight_notify(flight, &flight->cell[cell].event);
+	if (state & FLIGHT_ASKED)
+		flight_notify(flight, &flight->segment->handlers);
 }
 
 bool flight_row_take(struct flight *flight, uint32_t *ret_row)
 {
-	return seats_row_take(&flight->segment->seats, flight->table, flight->handle_id, ret_row,
-			      flight_tell_dropped, flight);
+	bool is_inherited;
+	uint32_t row;
+
+	if (!seats_row_take(&flight->segment->seats, flight->table, flight->handle_id, &row,
+			    &is_inherited))
+		return false;
+
+	for (uint32_t cell = 0; is_inherited && cell < flight->n_cells; ++cell)
+		inherit_cell(flight, row, cell);
+
+	*ret_row = row;
+	return true;
 }
 
 void flight_row_give(struct flight *flight, uint32_t row)

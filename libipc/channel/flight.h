@@ -271,8 +271,11 @@ IPC_CHECKED int flight_attach(struct flight *ret, void *segment, uint64_t size,
 			      const uint64_t shape[4], uint64_t channel_flags, uint64_t handle_id);
 void flight_detach(struct flight *flight);
 
-/* A row of seats for this handle; a dead owner's leads are told to those who follow.  False: none
- * is left.  To be given back when all its seats are empty. */
+/*
+ * A row of seats for this handle; what a dead owner led is up for those who follow.  False: none is
+ * left.  To be given back when flight_leave() was called for all of its seats: a handle that is
+ * held dead keeps its rows.
+ */
 bool flight_row_take(struct flight *flight, uint32_t *ret_row);
 void flight_row_give(struct flight *flight, uint32_t row);
 

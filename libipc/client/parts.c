@@ -25,6 +25,11 @@ static struct parts_chunk *parts_chunk_of(struct flight_owner *owner, uint32_t r
 
 /* ---- the end of a use ---- */
 
+static bool owner_is_alive(const struct flight_owner *owner)
+{
+	return liveness_handle_is(owner->endpoint.table, owner->endpoint.id);
+}
+
 /* Close has nothing to wait for any more. */
 static void owner_tell(struct flight_owner *owner)
 {
@@ -35,7 +40,8 @@ static void owner_tell(struct flight_owner *owner)
 	n_rows = atomic_load_explicit(&owner->n_rows, memory_order_relaxed);
 	(void)pthread_mutex_unlock(&owner->mutex);
 
-	for (uint32_t row = 0; row < n_rows; ++row)
+	/* Held dead, it could not leave what it led, and its seats are still named there. */
+	for (uint32_t row = 0; row < n_rows && owner_is_alive(owner); ++row)
 		flight_row_give(&owner->view,
 				parts_chunk_of(owner, row)->seats_row[row % PARTS_CHUNK]);
 
@@ -65,7 +71,7 @@ static void part_free(ipc_flight *flight)
 		atomic_store_explicit(&flight->is_joined, 0, memory_order_relaxed);
 
 		/* Held dead: the lead is lost already, and a handler's key goes to another. */
-		if (LIKELY(liveness_handle_is(owner->endpoint.table, owner->endpoint.id)))
+		if (LIKELY(owner_is_alive(owner)))
 			flight_leave(&owner->view, &flight->part);
 		else
 			seats_drop(&owner->view.segment->seats, flight->part.seat);

@@ -55,22 +55,14 @@ bool seats_is_gone(const struct seats *seats, const struct liveness_table *table
 	return seat < SEATS_MAX && row_is_free(seats, table, seat / SEATS_PER_ROW);
 }
 
-static void row_clear(struct seats *seats, uint32_t row,
-		      void (*dropped)(uint32_t object, void *userdata), void *userdata)
+static void row_clear(struct seats *seats, uint32_t row)
 {
 	for (uint32_t i = 0; i < SEATS_PER_ROW; ++i) {
-		struct seat *seat = &seats->seat[row * SEATS_PER_ROW + i];
-		uint32_t object = atomic_load_explicit(&seat->object, memory_order_relaxed);
+		uint32_t seat = row * SEATS_PER_ROW + i;
 
-		atomic_store_explicit(&seat->thread, 0, memory_order_relaxed);
-		if (object == 0)
-			continue;
-
+		atomic_store_explicit(&seats->seat[seat].thread, 0, memory_order_relaxed);
+		seats_drop(seats, seat);
 		CRASH_POINT();
-		seats_drop(seats, row * SEATS_PER_ROW + i);
-		CRASH_POINT();
-		if (dropped)
-			dropped(object - 1, userdata);
 	}
 }
 
@@ -88,8 +80,7 @@ static void row_raise_top(struct seats *seats, uint32_t row)
 }
 
 bool seats_row_take(struct seats *seats, const struct liveness_table *table, uint64_t handle_id,
-		    uint32_t *ret_row, void (*dropped)(uint32_t object, void *userdata),
-		    void *userdata)
+		    uint32_t *ret_row, bool *ret_is_inherited)
 {
 	for (uint32_t row = 0; row < SEATS_ROWS; ++row) {
 		uint64_t owner = atomic_load_explicit(&seats->owner[row], memory_order_acquire);
@@ -115,8 +106,9 @@ bool seats_row_take(struct seats *seats, const struct liveness_table *table, uin
 		CRASH_POINT();
 		row_raise_top(seats, row);
 		CRASH_POINT();
-		row_clear(seats, row, dropped, userdata);
+		row_clear(seats, row);
 		*ret_row = row;
+		*ret_is_inherited = owner != 0;
 		return true;
 	}
 

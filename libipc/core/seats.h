@@ -71,12 +71,12 @@ struct seats {
 void seats_init(struct seats *seats);
 
 /*
- * A row for this handle, its seats empty.  False: all are taken by the living.  `dropped` (may be
- * NULL) is called for each object that a dead owner's seat named, after the seat was cleared.
+ * A row for this handle, its seats empty.  False: all are taken by the living.  Inherited: what the
+ * dead owner had written elsewhere about its seats now seems to be this handle's, and has to be put
+ * right before a seat is used.
  */
 bool seats_row_take(struct seats *seats, const struct liveness_table *table, uint64_t handle_id,
-		    uint32_t *ret_row, void (*dropped)(uint32_t object, void *userdata),
-		    void *userdata);
+		    uint32_t *ret_row, bool *ret_is_inherited);
 
 /* By its owner, all seats empty.  Of no effect if the row is not this handle's any more. */
 void seats_row_give(struct seats *seats, uint32_t row, uint64_t handle_id);
