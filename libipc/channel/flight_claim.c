@@ -183,19 +183,20 @@ static int claim_sweep(struct flight *flight)
 
 int flight_claim(struct flight *flight, struct flight_part *part)
 {
+	int swept = 0;
+
 	for (unsigned i = 0; i < FLIGHT_TRIES_MAX; ++i) {
 		int r;
 
 		r = claim_any(flight, part);
-		if (r == FLIGHT_AGAIN)
-			r = claim_sweep(flight);
-		else
+		if (r != FLIGHT_AGAIN)
 			return r;
 
-		/* What was let go of may be taken by others first; then there is more to be swept,
-		 * or the table is full. */
-		if (r < 0)
-			return r;
+		/* A sweep that finds nothing may have come after somebody else's, which found it
+		 * all: only then is the table full if there is still nothing. */
+		if (swept < 0)
+			return swept;
+		swept = claim_sweep(flight);
 	}
 
 	return flight_break(flight);
