@@ -445,6 +445,85 @@ Test(admin, waiter_of_a_watch_waits_for_nobody_in_particular, .init = setup, .fi
 	ipc_watch_producer_close(producer);
 }
 
+static void fly_and_wait(struct actor *self, void *arg)
+{
+	ipc_client *own = domain_connect(&domain);
+	ipc_flight_table *table;
+	ipc_flight *flight;
+	uint64_t id = 0;
+
+	(void)arg;
+	if (ipc_flight_table_open_wait(&table, own, "flight", NULL, NULL) < 0 ||
+	    ipc_flight_table_get_id(table, &id) < 0)
+		process_end(1);
+
+	actor_say(self, (int64_t)id);
+	actor_say(self, ipc_flight_join_wait(&flight, table, "one", 3, NULL));
+	(void)actor_hear(self);
+}
+
+/* M-45: who follows waits for whoever leads; how many keys are led, and since when. */
+Test(admin, leader_and_follower_of_a_flight_are_told, .init = setup, .fini = teardown,
+     .timeout = 30)
+{
+	struct ipc_channel_info channel = {.size = sizeof(channel)};
+	const struct ipc_handle_info *info;
+	struct handles handles = {0};
+	ipc_flight_table *table;
+	ipc_flight *one, *two;
+	struct actor follower;
+	uint64_t id, follower_id;
+
+	cr_assert_eq(ipc_flight_table_open_wait(
+			     &table, client, "flight",
+			     IPC_FLIGHT_TABLE_OPTIONS(.flags = IPC_CREATE, .keys_max = 8),
+			     DEADLINE(10000)),
+		     0);
+	cr_assert_eq(ipc_flight_table_get_id(table, &id), 0);
+	cr_assert_eq(ipc_flight_join(&one, table, "one", 3), 1);
+	cr_assert_eq(ipc_flight_join(&two, table, "two", 3), 1);
+	actor_start(&follower, fly_and_wait, NULL);
+	follower_id = (uint64_t)actor_hear(&follower);
+	actor_until_asleep(&follower);
+
+	cr_assert_eq(list_handles("flight", &handles), 0);
+	cr_assert_eq(handles.n, 2);
+	info = info_of(&handles, id);
+	cr_assert_eq(info->role, IPC_ROLE_FLIGHT_TABLE);
+	cr_assert_eq(info->holds, IPC_HOLDS_LEAD);
+	cr_assert_eq(info->n_held, 2);
+	cr_assert_eq(info->waiting_ns, 0);
+	info = info_of(&handles, follower_id);
+	cr_assert_eq(info->pid, follower.pid);
+	cr_assert_eq(info->holds, IPC_HOLDS_NOTHING);
+	cr_assert_eq(info->waiting_for, id);
+	cr_assert_gt(info->waiting_ns, 0);
+
+	cr_assert_eq(ipc_channel_info_wait(client, "flight", &channel, DEADLINE(10000)), 0);
+	cr_assert_eq(channel.kind, IPC_KIND_FLIGHT);
+	cr_assert_eq(channel.capacity, 8);
+	cr_assert_eq(channel.depth, 2);
+	cr_assert_eq(channel.depth_max, 2);
+	cr_assert_eq(channel.handles[0], 0);
+	cr_assert_eq(channel.handles[1], 2);
+	cr_assert_eq(channel.waiters, 1);
+	cr_assert_eq(channel.holder_id, id);
+
+	/* The lead is handed on, and so is the place in the graph. */
+	one = ipc_flight_leave(one);
+	cr_assert_eq(actor_hear(&follower), 1);
+	cr_assert_eq(list_handles("flight", &handles), 0);
+	cr_assert_eq(info_of(&handles, id)->n_held, 1);
+	info = info_of(&handles, follower_id);
+	cr_assert_eq(info->holds, IPC_HOLDS_LEAD);
+	cr_assert_eq(info->n_held, 1);
+	cr_assert_eq(info->waiting_ns, 0);
+
+	actor_kill(&follower);
+	ipc_flight_leave(two);
+	ipc_flight_table_close(table);
+}
+
 /* ---- with a stand-in: lists that no broker gives ---- */
 
 static void run_circle(struct script *script)

@@ -67,7 +67,21 @@ TestSuite(rights, .init = setup, .fini = teardown, .timeout = 60);
 
 /* ---- one question to the broker, asked by somebody else ---- */
 
-enum wish { PRODUCE, CONSUME, SHARE_A, SHARE_B, INFO, REMOVE, LIST, CREATE_WATCH, CREATE_SHARED };
+enum wish {
+	PRODUCE,
+	CONSUME,
+	SHARE_A,
+	SHARE_B,
+	FLY,
+	HANDLE,
+	INFO,
+	HANDLES,
+	REMOVE,
+	LIST,
+	CREATE_WATCH,
+	CREATE_SHARED,
+	CREATE_FLIGHT,
+};
 
 struct question {
 	uid_t uid;
@@ -84,6 +98,31 @@ static int count_one(const struct ipc_channel_info *info, void *userdata)
 	(void)info;
 	++*(int *)userdata;
 	return 0;
+}
+
+static int count_handle(const struct ipc_handle_info *info, void *userdata)
+{
+	(void)info;
+	++*(int *)userdata;
+	return 0;
+}
+
+static int answer_flight(ipc_client *own, const struct question *q)
+{
+	const struct ipc_flight_table_options options = {
+		.size = sizeof(options),
+		.flags = q->wish == CREATE_FLIGHT ? IPC_CREATE : 0,
+		.mode = q->mode,
+		.gid = q->channel_gid,
+		.keys_max = q->wish == CREATE_FLIGHT ? 8 : 0,
+		.result_size_max = q->wish == CREATE_FLIGHT ? 64 : 0};
+	struct timespec deadline = domain_deadline(WAIT_MS);
+	ipc_flight_table *table;
+	ipc_handler *handler;
+
+	return q->wish == HANDLE
+		       ? ipc_handler_open_wait(&handler, own, q->name, &options, &deadline)
+		       : ipc_flight_table_open_wait(&table, own, q->name, &options, &deadline);
 }
 
 static int answer(ipc_client *own, const struct question *q)
@@ -117,8 +156,15 @@ static int answer(ipc_client *own, const struct question *q)
 	case SHARE_B:
 		return ipc_shared_open_wait(&shared, own, q->name, IPC_SIDE_B, &shared_options,
 					    &deadline);
+	case FLY:
+	case HANDLE:
+	case CREATE_FLIGHT:
+		return answer_flight(own, q);
 	case INFO:
 		return ipc_channel_info_wait(own, q->name, &info, &deadline);
+	case HANDLES:
+		r = ipc_client_list_handles_wait(own, q->name, count_handle, &n, &deadline);
+		return r < 0 ? r : n;
 	case REMOVE:
 		return ipc_channel_remove_wait(own, q->name, 0, &deadline);
 	case LIST:
@@ -257,7 +303,10 @@ Test(rights, others_see_what_they_may_read)
 
 	cr_assert_eq(ASKED(AS_A, .wish = LIST, .name = "x/*"), 1);
 	cr_assert_eq(ASKED(AS_A, .wish = INFO, .name = "x/all"), 0);
+	cr_assert_eq(ASKED(AS_A, .wish = HANDLES, .name = "x/all"), 1);
 	r = ASKED(AS_A, .wish = INFO, .name = "x/own");
+	cr_assert(r == IPC_EACCES || r == IPC_ENOENT, "%s", ipc_error_name(r));
+	r = ASKED(AS_A, .wish = HANDLES, .name = "x/own");
 	cr_assert(r == IPC_EACCES || r == IPC_ENOENT, "%s", ipc_error_name(r));
 
 	ipc_watch_producer_close(own);
@@ -351,6 +400,192 @@ Test(rights, kinds_with_a_lock_refuse_rights_to_write_for_others)
 	cr_assert_eq(ASKED(AS_A, .wish = CREATE_SHARED, .name = "a", .mode = 0600), 0);
 }
 
+/* ---- flights, which others may write ---- */
+
+static ipc_flight_table *flight_new(const char *name, uint32_t mode, uint32_t gid)
+{
+	ipc_flight_table *table = NULL;
+
+	cr_assert_eq(ipc_flight_table_open_wait(
+			     &table, client, name,
+			     IPC_FLIGHT_TABLE_OPTIONS(.flags = IPC_CREATE, .mode = mode, .gid = gid,
+						      .keys_max = 8, .result_size_max = 64),
+			     NULL),
+		     0);
+	return table;
+}
+
+/* M-50, M-54: the memory of a flight is written by whoever opens it, in either role. */
+Test(rights, a_flight_is_for_those_who_may_read_and_write)
+{
+	static const struct {
+		uint32_t mode;
+		int as_a, as_b, as_b_in_group;
+	} cases[] = {
+		{0600, IPC_EACCES, IPC_EACCES, IPC_EACCES},
+		{0660, 0, IPC_EACCES, 0},
+		{0640, IPC_EACCES, IPC_EACCES, IPC_EACCES},
+		{0620, IPC_EACCES, IPC_EACCES, IPC_EACCES},
+		{0606, IPC_EACCES, 0, IPC_EACCES},
+		{0666, 0, 0, 0},
+		{0644, IPC_EACCES, IPC_EACCES, IPC_EACCES},
+		{0664, 0, IPC_EACCES, 0},
+	};
+	static const enum wish wishes[] = {FLY, HANDLE};
+
+	NEEDS_ROOT();
+	for (size_t i = 0; i < N_ELEMENTS(cases); ++i) {
+		ipc_flight_table *table = flight_new("f", cases[i].mode, GID_A);
+
+		for (size_t k = 0; k < N_ELEMENTS(wishes); ++k) {
+			cr_assert_eq(ASKED(AS_A, .wish = wishes[k], .name = "f"), cases[i].as_a,
+				     "%04o", cases[i].mode);
+			cr_assert_eq(ASKED(AS_B, .wish = wishes[k], .name = "f"), cases[i].as_b,
+				     "%04o", cases[i].mode);
+			cr_assert_eq(ASKED(AS_B, .group = GID_A, .wish = wishes[k], .name = "f"),
+				     cases[i].as_b_in_group, "%04o", cases[i].mode);
+		}
+		ipc_flight_table_close(table);
+	}
+}
+
+/* M-54: root is asked for the bits, too: it would map memory that another user writes. */
+Test(rights, root_opens_the_flights_of_others_by_their_mode)
+{
+	static const uint32_t modes[] = {0600, 0660, 0666};
+	static const int expected[] = {IPC_EACCES, IPC_EACCES, 0};
+
+	NEEDS_ROOT();
+	for (size_t i = 0; i < N_ELEMENTS(modes); ++i) {
+		struct question create = {AS_A, .wish = CREATE_FLIGHT, .name = "f",
+					  .mode = modes[i]};
+		struct ipc_channel_info info = {.size = sizeof(info)};
+		ipc_flight_table *table = NULL;
+		struct actor holder;
+
+		actor_start(&holder, ask_and_hold, &create);
+		cr_assert_eq(actor_hear(&holder), 0);
+		cr_assert_eq(ipc_flight_table_open_wait(&table, client, "f", NULL, NULL),
+			     expected[i]);
+		cr_assert_eq(ipc_channel_info_wait(client, "f", &info, NULL), 0, "but it looks");
+		ipc_flight_table_close(table);
+		actor_kill(&holder);
+	}
+}
+
+/* M-54, M-50: the same as chown(2). */
+Test(rights, a_flight_that_others_may_write_is_made_for_own_groups_only)
+{
+	NEEDS_ROOT();
+	cr_assert_eq(
+		ASKED(AS_A, .wish = CREATE_FLIGHT, .name = "a", .mode = 0660, .channel_gid = GID_A),
+		0);
+	cr_assert_eq(ASKED(AS_A, .wish = CREATE_FLIGHT, .name = "b", .mode = 0660,
+			   .channel_gid = GID_TWO),
+		     IPC_EACCES);
+	cr_assert_eq(ASKED(AS_A, .wish = CREATE_FLIGHT, .name = "c", .mode = 0666), 0);
+}
+
+static int64_t fence_of_a_lead(ipc_flight_table *table)
+{
+	uint64_t fence = 0;
+	ipc_flight *flight;
+	int r;
+
+	r = ipc_flight_join(&flight, table, "k", 1);
+	if (r != 1)
+		return r < 0 ? r : IPC_EPROTO;
+
+	r = ipc_flight_get_fence(flight, &fence);
+	if (r == 0)
+		r = ipc_flight_land(flight, NULL, 0);
+	(void)ipc_flight_leave(flight);
+	return r < 0 ? r : (int64_t)fence;
+}
+
+static void lead_once(struct actor *self, void *arg)
+{
+	const struct question *q = arg;
+	struct timespec deadline;
+	ipc_flight_table *table;
+	ipc_client *own;
+
+	if (q->uid)
+		become(q);
+	own = domain_connect(&domain);
+	deadline = domain_deadline(WAIT_MS);
+	if (ipc_flight_table_open_wait(&table, own, "f",
+				       IPC_FLIGHT_TABLE_OPTIONS(.flags = IPC_CREATE, .mode = 0666,
+								.keys_max = 8,
+								.result_size_max = 64),
+				       &deadline) < 0)
+		process_end(1);
+
+	for (;;) {
+		if (actor_hear(self) == 0)
+			break;
+		actor_say(self, fence_of_a_lead(table));
+	}
+	(void)ipc_flight_table_close(table);
+	(void)ipc_client_unref(own);
+}
+
+/* F-12: from leader to leader, whoever they are. */
+Test(rights, fences_grow_across_users)
+{
+	struct question users[] = {{AS_A}, {AS_B}, {.uid = 0}};
+	struct actor actors[N_ELEMENTS(users)];
+	int64_t last = 0;
+
+	NEEDS_ROOT();
+	for (size_t i = 0; i < N_ELEMENTS(users); ++i)
+		actor_start(&actors[i], lead_once, &users[i]);
+
+	/* One of them runs far ahead of the others first. */
+	for (int n = 0; n < 1000; ++n) {
+		actor_say(&actors[1], 1);
+		last = actor_hear(&actors[1]);
+	}
+	for (int n = 0; n < 9; ++n) {
+		int64_t fence;
+
+		actor_say(&actors[n % 3], 1);
+		fence = actor_hear(&actors[n % 3]);
+		cr_assert_gt(fence, last, "user %d", n % 3);
+		last = fence;
+	}
+
+	for (size_t i = 0; i < N_ELEMENTS(users); ++i) {
+		actor_say(&actors[i], 0);
+		cr_assert_eq(actor_join(&actors[i]), 0);
+	}
+}
+
+/* F-12: the channel is made anew by somebody whose counter began before the other's, and who took
+ * fewer. */
+Test(rights, fences_grow_over_a_re_creation_by_another_user)
+{
+	struct question users[] = {{AS_B}, {AS_A}};
+	int64_t last = 0;
+
+	NEEDS_ROOT();
+	for (int n = 0; n < 4; ++n) {
+		struct actor actor;
+
+		actor_start(&actor, lead_once, &users[n % 2]);
+		for (int k = 0; k < (n % 2 ? 1000 : 1); ++k) {
+			int64_t fence;
+
+			actor_say(&actor, 1);
+			fence = actor_hear(&actor);
+			cr_assert_gt(fence, last, "round %d", n);
+			last = fence;
+		}
+		actor_say(&actor, 0);
+		cr_assert_eq(actor_join(&actor), 0);
+	}
+}
+
 /* ---- memory ---- */
 
 static int is_writable(const void *address)
@@ -405,10 +640,12 @@ Test(rights, what_a_role_need_not_write_it_cannot_write)
 Test(rights, another_pid_namespace_gets_only_what_takes_no_lock)
 {
 	ipc_watch_producer *producer;
+	ipc_flight_table *flight;
 	ipc_shared *shared;
 
 	NEEDS_ROOT();
 	producer = watch_new("a", 0600, 0);
+	flight = flight_new("f", 0666, 0);
 	cr_assert_eq(ipc_shared_open_wait(&shared, client, "b", IPC_SIDE_A,
 					  IPC_SHARED_OPTIONS(.flags = IPC_CREATE), NULL),
 		     0);
@@ -421,9 +658,16 @@ Test(rights, another_pid_namespace_gets_only_what_takes_no_lock)
 	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = CREATE_SHARED, .name = "c"),
 		     IPC_EPROTONOSUPPORT);
 	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = INFO, .name = "b"), 0);
+	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = FLY, .name = "f"),
+		     IPC_EPROTONOSUPPORT);
+	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = HANDLE, .name = "f"),
+		     IPC_EPROTONOSUPPORT);
+	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = CREATE_FLIGHT, .name = "g"),
+		     IPC_EPROTONOSUPPORT);
 
 	ipc_watch_producer_close(producer);
 	ipc_shared_close(shared);
+	ipc_flight_table_close(flight);
 }
 
 static void consume_in_namespace(struct actor *self, void *arg)
