@@ -8,6 +8,7 @@
  */
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include <ipc/ipc.h>
@@ -188,16 +189,23 @@ enum change { SHUTDOWN_OF_WATCH, COMMIT_OF_WATCH, SHUTDOWN_OF_SHARED };
 
 static inline uint64_t time_until_told(enum change change, bool refuses_waitv)
 {
-	ipc_watch_producer *producer = producer_new("a");
-	ipc_shared *b = shared_new("s", IPC_SIDE_B);
+	static unsigned n_rounds;
+	char a[16], s[16]; /* of their own, since the last ones may live a moment longer */
+	ipc_watch_producer *producer;
 	size_t size, size_max;
 	struct actor actor;
 	uint64_t began;
 	void *edited;
+	ipc_shared *b;
+
+	(void)snprintf(a, sizeof(a), "a%u", ++n_rounds);
+	(void)snprintf(s, sizeof(s), "s%u", n_rounds);
+	producer = producer_new(a);
+	b = shared_new(s, IPC_SIDE_B);
 
 	WAITER_START(&actor, .refuses_waitv = refuses_waitv, .n = 3,
-		     .item = {PRODUCER("a", .events = GONE), CONSUMER("a", .events = READABLE),
-			      SHARED_A("s", .events = GONE)});
+		     .item = {PRODUCER(a, .events = GONE), CONSUMER(a, .events = READABLE),
+			      SHARED_A(s, .events = GONE)});
 	cr_assert_eq(ipc_watch_edit_wait(producer, &edited, &size, &size_max, NULL), 0);
 	waiter_begin(&actor, 0);
 
