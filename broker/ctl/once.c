@@ -392,13 +392,13 @@ static int once_join(struct once *once)
 	ipc_flight *flight;
 	int r;
 
+	once->fd = -1;
 	r = ipc_flight_join_wait(&flight, once->table, once->key, strlen(once->key),
 				 once->ctl->deadline);
 	if (r < 0)
-		return ctl_fail(once->key, r);
-
-	once->fd = -1;
-	r = r == 1 ? lead(once, flight) : follow(once, flight);
+		r = ctl_fail(once->key, r);
+	else
+		r = r == 1 ? lead(once, flight) : follow(once, flight);
 
 	/* Closing the table leaves the flight. */
 	once->table = ipc_flight_table_close(once->table);
@@ -410,7 +410,12 @@ static int once_join(struct once *once)
 
 int ctl_once(const struct ctl *ctl)
 {
-	struct once once = {.ctl = ctl, .key = ctl->args[0], .info.size = sizeof(once.info)};
+	struct once once = {
+		.ctl = ctl,
+		.key = ctl->args[0],
+		.info.size = sizeof(once.info),
+		.spool.fd = -1,
+	};
 	int r = AGAIN;
 
 	snprintf(once.name, sizeof(once.name), "ipcctl.once.%u", (unsigned)geteuid());

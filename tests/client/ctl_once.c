@@ -696,7 +696,7 @@ Test(ctl_once, a_signal_to_one_that_waits_ends_that_alone)
 /* as with $(...), what the program has started and that prints still belongs to it. */
 Test(ctl_once, the_output_ends_when_nobody_has_it_open)
 {
-	start_all(2, NOTE "{ " WAIT "echo late; } & echo early; exit 4");
+	start_all(2, "{ " WAIT "echo late; } & echo early; " NOTE "exit 4");
 	go(1);
 	for (unsigned i = 0; i < 2; ++i) {
 		end(i);
@@ -707,7 +707,11 @@ Test(ctl_once, the_output_ends_when_nobody_has_it_open)
 /* where the parent ignores the ends of its children. */
 Test(ctl_once, an_ignored_sigchld_loses_no_status)
 {
-	start_shell(0, "trap '' CHLD; exec $ONCE key -- sh -c 'exit 3'");
+	signal(SIGCHLD, SIG_IGN);
+	START_SH(0, NOTE WAIT "exit 3");
+	signal(SIGCHLD, SIG_DFL);
+	until_runs(1);
+	go(1);
 	end(0);
 	expect(0, 3, "", 0);
 }
@@ -811,6 +815,7 @@ static size_t head_fill(struct head *head, uint32_t status, uint32_t is_path, ui
 Test(ctl_once, a_result_of_something_else_is_refused)
 {
 	ipc_flight_table *table = table_open(4096);
+	struct stat status;
 	struct head head;
 
 	land(table, "anything", 8);
@@ -834,7 +839,8 @@ Test(ctl_once, a_result_of_something_else_is_refused)
 	program_forget(&callers[0]);
 
 	/* Not a file that this program made; one of another size; not a file. */
-	land(table, &head, head_fill(&head, 0, 1, 4, "/etc/passwd"));
+	cr_assert_eq(stat("/etc/passwd", &status), 0);
+	land(table, &head, head_fill(&head, 0, 1, (uint64_t)status.st_size, "/etc/passwd"));
 	expect_failure(0, 125, "/etc/passwd: ");
 	program_forget(&callers[0]);
 

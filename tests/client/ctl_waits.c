@@ -337,7 +337,7 @@ Test(ctl_waits, waits_lists_those_who_wait_for_nobody_in_particular)
 Test(ctl_waits, cycles_over_channels_are_marked)
 {
 	static const struct scene scenes[5] = {
-		{"a", "b"}, {"b", "c"}, {"c", "a"}, {"d", "a"}, {NULL, "d"}};
+		{"a", "b"}, {"b", "c"}, {"c", "a"}, {"d", "c"}, {NULL, "d"}};
 	struct player players[5];
 	json_t *array;
 
