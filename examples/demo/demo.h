@@ -69,10 +69,31 @@ void member_end(struct member member);
 void report(int fd, int64_t result, uint64_t number, uint64_t other);
 void await_word(int fd);
 
+/* ---- who waits for whom: demo/waits.c ---- */
+
+/* Until n handles of the channel wait for another one of it, in the broker's list; false: they
+ * never do. */
+bool waits_are_listed(const char *channel, unsigned n);
+
+/* ---- pages: demo/page.c ---- */
+
+enum { PAGE_WORDS = 512 };
+
+/* What flights are about: bytes that follow from the key, so that whoever gets them can tell that
+ * they are right. */
+struct page {
+	uint64_t words[PAGE_WORDS];
+};
+
+void page_make(struct page *page, const void *key, size_t size);
+bool page_is_right(const struct ipc_flight_result *result, const void *key, size_t size);
+
 /* ---- the acts ---- */
 
 void act_configuration(void);
 void act_ledger(void);
+void act_flights(void);
+void act_handlers(void);
 void act_broker(void);
 
 #endif

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The promise, live: real processes share a configuration value and a ledger, get killed with
- * SIGKILL, and nobody hangs and nothing committed is lost.
+ * The promise, live: real processes share a configuration value, a ledger and expensive work, get
+ * killed with SIGKILL, and nobody hangs and nothing committed is lost.
  *
  *	demo [PATH-OF-IPCBROKER]
  *
  * The broker runs on a private socket in a temporary directory.  Every act prints how long the
- *waits took to end and how they ended; the exit status is 0 if all of it held.
+ * waits took to end and how they ended; the exit status is 0 if all of it held.
  */
 #include "examples/demo/demo.h"
 
@@ -22,6 +22,8 @@ int main(int argc, char **argv)
 
 	act_configuration();
 	act_ledger();
+	act_flights();
+	act_handlers();
 	act_broker();
 
 	act("The end: the broker is told to stop");
