@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 #
-# examples/*.c: programs upon the public interface and the shared library, nothing else; examples/demo/*.c: one more, which `demo` runs.
+# examples/*.c: programs upon the public interface and the shared library, nothing else; examples/*/*.c: one for each folder, of which `demo` is
+# what `demo` runs.
 file(GLOB example_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/*.c)
-file(GLOB demo_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/demo/*.c)
+file(GLOB example_folder_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/*/*.c)
 set(examples "")
 if(TARGET ipc)
 	foreach(source IN LISTS example_sources)
@@ -10,10 +11,13 @@ if(TARGET ipc)
 		set(example_sources_${name} ${source})
 		list(APPEND examples ${name})
 	endforeach()
-	if(demo_sources)
-		set(example_sources_demo ${demo_sources})
-		list(APPEND examples demo)
-	endif()
+	foreach(source IN LISTS example_folder_sources)
+		cmake_path(GET source PARENT_PATH folder)
+		cmake_path(GET folder FILENAME name)
+		list(APPEND example_sources_${name} ${source})
+		list(APPEND examples ${name})
+	endforeach()
+	list(REMOVE_DUPLICATES examples)
 	foreach(name IN LISTS examples)
 		add_executable(example_${name} ${example_sources_${name}})
 		target_include_directories(example_${name} PRIVATE ${PROJECT_SOURCE_DIR})
