@@ -65,11 +65,13 @@ static inline void flight_run_set(struct flight_run *run, uint64_t base)
 	atomic_store_explicit(&run->urgency, 0, memory_order_relaxed);
 }
 
-/* How many leaders there have been, the present one included. */
+/* How many leaders there have been, the present one included.  Turns come round. */
 static inline uint64_t flight_epoch(const struct flight *flight, uint32_t cell, uint64_t state)
 {
-	return flight_state_turn(state) -
-	       atomic_load_explicit(&flight_run(flight, cell, state)->base, memory_order_relaxed);
+	uint64_t base =
+		atomic_load_explicit(&flight_run(flight, cell, state)->base, memory_order_relaxed);
+
+	return (flight_state_turn(state) - base) & (UINT64_MAX >> FLIGHT_TURN_SHIFT);
 }
 
 /* Whether the seat in the state is somebody's alive who holds this cell by it. */
