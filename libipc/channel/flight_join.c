@@ -6,6 +6,7 @@
  * it was when the search began, and then all begins again.
  */
 
+#include <endian.h>
 #include <string.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -35,13 +36,21 @@ static _Atomic uint64_t *key_words(const struct flight *flight, uint32_t cell)
 	return (_Atomic uint64_t *)(void *)(flight->key + cell * flight->layout.key_stride);
 }
 
-/* The last word filled up with zero bytes. */
+/* The last word filled up with zero bytes.  No copy of a size that varies: this is compared at
+ * every join. */
 static uint64_t key_word(const struct join *join, uint64_t i)
 {
+	const unsigned char *bytes = join->key + i * 8;
 	uint64_t word = 0, left = join->key_size - i * 8;
 
-	memcpy(&word, join->key + i * 8, left < 8 ? left : 8);
-	return word;
+	if (LIKELY(left >= sizeof(word))) {
+		memcpy(&word, bytes, sizeof(word));
+		return word;
+	}
+
+	while (left > 0)
+		word = word << 8 | bytes[--left];
+	return le64toh(word);
 }
 
 /* Relaxed: the cell may get another key as we look; then its state has changed. */
@@ -93,6 +102,14 @@ static bool leads_already(const struct flight *flight, uint32_t cell, uint64_t s
 	       flight_seat_is_held(flight, cell, state);
 }
 
+static void order_store(struct flight *flight, uint32_t cell)
+{
+	uint64_t ticket =
+		atomic_fetch_add_explicit(&flight->segment->ticket, 1, memory_order_relaxed);
+
+	atomic_store_explicit(&flight->cell[cell].order, ticket, memory_order_relaxed);
+}
+
 static uint64_t follow_flags(const struct flight_part *part, uint64_t state)
 {
 	state |= FLIGHT_FOLLOWED;
@@ -131,6 +148,10 @@ static int follow_enlist(struct join *join, uint32_t cell, uint64_t found)
 		if (!flight_state_is_in_flight(state) ||
 		    flight_state_turn(state) != flight_state_turn(found))
 			return FLIGHT_AGAIN;
+
+		/* As old as its first ask. */
+		if (part->form == FLIGHT_ASK && !(state & FLIGHT_ASKED))
+			order_store(flight, cell);
 
 		/* Queued anew, if a caller's lead has just been left; askers of before have their
 		 * own count of ends. */
@@ -292,10 +313,7 @@ static void insert_prepare(struct join *join, uint32_t cell)
 				      memory_order_relaxed);
 		atomic_store_explicit(&flight->cell[cell].queued_ends, part->began_ends,
 				      memory_order_relaxed);
-		atomic_store_explicit(&flight->cell[cell].order,
-				      atomic_fetch_add_explicit(&flight->segment->ticket, 1,
-								memory_order_relaxed),
-				      memory_order_relaxed);
+		order_store(flight, cell);
 	}
 	atomic_store_explicit(&flight->segment->seats.seat[part->seat].thread,
 			      asks ? 0 : flight_thread(), memory_order_relaxed);

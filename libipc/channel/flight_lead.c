@@ -159,15 +159,22 @@ static int part_end(struct flight_part *part, int result)
 	return result;
 }
 
-/* An asker of a key that others, who stay, keep queued. */
-static int look_queued(const struct flight *flight, struct flight_part *part)
+/* The handlers' end is that of an asker, too. */
+static int look_unasked(const struct flight *flight, struct flight_part *part)
 {
-	uint64_t side = flight_handlers_side(flight);
+	return part_end(part,
+			flight_handlers_side(flight) & SIDE_DIED ? IPC_EOWNERDEAD : IPC_EPIPE);
+}
 
-	if (part->form != FLIGHT_ASK || part->stays || side_ends(side) == part->began_ends)
+/* An asker of a key that others, who stay, keep queued.  Without those the key's own count of ends
+ * tells: handlers that were away before it was queued do not matter. */
+static int look_queued(const struct flight *flight, struct flight_part *part, uint64_t state)
+{
+	if (part->form != FLIGHT_ASK || part->stays || !(state & FLIGHT_STAYS) ||
+	    side_ends(flight_handlers_side(flight)) == part->began_ends)
 		return IPC_EAGAIN;
 
-	return part_end(part, side & SIDE_DIED ? IPC_EOWNERDEAD : IPC_EPIPE);
+	return look_unasked(flight, part);
 }
 
 /* 1, AGAIN. */
@@ -192,7 +199,7 @@ static int look_leaderless(struct flight *flight, struct flight_part *part, uint
 	if (state & FLIGHT_ASKED) {
 		switch (flight_queue(flight, part->cell, state)) {
 		case FLIGHT_QUEUE_WAITS:
-			return look_queued(flight, part);
+			return look_queued(flight, part, state);
 		case FLIGHT_QUEUE_OVER:
 			(void)flight_end(flight, part->cell, state, queue_end_flags(flight));
 			return FLIGHT_AGAIN;
@@ -202,7 +209,7 @@ static int look_leaderless(struct flight *flight, struct flight_part *part, uint
 	}
 
 	return part->form == FLIGHT_JOIN ? look_promote(flight, part, state)
-					 : part_end(part, IPC_EOWNERDEAD);
+					 : look_unasked(flight, part);
 }
 
 static int look_once(struct flight *flight, struct flight_part *part)
