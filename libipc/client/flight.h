@@ -136,6 +136,7 @@ static inline void part_settle(ipc_flight *flight)
 
 /* The caller's handle ends.  Waits of others on it end. */
 void part_leave(ipc_flight *flight);
+void part_leave_visited(ipc_flight *flight);
 
 /* Of both roles: closing_fn and release. */
 void parts_closing(struct endpoint *endpoint);

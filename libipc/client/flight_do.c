@@ -97,8 +97,7 @@ static int doing_lead(struct doing *doing, ipc_flight *flight)
 	if (r == 0)
 		r = doing_copy(doing, flight);
 
-	part_leave(flight);
-	part_end(flight);
+	part_leave_visited(flight);
 	return r;
 }
 

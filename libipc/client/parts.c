@@ -163,6 +163,27 @@ void part_leave(ipc_flight *flight)
 		part_leave_slow(flight);
 }
 
+/* The same by a visitor, who goes with it. */
+void part_leave_visited(ipc_flight *flight)
+{
+	uint64_t use = part_use(flight);
+
+	flight->handle.magic = 0;
+	do {
+		if ((use & (PART_IN_USE | PART_LEFT)) != PART_IN_USE) {
+			part_end(flight);
+			return;
+		}
+	} while (!atomic_compare_exchange_weak_explicit(&flight->part.use, &use, use | PART_LEFT,
+							memory_order_seq_cst,
+							memory_order_acquire));
+
+	if (LIKELY((use & PART_VISITORS) == 1 && !part_is_busy(flight)))
+		part_free(flight);
+	else
+		part_leave_slow(flight);
+}
+
 /* ---- visitors ---- */
 
 static int part_visit(ipc_flight *flight, uint64_t use)
