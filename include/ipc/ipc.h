@@ -11,6 +11,7 @@
 #include <ipc/client.h>
 #include <ipc/error.h>
 #include <ipc/flight.h>
+#include <ipc/limiter.h>
 #include <ipc/limits.h>
 #include <ipc/shared.h>
 #include <ipc/time.h>

@@ -29,6 +29,14 @@ uint64_t clock_coarse_now_ns(void)
 	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
+uint64_t clock_boot_now_ns(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_BOOTTIME, &now);
+	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
 int clock_deadline(uint64_t *ret_deadline_ns, const struct timespec *deadline)
 {
 	uint64_t ns;

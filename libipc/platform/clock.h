@@ -20,6 +20,9 @@ uint64_t clock_now_ns(void);
 /* The same clock some milliseconds late, for a tenth of the price: for what people look at. */
 uint64_t clock_coarse_now_ns(void);
 
+/* CLOCK_BOOTTIME: goes on while the machine is suspended. */
+uint64_t clock_boot_now_ns(void);
+
 /* NULL is for ever; tv_nsec outside 0..999999999 is IPC_EINVAL; a negative or past moment is 0
  * (M-20). */
 int clock_deadline(uint64_t *ret_deadline_ns, const struct timespec *deadline);
