@@ -41,7 +41,6 @@ struct wait {
 	struct endpoint *endpoints[IPC_WAIT_ITEMS_MAX];
 	unsigned n_endpoints;
 	struct eventcount *events[IPC_WAIT_ITEMS_MAX];
-	const _Atomic uint32_t *attentions[IPC_WAIT_ITEMS_MAX];
 	struct waiter_more more;
 };
 
@@ -293,33 +292,15 @@ static void wait_add_event(struct wait *wait, struct eventcount *event)
 		wait->events[wait->more.n_events++] = event;
 }
 
-/* The client's own is the waiter's already. */
-static void wait_add_attention(struct wait *wait, const _Atomic uint32_t *attention)
+static void wait_add_events(struct wait *wait)
 {
-	if (attention == client_attention(wait->endpoints[0]->client))
-		return;
-
-	for (unsigned i = 0; i < wait->more.n_attentions; ++i)
-		if (wait->attentions[i] == attention)
-			return;
-
-	wait->attentions[wait->more.n_attentions++] = attention;
-}
-
-static void wait_add_words(struct wait *wait)
-{
-	wait->more = (struct waiter_more){
-		.events = wait->events,
-		.attentions = wait->attentions,
-		.show = wait_show,
-	};
+	wait->more = (struct waiter_more){.events = wait->events, .show = wait_show};
 
 	for (unsigned i = 0; i < wait->n_entries; ++i) {
-		struct wait_entry *entry = &wait->entries[i];
+		const struct wait_entry *entry = &wait->entries[i];
 
 		if (entry->readiness->event)
 			wait_add_event(wait, entry->readiness->event(entry->handle));
-		wait_add_attention(wait, entry->endpoint->attention);
 	}
 }
 
@@ -329,7 +310,9 @@ static int wait_sleep(struct wait *wait, uint64_t deadline_ns)
 	struct waiter waiter;
 
 	endpoint_waiter(wait->endpoints[0], &waiter, NULL, deadline_ns);
-	wait_add_words(wait);
+	wait_add_events(wait);
+
+	/* One for all: also of what ends in other users' tables the broker tells this word. */
 	waiter.attention = client_attention(client);
 	waiter.cell = NULL;
 	waiter.patience = &client->patience;

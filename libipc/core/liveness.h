@@ -17,7 +17,9 @@
  *
  * The order of telling an end is: handle word, side word, attention words; a reader that was woken
  * therefore finds what it was woken for.  All three are idempotent: a worker that died in between
- * is replaced by one that does all of them again.
+ * is replaced by one that does all of them again.  The attention word is bumped in the table of the
+ * channel's owner, then in the client's own uid's: who waits for channels of several owners needs
+ * to sleep on one word only.
  *
  * The *desk* of a uid is written by the clients of that uid (one trust domain) and only ever
  * pread() by the broker.

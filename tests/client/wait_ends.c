@@ -89,6 +89,23 @@ Test(wait_ends, wait_for_peers_of_a_removed_channel_ends)
 	ipc_watch_consumer_close(consumer);
 }
 
+/* M-32, M-48: also where nothing else of the role is ended by it */
+Test(wait_ends, producer_of_a_removed_channel_waits_for_nobody)
+{
+	ipc_watch_producer *producer = producer_new("a");
+	ipc_watch_consumer *consumer = consumer_new("a", 0);
+
+	cr_assert_eq(take_away("a", 0), 0);
+	cr_assert_eq(look(producer, PRESENT, 0), PRESENT);
+	ipc_watch_consumer_close(consumer);
+	cr_assert_eq(ipc_watch_producer_peers_wait(producer, false, NULL), 0);
+
+	cr_assert_eq(look(producer, PRESENT, 0), END);
+	cr_assert_eq(look(producer, GONE, 0), GONE);
+
+	ipc_watch_producer_close(producer);
+}
+
 /* M-29: the death of a peer is an end of its item, told by the broker and not by a slice */
 Test(wait_ends, kill_of_the_producer_ends_the_wait_at_once, .timeout = 120)
 {
