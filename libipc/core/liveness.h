@@ -123,8 +123,8 @@ struct desk {
 	uint32_t uid;
 	uint32_t lane; /* low bits of this uid's fences; written once, by the broker */
 	uint64_t reserved0[6];
-	_Alignas(64) _Atomic uint64_t fence; /* the last that a client of this uid took, without its lane;
-						starts from the domain's clock */
+	_Alignas(64) _Atomic uint64_t fence; /* the last that a client of this uid took, without its
+						lane; starts from the domain's clock */
 	uint64_t reserved[503];
 	struct desk_client client[LIVENESS_CLIENTS_MAX];
 	struct desk_cell cell[LIVENESS_HANDLES_MAX];
