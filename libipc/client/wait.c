@@ -37,7 +37,6 @@ struct wait {
 	bool is_shown;
 	uint32_t ready; /* of the item that ended the wait */
 
-	/* Each once. */
 	struct endpoint *endpoints[IPC_WAIT_ITEMS_MAX];
 	unsigned n_endpoints;
 	struct eventcount *events[IPC_WAIT_ITEMS_MAX];
@@ -101,13 +100,12 @@ static int wait_resolve(struct wait_entry *ret, const struct ipc_wait_item *item
 	return 0;
 }
 
+/* One may come twice, which costs less than to look for it; parts of one table stand side by side.
+ */
 static void wait_add_endpoint(struct wait *wait, struct endpoint *endpoint)
 {
-	for (unsigned i = 0; i < wait->n_endpoints; ++i)
-		if (wait->endpoints[i] == endpoint)
-			return;
-
-	wait->endpoints[wait->n_endpoints++] = endpoint;
+	if (wait->n_endpoints == 0 || wait->endpoints[wait->n_endpoints - 1] != endpoint)
+		wait->endpoints[wait->n_endpoints++] = endpoint;
 }
 
 static int wait_add_items(struct wait *wait, const struct ipc_wait_item *items, unsigned n)
@@ -282,25 +280,18 @@ static void wait_show(void *subject, uint64_t since_ns)
 	}
 }
 
-static void wait_add_event(struct wait *wait, struct eventcount *event)
-{
-	for (unsigned i = 0; i < wait->more.n_events; ++i)
-		if (wait->events[i] == event)
-			return;
-
-	if (event)
-		wait->events[wait->more.n_events++] = event;
-}
-
 static void wait_add_events(struct wait *wait)
 {
 	wait->more = (struct waiter_more){.events = wait->events, .show = wait_show};
 
 	for (unsigned i = 0; i < wait->n_entries; ++i) {
 		const struct wait_entry *entry = &wait->entries[i];
+		struct eventcount *event = NULL;
 
 		if (entry->readiness->event)
-			wait_add_event(wait, entry->readiness->event(entry->handle));
+			event = entry->readiness->event(entry->handle);
+		if (event)
+			wait->events[wait->more.n_events++] = event;
 	}
 }
 

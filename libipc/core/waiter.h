@@ -47,8 +47,8 @@ struct waiter_patience {
  * one of them has the attention word bumped, which is where the sleep is then.
  */
 struct waiter_more {
-	struct eventcount *const *events; /* each once */
-	unsigned n_events;                /* at most WAITER_MORE_MAX */
+	struct eventcount *const *events;
+	unsigned n_events; /* at most WAITER_MORE_MAX */
 
 	/* For people who look on: it begins to sleep (CLOCK_MONOTONIC ns), or ended (0). */
 	void (*show)(void *subject, uint64_t since_ns);
