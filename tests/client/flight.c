@@ -324,6 +324,24 @@ Test(flight, finished_flight_that_is_held_costs_its_cell)
 	ipc_flight_table_close(table);
 }
 
+/* F-4, F-13: whoever gave up waiting holds nothing. */
+Test(flight, wait_that_failed_holds_no_cell)
+{
+	ipc_flight_table *table = TABLE_NEW(.keys_max = 1);
+	ipc_flight *flight = NULL, *none = NULL;
+	struct actor leader;
+
+	caller_start(&leader);
+	ASSERT(order_do(&leader, ORDER_JOIN, 1, 0), 1);
+	EXPECT(join_in(&none, table, 1, 1), IPC_ETIMEDOUT);
+	ASSERT(order_do(&leader, ORDER_LAND, 1, 0), 0);
+	ASSERT(order_do(&leader, ORDER_LEAVE, 1, 0), 0);
+	ASSERT(join(&flight, table, 2), 1);
+	ipc_flight_leave(flight);
+	actor_kill(&leader);
+	ipc_flight_table_close(table);
+}
+
 /* ---- followers ---- */
 
 /* F-4: a follower's timeout, cancel, leave or death does not touch the flight. */

@@ -452,3 +452,31 @@ Test(flight_handler, answer_of_one_held_for_dead_is_refused)
 	ipc_handler_close(second);
 	ipc_flight_table_close(table);
 }
+
+/* F-3, F-9: it leaves before anybody has passed it over: as a dead one's, the key is queued. */
+Test(flight_handler, leave_by_one_held_for_dead_abandons_nothing)
+{
+	ipc_flight_table *table = TABLE_NEW(0);
+	ipc_handler *second = handler_new(0);
+	ipc_flight *flight = NULL, *next = NULL;
+	struct actor handler;
+
+	handler_start(&handler);
+	ASSERT(ask(&flight, table, 1, 0), 2);
+	ASSERT(order_do(&handler, ORDER_TAKE, 0, 0), 1);
+	ASSERT(order_do(&handler, ORDER_CLOSE_FDS, 0, 0), 0);
+	for (unsigned i = 0; ipc_flight_table_peers(table) != 1 && i < WAIT_MS; ++i)
+		process_pause();
+	ASSERT(order_do(&handler, ORDER_LEAVE, 1, 0), 0);
+	EXPECT(ipc_flight_look(flight), IPC_EAGAIN);
+	ASSERT(ipc_handler_take(&next, second), 0);
+	ASSERT(land(next, 3), 0);
+	EXPECT(result_of(flight), 3);
+	EXPECT(epoch_of(flight), 2);
+
+	ipc_flight_leave(flight);
+	ipc_flight_leave(next);
+	actor_kill(&handler);
+	ipc_handler_close(second);
+	ipc_flight_table_close(table);
+}

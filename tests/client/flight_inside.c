@@ -119,6 +119,8 @@ struct insider {
 	bool lands;
 };
 
+#define STEP(insider) ((void)pthread_barrier_wait(&(insider)->barrier))
+
 static void *be_inside(void *arg)
 {
 	struct insider *insider = arg;
@@ -131,16 +133,27 @@ static void *be_inside(void *arg)
 	r = endpoint_enter(endpoint, 0);
 	if (r == 0)
 		r = insider->lands ? quicklock_try(writer) != QUICKLOCK_HELD : part_begin(flight);
-	pthread_barrier_wait(&insider->barrier);
-	pthread_barrier_wait(&insider->barrier);
+	STEP(insider);
+	STEP(insider);
 	if (insider->lands) {
 		quicklock_unlock(writer);
 		part_settle(flight);
 	} else {
 		part_end(flight);
 	}
+
+	/* Still inside of the table: the rest must not wait for that. */
+	STEP(insider);
 	endpoint_leave(endpoint);
 	return (void *)(intptr_t)r;
+}
+
+/* The broker tells it soon. */
+static void expect_peers(ipc_handler *handler, int n)
+{
+	for (unsigned i = 0; ipc_handler_peers(handler) != n && i < WAIT_MS; ++i)
+		process_pause();
+	EXPECT(ipc_handler_peers(handler), n);
 }
 
 static void expect_left_by_the_insider(bool lands, bool closes)
@@ -156,7 +169,7 @@ static void expect_left_by_the_insider(bool lands, bool closes)
 	order_begin(&follower, ORDER_JOIN_WAIT, 1, 0);
 	cr_assert_eq(pthread_barrier_init(&insider.barrier, NULL, 2), 0);
 	cr_assert_eq(pthread_create(&insider.thread, NULL, be_inside, &insider), 0);
-	pthread_barrier_wait(&insider.barrier);
+	STEP(&insider);
 
 	if (closes)
 		ipc_flight_table_close(table);
@@ -166,14 +179,12 @@ static void expect_left_by_the_insider(bool lands, bool closes)
 	EXPECT(ipc_flight_table_count(second), 1);
 	EXPECT(ipc_handler_peers(handler), 3);
 
-	pthread_barrier_wait(&insider.barrier);
+	STEP(&insider);
 	EXPECT(actor_hear(&follower), 1);
+	expect_peers(handler, closes ? 2 : 3);
+	STEP(&insider);
 	cr_assert_eq(pthread_join(insider.thread, &result), 0);
 	EXPECT((intptr_t)result, 0);
-	if (closes)
-		for (unsigned i = 0; ipc_handler_peers(handler) != 2 && i < WAIT_MS; ++i)
-			process_pause();
-	EXPECT(ipc_handler_peers(handler), closes ? 2 : 3);
 
 	actor_kill(&follower);
 	pthread_barrier_destroy(&insider.barrier);
@@ -271,4 +282,63 @@ Test(flight_inside, joins_beside_a_close_leave_nothing)
 	pthread_barrier_destroy(&crowd.barrier);
 	ipc_handler_close(handler);
 	ipc_flight_table_close(watcher);
+}
+
+/* What a join does between its begin and its end. */
+struct joiner {
+	struct insider insider;
+	ipc_flight_table *table;
+	int taken_before, given, taken_after;
+};
+
+static void *join_in_steps(void *arg)
+{
+	struct joiner *joiner = arg;
+	struct insider *insider = &joiner->insider;
+	struct flight_owner *owner = &joiner->table->owner;
+	const struct flight_wish wish = {.form = FLIGHT_JOIN, .key = "one", .key_size = 3};
+	ipc_flight *flight;
+
+	if (endpoint_enter(&owner->endpoint, 0) != 0)
+		return NULL;
+	joiner->taken_before = part_join(owner, &wish, &flight);
+	STEP(insider);
+	STEP(insider);
+	joiner->given = parts_give(flight);
+	joiner->taken_after = parts_take(owner, &flight);
+	STEP(insider);
+	endpoint_leave(&owner->endpoint);
+	return joiner;
+}
+
+/* F-16, M-44 */
+Test(flight_inside, close_beside_a_join_is_told_by_who_joins)
+{
+	struct joiner joiner = {.table = TABLE_NEW(0)};
+	ipc_flight_table *second = TABLE_NEW(0);
+	ipc_handler *handler = handler_new(0);
+	void *result;
+
+	cr_assert_eq(pthread_barrier_init(&joiner.insider.barrier, NULL, 2), 0);
+	cr_assert_eq(pthread_create(&joiner.insider.thread, NULL, join_in_steps, &joiner), 0);
+	STEP(&joiner.insider);
+	ipc_flight_table_close(joiner.table);
+	for (unsigned i = 0; i < 10; ++i)
+		process_pause();
+	EXPECT(ipc_handler_peers(handler), 2);
+	EXPECT(ipc_flight_table_count(second), 1);
+
+	STEP(&joiner.insider);
+	expect_peers(handler, 1);
+	EXPECT(ipc_flight_table_count(second), 0);
+	STEP(&joiner.insider);
+	cr_assert_eq(pthread_join(joiner.insider.thread, &result), 0);
+	cr_assert_not_null(result);
+	EXPECT(joiner.taken_before, 1);
+	EXPECT(joiner.given, IPC_ECANCELED);
+	EXPECT(joiner.taken_after, IPC_ECANCELED);
+
+	pthread_barrier_destroy(&joiner.insider.barrier);
+	ipc_handler_close(handler);
+	ipc_flight_table_close(second);
 }

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "libipc/client/flight.h"
 #include "tests/client/flight_scene.h"
 
 TestSuite(flight_parts, .init = fixture_setup, .fini = fixture_teardown, .timeout = 60);
@@ -96,8 +97,8 @@ Test(flight_parts, cancel_ends_waits_and_nothing_else)
 	ASSERT(order_do(&leader, ORDER_LAND, 1, 5), 0);
 	EXPECT(look_in(flight, WAIT_MS), 0);
 	EXPECT(result_of(flight), 5);
-	ipc_flight_leave(flight);
 	ipc_flight_leave(other);
+	ipc_flight_leave(flight);
 
 	/* The next part is not cancelled, whichever memory it is. */
 	ASSERT(order_do(&leader, ORDER_LEAVE, 1, 0), 0);
@@ -323,6 +324,7 @@ Test(flight_parts, many_are_held_and_left_in_any_order)
 			ASSERT(join(&flight[i], table, i), 1);
 		}
 		EXPECT(ipc_flight_table_count(table), N);
+		EXPECT(table->owner.n_rows, N / SEATS_PER_ROW);
 		for (uint32_t i = 0; i < N; ++i) {
 			unsigned k = i + (unsigned)rand() % (N - i), chosen = order[k];
 
@@ -335,6 +337,23 @@ Test(flight_parts, many_are_held_and_left_in_any_order)
 		EXPECT(ipc_flight_table_count(table), 0);
 	}
 	ipc_flight_table_close(table);
+}
+
+/* F-16: what a closed table held is free for others, however often. */
+Test(flight_parts, closed_tables_leave_no_seats_behind)
+{
+	ipc_flight_table *table, *watcher = TABLE_NEW(.keys_max = 4);
+	ipc_flight *flight = NULL;
+
+	for (unsigned i = 0; i < SEATS_ROWS + 10; ++i) {
+		table = TABLE_NEW(0);
+		ASSERT(join_in(&flight, table, 1, WAIT_MS), 1);
+		if (i % 2)
+			ASSERT(land(flight, 1), 0);
+		ipc_flight_table_close(table);
+	}
+	EXPECT(ipc_flight_table_count(watcher), 0);
+	ipc_flight_table_close(watcher);
 }
 
 struct worker {

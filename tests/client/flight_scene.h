@@ -181,6 +181,7 @@ enum order {
 	ORDER_FENCE,
 	ORDER_LEAVE, /* 0 */
 	ORDER_COUNT,
+	ORDER_ID,        /* of the table */
 	ORDER_CLOSE,     /* 0 */
 	ORDER_CLOSE_FDS, /* all descriptors but the one to the test; 0 */
 	ORDER_EXEC,      /* another program instead, without a word */
@@ -227,6 +228,14 @@ static inline int64_t member_fence(const ipc_flight *flight)
 	return r < 0 ? r : (int64_t)fence;
 }
 
+static inline int64_t member_id(const struct member *self)
+{
+	uint64_t id;
+	int r = ipc_flight_table_get_id(self->table, &id);
+
+	return r < 0 ? r : (int64_t)id;
+}
+
 static inline int64_t member_do(struct member *self, enum order order, uint32_t key,
 				uint32_t number, int fd)
 {
@@ -264,6 +273,8 @@ static inline int64_t member_do(struct member *self, enum order order, uint32_t 
 		return 0;
 	case ORDER_COUNT:
 		return ipc_flight_table_count(self->table);
+	case ORDER_ID:
+		return member_id(self);
 	case ORDER_CLOSE:
 		self->table = ipc_flight_table_close(self->table);
 		self->handler = ipc_handler_close(self->handler);
