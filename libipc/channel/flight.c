@@ -347,7 +347,7 @@ int flight_finish(struct flight *flight, struct flight_part *part, uint64_t use,
 	if (r == 0)
 		atomic_store_explicit(&part->is_done, 1, memory_order_release);
 	CRASH_POINT();
-	quicklock_unlock(writer);
+	quicklock_unlock_alone(writer);
 
 	/* Killed here: the broker wakes everybody. */
 	CRASH_POINT();

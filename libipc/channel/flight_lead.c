@@ -4,10 +4,34 @@
  * Who leads: promotion after a leader's end, keys that wait for a handler, and the handler's take.
  */
 
+#include <time.h>
+
 #include "libipc/channel/flight_cell.h"
 #include "libipc/platform/clock.h"
 
 /* ---- fences ---- */
+
+/*
+ * No fence is above this: the counters start from the clock and cannot be driven twice as fast.  A
+ * higher one was written by a member that wants others to run out of numbers.
+ */
+static uint64_t fence_limit(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)(now.tv_sec - FENCE_EPOCH_S) * (NS_PER_S / FENCE_UNIT_NS) * 2;
+}
+
+/* Ours moves on past theirs; the next number. */
+static uint64_t fence_pass(struct flight *flight, uint64_t number, uint64_t highest)
+{
+	while (number <= highest &&
+	       !atomic_compare_exchange_weak_explicit(flight->fence, &number, highest,
+						      memory_order_relaxed, memory_order_relaxed))
+		;
+	return atomic_fetch_add_explicit(flight->fence, 1, memory_order_relaxed) + 1;
+}
 
 /*
  * Numbers of this uid's desk; where other uids may lead as well, each also passes by the segment,
@@ -23,23 +47,13 @@ static uint64_t fence_next(struct flight *flight)
 		return number;
 
 	highest = atomic_load_explicit(shared, memory_order_relaxed);
-	for (;;) {
-		if (number <= highest) {
-			uint64_t mine = number;
+	do {
+		if (number <= highest && highest <= fence_limit())
+			number = fence_pass(flight, number, highest);
+	} while (!atomic_compare_exchange_weak_explicit(
+		shared, &highest, number, memory_order_relaxed, memory_order_relaxed));
 
-			/* Ours moves on past theirs. */
-			while (mine <= highest &&
-			       !atomic_compare_exchange_weak_explicit(flight->fence, &mine, highest,
-								      memory_order_relaxed,
-								      memory_order_relaxed))
-				;
-			number = atomic_fetch_add_explicit(flight->fence, 1, memory_order_relaxed) +
-				 1;
-		}
-		if (atomic_compare_exchange_weak_explicit(
-			    shared, &highest, number, memory_order_relaxed, memory_order_relaxed))
-			return number;
-	}
+	return number;
 }
 
 /* ---- taking the lead ---- */

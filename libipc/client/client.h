@@ -45,8 +45,8 @@ struct ipc_client {
 int client_enter(ipc_client *client);
 void client_leave(ipc_client *client);
 
-/* This client's word in its own user's table: where it is rung, and where it sleeps for several
- * things if the kernel waits for one word only. */
+/* This client's word in its own user's table, which is bumped with each of its words in the tables
+ * of others. */
 static inline const _Atomic uint32_t *client_attention(const ipc_client *client)
 {
 	return &client->table->attention[client->slot].word;

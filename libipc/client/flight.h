@@ -130,6 +130,8 @@ void part_settle_slow(ipc_flight *flight);
 
 static inline void part_settle(ipc_flight *flight)
 {
+	/* [B6] The call is over before the word is read.  Pairs with [B5]. */
+	process_fence_light();
 	if (UNLIKELY(part_use(flight) & PART_DEFERRED))
 		part_settle_slow(flight);
 }

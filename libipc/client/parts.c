@@ -137,7 +137,7 @@ static void part_leave_slow(ipc_flight *flight)
 					  memory_order_seq_cst);
 
 		/* [B5] Either who is busy finds DEFERRED afterwards, or it is not busy any more in
-		 * the look that follows.  Pairs with [B6] and with the unlock of `writer`. */
+		 * the look that follows.  Pairs with [B6]. */
 		process_fence_heavy();
 		part_settle_slow(flight);
 	}

@@ -33,6 +33,7 @@ static _Thread_local unsigned n_anonymous_mine;
  */
 struct thread_crowd {
 	_Atomic(const void *) member[THREAD_CROWD_MAX];
+	unsigned n; /* the thread's own: the others are NULL */
 };
 
 static _Thread_local struct thread_crowd *thread_crowd;
@@ -337,9 +338,11 @@ int thread_enter_crowd(const void *const *addresses, unsigned n, uint32_t epoch)
 	if (!crowd)
 		return thread_enter_anonymously();
 
-	for (unsigned i = 0; i < THREAD_CROWD_MAX; ++i)
-		atomic_store_explicit(&crowd->member[i], i < n ? addresses[i] : NULL,
-				      memory_order_relaxed);
+	for (unsigned i = 0; i < n; ++i)
+		atomic_store_explicit(&crowd->member[i], addresses[i], memory_order_relaxed);
+	for (unsigned i = n; i < crowd->n; ++i)
+		atomic_store_explicit(&crowd->member[i], NULL, memory_order_relaxed);
+	crowd->n = n;
 
 	/* [T7] The members stand there before the entry does.  Pairs with the acquire loads in
 	 * thread_is_anybody_inside(). */

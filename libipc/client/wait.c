@@ -37,11 +37,9 @@ struct wait {
 	bool is_shown;
 	uint32_t ready; /* of the item that ended the wait */
 
-	/* Each once. */
 	struct endpoint *endpoints[IPC_WAIT_ITEMS_MAX];
 	unsigned n_endpoints;
 	struct eventcount *events[IPC_WAIT_ITEMS_MAX];
-	const _Atomic uint32_t *attentions[IPC_WAIT_ITEMS_MAX];
 	struct waiter_more more;
 };
 
@@ -102,13 +100,12 @@ static int wait_resolve(struct wait_entry *ret, const struct ipc_wait_item *item
 	return 0;
 }
 
+/* One may come twice, which costs less than to look for it; parts of one table stand side by side.
+ */
 static void wait_add_endpoint(struct wait *wait, struct endpoint *endpoint)
 {
-	for (unsigned i = 0; i < wait->n_endpoints; ++i)
-		if (wait->endpoints[i] == endpoint)
-			return;
-
-	wait->endpoints[wait->n_endpoints++] = endpoint;
+	if (wait->n_endpoints == 0 || wait->endpoints[wait->n_endpoints - 1] != endpoint)
+		wait->endpoints[wait->n_endpoints++] = endpoint;
 }
 
 static int wait_add_items(struct wait *wait, const struct ipc_wait_item *items, unsigned n)
@@ -283,43 +280,18 @@ static void wait_show(void *subject, uint64_t since_ns)
 	}
 }
 
-static void wait_add_event(struct wait *wait, struct eventcount *event)
+static void wait_add_events(struct wait *wait)
 {
-	for (unsigned i = 0; i < wait->more.n_events; ++i)
-		if (wait->events[i] == event)
-			return;
-
-	if (event)
-		wait->events[wait->more.n_events++] = event;
-}
-
-/* The client's own is the waiter's already. */
-static void wait_add_attention(struct wait *wait, const _Atomic uint32_t *attention)
-{
-	if (attention == client_attention(wait->endpoints[0]->client))
-		return;
-
-	for (unsigned i = 0; i < wait->more.n_attentions; ++i)
-		if (wait->attentions[i] == attention)
-			return;
-
-	wait->attentions[wait->more.n_attentions++] = attention;
-}
-
-static void wait_add_words(struct wait *wait)
-{
-	wait->more = (struct waiter_more){
-		.events = wait->events,
-		.attentions = wait->attentions,
-		.show = wait_show,
-	};
+	wait->more = (struct waiter_more){.events = wait->events, .show = wait_show};
 
 	for (unsigned i = 0; i < wait->n_entries; ++i) {
-		struct wait_entry *entry = &wait->entries[i];
+		const struct wait_entry *entry = &wait->entries[i];
+		struct eventcount *event = NULL;
 
 		if (entry->readiness->event)
-			wait_add_event(wait, entry->readiness->event(entry->handle));
-		wait_add_attention(wait, entry->endpoint->attention);
+			event = entry->readiness->event(entry->handle);
+		if (event)
+			wait->events[wait->more.n_events++] = event;
 	}
 }
 
@@ -329,7 +301,9 @@ static int wait_sleep(struct wait *wait, uint64_t deadline_ns)
 	struct waiter waiter;
 
 	endpoint_waiter(wait->endpoints[0], &waiter, NULL, deadline_ns);
-	wait_add_words(wait);
+	wait_add_events(wait);
+
+	/* One for all: also of what ends in other users' tables the broker tells this word. */
 	waiter.attention = client_attention(client);
 	waiter.cell = NULL;
 	waiter.patience = &client->patience;

@@ -17,7 +17,9 @@
  *
  * The order of telling an end is: handle word, side word, attention words; a reader that was woken
  * therefore finds what it was woken for.  All three are idempotent: a worker that died in between
- * is replaced by one that does all of them again.
+ * is replaced by one that does all of them again.  The attention word is bumped in the table of the
+ * channel's owner, then in the client's own uid's: who waits for channels of several owners needs
+ * to sleep on one word only.
  *
  * The *desk* of a uid is written by the clients of that uid (one trust domain) and only ever
  * pread() by the broker.
@@ -121,8 +123,8 @@ struct desk {
 	uint32_t uid;
 	uint32_t lane; /* low bits of this uid's fences; written once, by the broker */
 	uint64_t reserved0[6];
-	_Alignas(64) _Atomic uint64_t fence; /* the last that a client of this uid took, without its lane;
-						starts from the domain's clock */
+	_Alignas(64) _Atomic uint64_t fence; /* the last that a client of this uid took, without its
+						lane; starts from the domain's clock */
 	uint64_t reserved[503];
 	struct desk_client client[LIVENESS_CLIENTS_MAX];
 	struct desk_cell cell[LIVENESS_HANDLES_MAX];

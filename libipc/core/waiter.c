@@ -25,7 +25,7 @@ enum { LOOKS_MAX = 50, YIELDS_MAX = 32, SLEEPS_UNTIL_RESIGNED = 4, WAITS_BETWEEN
 struct waiter_words {
 	struct futex_word *word;
 	unsigned n;
-	uint32_t attention; /* the sum, where there are several */
+	uint32_t attention;
 };
 
 static void waiter_pause(void)
@@ -37,20 +37,14 @@ static void waiter_pause(void)
 #endif
 }
 
-static uint32_t waiter_load_attention(const _Atomic uint32_t *attention, struct waiter_words *words)
-{
-	/* [A1] What the broker told before it bumped the word is seen by the look that follows.
-	 * Pairs with [V3] in liveness.c. */
-	uint32_t word = atomic_load_explicit(attention, memory_order_acquire);
-
-	words->word[words->n++] = (struct futex_word){.word = attention, .expected = word};
-	return word;
-}
-
 /* The words that every sleep shares.  `n` words stand before them. */
 static void waiter_load(const struct waiter *waiter, struct waiter_words *words)
 {
-	words->attention = waiter_load_attention(waiter->attention, words);
+	/* [A1] What the broker told before it bumped the word is seen by the look that follows.
+	 * Pairs with [V3] in liveness.c. */
+	words->attention = atomic_load_explicit(waiter->attention, memory_order_acquire);
+	words->word[words->n++] =
+		(struct futex_word){.word = waiter->attention, .expected = words->attention};
 
 	/* [A2] A cancel sets its flag, then bumps the word.  Pairs with the release there. */
 	words->word[words->n++] = (struct futex_word){
@@ -68,19 +62,18 @@ static void waiter_announce(struct eventcount *event, struct waiter_words *words
 	};
 }
 
+static_assert(WAITER_MORE_MAX + 2 <= FUTEX_WORDS_MAX, "the kernel takes all of them");
+
 /*
- * After the words of every sleep.  An event that finds no place is armed, and its ring bumps the
- * first word.  That is read before the arming, as the fence in there sees to.
+ * After the words of every sleep: the attention word was read before an event is armed whose ring
+ * bumps it.
  */
 static void waiter_load_more(const struct waiter_more *more, struct waiter_words *words)
 {
-	unsigned n_words_max = futex_has_waitv() ? FUTEX_WORDS_MAX : 0;
-
-	for (unsigned i = 0; i < more->n_attentions; ++i)
-		words->attention += waiter_load_attention(more->attentions[i], words);
+	bool is_heard = futex_has_waitv();
 
 	for (unsigned i = 0; i < more->n_events; ++i)
-		if (words->n < n_words_max)
+		if (is_heard)
 			waiter_announce(more->events[i], words);
 		else
 			eventcount_arm(more->events[i]);
@@ -177,17 +170,6 @@ static void waiter_show(const struct waiter *waiter, void *subject, uint64_t sin
 	atomic_store_explicit(&waiter->cell->waits_since, since_ns, memory_order_relaxed);
 }
 
-/* As waiter_load() and waiter_load_more() sum it up. */
-static uint32_t waiter_attention(const struct waiter *waiter)
-{
-	uint32_t sum = atomic_load_explicit(waiter->attention, memory_order_relaxed);
-
-	for (unsigned i = 0; waiter->more && i < waiter->more->n_attentions; ++i)
-		sum += atomic_load_explicit(waiter->more->attentions[i], memory_order_relaxed);
-
-	return sum;
-}
-
 /*
  * After each return of a sleep that decided nothing: the deadline, and the control socket if the
  * broker spoke or a slice passed without anybody saying anything.
@@ -211,7 +193,7 @@ static int waiter_between(const struct waiter *waiter, bool ask_socket)
 static int waiter_sleep(struct waiter *waiter, waiter_look_fn look, void *subject,
 			struct futex_word *room)
 {
-	uint32_t attention = waiter_attention(waiter);
+	uint32_t attention = atomic_load_explicit(waiter->attention, memory_order_relaxed);
 	bool slice_over = false, interrupted = false;
 	int r;
 
@@ -259,7 +241,7 @@ static int waiter_sleep_for_one(struct waiter *waiter, waiter_look_fn look, void
 
 static int waiter_sleep_for_many(struct waiter *waiter, waiter_look_fn look, void *subject)
 {
-	struct futex_word room[FUTEX_WORDS_MAX];
+	struct futex_word room[WAITER_MORE_MAX + 2];
 
 	return waiter_sleep(waiter, look, subject, room);
 }
@@ -329,7 +311,7 @@ static int waiter_lock_try(const struct waiter *waiter, struct lock *lock, bool 
 static int waiter_lock_sleep(struct waiter *waiter, struct lock *lock, waiter_look_fn end,
 			     void *subject)
 {
-	uint32_t attention = waiter_attention(waiter);
+	uint32_t attention = atomic_load_explicit(waiter->attention, memory_order_relaxed);
 	struct futex_word room[WORDS_OF_ONE];
 	bool has_slept = false, slice_over = false;
 	int r;

@@ -40,17 +40,15 @@ struct waiter_patience {
 };
 
 /*
- * Of a wait for several things: what is slept on beside the waiter's own words.  All distinct; the
- * waiter has no event of its own then.
+ * Of a wait for several things: what is slept on beside attention and cancel.  The waiter has no
+ * event of its own then.
  *
- * Where the kernel waits for one word only (or for fewer than these are) events are armed instead
- * of slept on: who notifies one of them has the waiter's own attention word bumped, which is where
- * the sleep is then.
+ * Where the kernel waits for one word only, the events are armed instead of slept on: who notifies
+ * one of them has the attention word bumped, which is where the sleep is then.
  */
 struct waiter_more {
 	struct eventcount *const *events;
-	const _Atomic uint32_t *const *attentions; /* of other tables */
-	unsigned n_events, n_attentions;           /* each at most WAITER_MORE_MAX */
+	unsigned n_events; /* at most WAITER_MORE_MAX */
 
 	/* For people who look on: it begins to sleep (CLOCK_MONOTONIC ns), or ended (0). */
 	void (*show)(void *subject, uint64_t since_ns);

@@ -30,13 +30,13 @@
 
 #include "libipc/platform/compiler.h"
 
-#define PROTOCOL_MAGIC      UINT32_C(0x31637069)
-#define PROTOCOL_VERSION    1
-#define PROTOCOL_SIZE_MAX   8192 /* of any message */
-#define PROTOCOL_LIST_MAX   16   /* infos in one LISTED */
-#define PROTOCOL_HANDLE_MAX 48   /* infos in one HANDLED */
+#define PROTOCOL_MAGIC             UINT32_C(0x31637069)
+#define PROTOCOL_VERSION           1
+#define PROTOCOL_SIZE_MAX          8192 /* of any message */
+#define PROTOCOL_LIST_MAX          16   /* infos in one LISTED */
+#define PROTOCOL_HANDLE_MAX        48   /* infos in one HANDLED */
 #define PROTOCOL_PROCESS_NAME_SIZE 64
-#define PROTOCOL_CURSOR_END UINT32_MAX
+#define PROTOCOL_CURSOR_END        UINT32_MAX
 
 enum message_type {
 	MESSAGE_HELLO = 1,
@@ -82,7 +82,8 @@ struct message_hello {
 	uint32_t lock_stamp; /* lock_layout_stamp() */
 	uint32_t word_size;
 	int64_t pid; /* getpid(): unlike what the broker sees in another pid namespace */
-	char process_name[PROTOCOL_PROCESS_NAME_SIZE]; /* what the client calls itself; ends with 0 */
+	char process_name[PROTOCOL_PROCESS_NAME_SIZE]; /* what the client calls itself; ends with 0
+							*/
 };
 
 struct message_welcome {
@@ -190,8 +191,9 @@ struct message_list {
 /* The handles of one channel, weak ones included. */
 struct message_handles {
 	struct message_head head;
-	uint64_t cursor; /* 0, then what HANDLED gave */
-	uint64_t generation; /* 0, then what HANDLED gave: a new channel of the name is not gone on with */
+	uint64_t cursor;     /* 0, then what HANDLED gave */
+	uint64_t generation; /* 0, then what HANDLED gave: a new channel of the name is not gone on
+				with */
 	char name[256];
 };
 

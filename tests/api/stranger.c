@@ -95,6 +95,7 @@ CALL(read_next_buffer, ipc_watch_read_next(handle, keep ? bytes : NULL, sizeof(b
 CALL(read_wait, ipc_watch_read_wait(handle, bytes, sizeof(bytes), NULL, keep ? &number : NULL, deadline))
 CALL(read_wait_buffer, ipc_watch_read_wait(handle, keep ? bytes : NULL, sizeof(bytes), NULL, &number, deadline))
 CALL(upgrade, ipc_watch_upgrade_wait(keep ? &(ipc_watch_producer *){NULL} : NULL, handle, deadline))
+CALL(wait_any, ipc_wait_any(keep ? &(struct ipc_wait_item){.handle = handle, .events = IPC_READY_READABLE} : NULL, 1, deadline))
 CALL(shared_cancel, ipc_shared_cancel(handle))
 CALL(shared_get_id, ipc_shared_get_id(handle, keep ? &number : NULL))
 CALL(shared_peers, ipc_shared_peers(handle))
@@ -153,6 +154,7 @@ static const struct call {
 	{"watch_read_wait", read_wait, CONSUMER, SLEEPS | POINTER},
 	{"watch_read_wait buffer", read_wait_buffer, CONSUMER, SLEEPS | POINTER},
 	{"watch_upgrade_wait", upgrade, WEAK, SLEEPS | POINTER},
+	{"wait_any", wait_any, CONSUMER, SLEEPS | POINTER},
 	{"shared_cancel", shared_cancel, SHARED, 0},
 	{"shared_get_id", shared_get_id, SHARED, POINTER},
 	{"shared_peers", shared_peers, SHARED, 0},

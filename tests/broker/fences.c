@@ -7,6 +7,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <ipc/admin.h>
@@ -192,4 +193,53 @@ Test(fences_of_a_domain, the_next_domain_begins_above_the_last, .timeout = 30)
 		else
 			domain_stop(&domain);
 	}
+}
+
+/* As another user, who is root again afterwards. */
+static void join_as(struct rawpeer *peer, const struct domain *domain, uid_t uid)
+{
+	cr_assert_eq(seteuid(uid), 0);
+	rawpeer_join(peer, domain->address);
+	cr_assert_eq(seteuid(0), 0);
+}
+
+/* F-12: there are more users than lanes, so one takes the lane of another, who is not there any
+ * more. */
+Test(fences_of_a_domain, the_next_user_of_a_lane_begins_above_the_last, .timeout = 60)
+{
+	struct rawpeer root, first, other;
+	struct rlimit limit;
+	struct domain domain;
+	uint64_t began, last, id;
+	uint32_t lane;
+
+	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	if (geteuid() != 0 || limit.rlim_max < 4 * STATE_USERS_MAX)
+		cr_skip_test("needs root, and descriptors for %u users", STATE_USERS_MAX);
+
+	domain_start(&domain, NULL);
+	rawpeer_join(&root, domain.address);
+	join_as(&first, &domain, 70000);
+	lane = first.desk->lane;
+	began = atomic_load(&first.desk->fence);
+	for (unsigned i = 2; i < STATE_USERS_MAX; ++i) {
+		join_as(&other, &domain, 70000 + i);
+		cr_assert_neq(other.desk->lane, lane);
+		rawpeer_disconnect(&other);
+	}
+
+	/* It has counted half as fast again as the clock. */
+	cr_assert_eq(rawpeer_open_role(&root, IPC_ROLE_SHARED_A, "s", IPC_CREATE, &id), 0);
+	last = began + (root.reply.opened.fence - began) * 3 / 2;
+	atomic_store(&first.desk->fence, last);
+	rawpeer_disconnect(&first);
+	rawpeer_sync(&root);
+
+	join_as(&other, &domain, 80000);
+	cr_assert_eq(other.desk->lane, lane);
+	cr_assert_geq(atomic_load(&other.desk->fence), last);
+
+	rawpeer_disconnect(&other);
+	rawpeer_disconnect(&root);
+	domain_stop(&domain);
 }

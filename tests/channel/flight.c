@@ -1066,6 +1066,25 @@ Test(flight, fences_grow_from_uid_to_uid, .init = setup, .fini = teardown, .time
 	}
 }
 
+/* F-12, M-60: a number that nobody can have reached by counting is not believed. */
+Test(flight, a_made_up_fence_moves_nobody_on, .init = setup, .fini = teardown, .timeout = 20)
+{
+	const uint64_t made_up[] = {UINT64_MAX, UINT64_MAX >> FENCE_LANE_BITS, UINT64_C(1) << 60};
+	uint64_t last = 0, fence;
+
+	a.view.is_foreign = true;
+	for (unsigned i = 0; i < N_ELEMENTS(made_up); ++i) {
+		atomic_store(&((struct flight_segment *)scene.segment)->fence, made_up[i]);
+		cr_assert_eq(join(&a, &first, "key"), 1);
+		cr_assert_eq(flight_get_fence(&a.view, &first, &fence), 0);
+		leave(&a, &first);
+
+		cr_expect_gt(fence, last);
+		cr_expect_lt(fence >> FENCE_LANE_BITS, UINT64_C(1) << 40);
+		last = fence;
+	}
+}
+
 /* ---- what it costs ---- */
 
 /* Nothing but read, write and exit is allowed to it: another system call kills it. */

@@ -86,7 +86,8 @@ static void teardown(void)
 {
 	for (unsigned i = 0; i < N_MAX; ++i)
 		program_forget(&callers[i]);
-	cr_assert_eq(n_files(), 0, "files of outputs are left");
+	if (n_files() != 0)
+		failure("left: %s", name_of_file);
 	close(gate);
 	fixture_teardown();
 }
@@ -294,6 +295,23 @@ Test(ctl_once, output_beyond_the_results_size_is_not_cut)
 
 	expect_large(6, 0);
 	cr_assert_eq(n_runs(), 1);
+}
+
+/* those of other keys are not waited for: the file would be left then. */
+Test(ctl_once, large_output_does_not_wait_for_other_keys)
+{
+	START_SH(0, NOTE WAIT);
+	START_SH(1, NOTE WAIT);
+	until_runs(1);
+	until_waiters(1);
+
+	START(2, "other key", "--", "sh", "-c", PRINT_LARGE);
+	expect_large(3, 2);
+	cr_assert_eq(n_files(), 0);
+
+	go(1);
+	end(0);
+	end(1);
 }
 
 /* around the size at which it goes into a file. */
@@ -823,6 +841,13 @@ Test(ctl_once, a_result_of_something_else_is_refused)
 	program_forget(&callers[0]);
 
 	land(table, NULL, 0);
+	expect_failure(0, 125, "(IPC_EBADMSG)");
+	program_forget(&callers[0]);
+
+	/* Of another version. */
+	head_fill(&head, 0, 0, 4, "four");
+	++head.magic[7];
+	land(table, &head, offsetof(struct head, text) + 4);
 	expect_failure(0, 125, "(IPC_EBADMSG)");
 	program_forget(&callers[0]);
 

@@ -150,22 +150,20 @@ Test(thread, crowd_keeps_each_of_its_objects, .init = init, .timeout = 10)
 
 Test(thread, crowd_that_was_left_keeps_nothing, .init = init, .timeout = 10)
 {
-	struct object *objects[3] = {object_new(), object_new(), object_new()};
+	struct object *objects[4] = {object_new(), object_new(), object_new(), object_new()};
 
-	cr_assert_eq(thread_enter_crowd((const void *const *)objects, 3, epoch), 0);
+	cr_assert_eq(thread_enter_crowd((const void *const *)objects, 4, epoch), 0);
 	thread_leave();
-	thread_retire(&objects[0]->object);
+	thread_retire(&objects[3]->object);
 	cr_assert_eq(atomic_load(&n_freed), 1);
 
 	/* A smaller one, by the same list. */
-	cr_assert_eq(thread_enter_crowd((const void *const *)&objects[1], 2, epoch), 0);
+	cr_assert_eq(thread_enter_crowd((const void *const *)objects, 2, epoch), 0);
+	for (unsigned i = 0; i < 3; ++i)
+		thread_retire(&objects[i]->object);
+	cr_assert_eq(atomic_load(&n_freed), 2, "it is inside of the first two");
 	thread_leave();
-	cr_assert_eq(thread_enter(objects[2], epoch), 0);
-	thread_retire(&objects[1]->object);
-	thread_retire(&objects[2]->object);
-	cr_assert_eq(atomic_load(&n_freed), 2, "it is inside of the last one");
-	thread_leave();
-	cr_assert_eq(atomic_load(&n_freed), 3);
+	cr_assert_eq(atomic_load(&n_freed), 4);
 }
 
 /* Inside of others, and where no place in the record is left. */

@@ -71,6 +71,43 @@ Test(wait_ends, shutdown_wakes_a_sleeper, .timeout = 120)
 	assert_told_within(FUTEX_SLICE_NS / 5, SHUTDOWN_OF_SHARED, false);
 }
 
+struct shutdown {
+	ipc_shared *shared;
+	uint64_t began_ns;
+};
+
+static void *shut_down(void *arg)
+{
+	struct shutdown *shutdown = arg;
+
+	process_until_asleep(getpid(), 1);
+	shutdown->began_ns = clock_now_ns();
+	cr_assert_eq(ipc_shared_shutdown(shutdown->shared), 0);
+	return NULL;
+}
+
+/* M-32: the single wait sleeps at the same place */
+Test(wait_ends, shutdown_of_shared_ends_a_wait_for_presence_at_once)
+{
+	uint64_t times[N_TIMES];
+
+	for (unsigned i = 0; i < N_TIMES; ++i) {
+		char name[16];
+		struct shutdown shutdown;
+		pthread_t thread;
+
+		(void)snprintf(name, sizeof(name), "s%u", i);
+		shutdown.shared = shared_new(name, IPC_SIDE_A);
+		cr_assert_eq(pthread_create(&thread, NULL, shut_down, &shutdown), 0);
+		cr_assert_eq(ipc_shared_peers_wait(shutdown.shared, true, NULL), IPC_EPIPE);
+		times[i] = clock_now_ns();
+		cr_assert_eq(pthread_join(thread, NULL), 0);
+		times[i] -= shutdown.began_ns;
+		ipc_shared_close(shutdown.shared);
+	}
+	cr_assert_lt(times_median(times), FUTEX_SLICE_NS / 5, "%lu ns", times[N_TIMES / 2]);
+}
+
 /* M-32, M-48: nobody will come any more */
 Test(wait_ends, wait_for_peers_of_a_removed_channel_ends)
 {
@@ -87,6 +124,23 @@ Test(wait_ends, wait_for_peers_of_a_removed_channel_ends)
 	cr_assert_eq(look(consumer, READABLE, 0), END);
 
 	ipc_watch_consumer_close(consumer);
+}
+
+/* M-32, M-48: also where nothing else of the role is ended by it */
+Test(wait_ends, producer_of_a_removed_channel_waits_for_nobody)
+{
+	ipc_watch_producer *producer = producer_new("a");
+	ipc_watch_consumer *consumer = consumer_new("a", 0);
+
+	cr_assert_eq(take_away("a", 0), 0);
+	cr_assert_eq(look(producer, PRESENT, 0), PRESENT);
+	ipc_watch_consumer_close(consumer);
+	cr_assert_eq(ipc_watch_producer_peers_wait(producer, false, NULL), 0);
+
+	cr_assert_eq(look(producer, PRESENT, 0), END);
+	cr_assert_eq(look(producer, GONE, 0), GONE);
+
+	ipc_watch_producer_close(producer);
 }
 
 /* M-29: the death of a peer is an end of its item, told by the broker and not by a slice */

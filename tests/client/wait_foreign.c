@@ -38,60 +38,89 @@ static void produce_as_other(struct actor *self, void *arg)
 	}
 }
 
-static void wait_for_both(bool refuses_waitv, uint64_t at_once_ns)
+static void start_other(struct actor *other)
+{
+	actor_start(other, produce_as_other, NULL);
+	cr_assert_eq(actor_hear(other), 0);
+}
+
+static uint64_t time_until_published(struct actor *other, struct actor *waiter)
+{
+	uint64_t began = clock_now_ns();
+
+	actor_say(other, 0);
+	cr_assert_eq(actor_hear(other), 0);
+	ASSERT_WAITED(waiter, 0, READABLE);
+	return clock_now_ns() - began;
+}
+
+static void wait_for_values(bool refuses_waitv, uint64_t at_once_ns)
 {
 	ipc_watch_producer *producer;
-	struct actor other, actor;
+	struct actor other, waiter;
 	uint64_t times[N_TIMES];
 
 	if (geteuid() != 0)
 		cr_skip_test("needs root");
 
 	producer = producer_new("ours");
-	actor_start(&other, produce_as_other, NULL);
-	cr_assert_eq(actor_hear(&other), 0);
-	WAITER_START(&actor, .refuses_waitv = refuses_waitv, .n = 2,
+	start_other(&other);
+	WAITER_START(&waiter, .refuses_waitv = refuses_waitv, .n = 2,
 		     .item = {CONSUMER("theirs", .events = READABLE),
 			      CONSUMER("ours", .events = READABLE)});
 	for (unsigned i = 0; i < N_TIMES; ++i) {
-		uint64_t began;
-
-		waiter_begin(&actor, i);
-		began = clock_now_ns();
-		actor_say(&other, 0);
-		cr_assert_eq(actor_hear(&other), 0);
-		ASSERT_WAITED(&actor, 0, READABLE);
-		times[i] = clock_now_ns() - began;
+		waiter_begin(&waiter, i);
+		times[i] = time_until_published(&other, &waiter);
 	}
 	cr_assert_lt(times_median(times), at_once_ns, "%lu ns", times[N_TIMES / 2]);
 
-	waiter_begin(&actor, N_TIMES);
+	waiter_begin(&waiter, N_TIMES);
 	publish(producer);
-	ASSERT_WAITED(&actor, 1, READABLE);
-	waiter_end(&actor);
+	ASSERT_WAITED(&waiter, 1, READABLE);
 
-	/* An end of theirs. */
-	WAITER_START(&actor, .refuses_waitv = refuses_waitv, .n = 2,
-		     .item = {CONSUMER("ours", .events = GONE),
-			      CONSUMER("theirs", .events = GONE, .flags = IPC_STAY)});
-	waiter_begin(&actor, 0);
-	times[0] = clock_now_ns();
+	waiter_end(&waiter);
 	actor_kill(&other);
-	ASSERT_WAITED(&actor, 1, GONE);
-	cr_assert_lt(clock_now_ns() - times[0], FUTEX_SLICE_NS * 8 / 10);
-
-	waiter_end(&actor);
 	ipc_watch_producer_close(producer);
 }
 
 /* M-29 */
 Test(wait_foreign, channels_of_two_users_wake_at_once)
 {
-	wait_for_both(false, FUTEX_SLICE_NS / 5);
+	wait_for_values(false, FUTEX_SLICE_NS / 5);
 }
 
 /* M-29 */
 Test(wait_foreign, channels_of_two_users_ring_at_once)
 {
-	wait_for_both(true, FUTEX_SLICE_FALLBACK_NS / 4);
+	wait_for_values(true, FUTEX_SLICE_FALLBACK_NS / 4);
+}
+
+/* M-29: told in the table of the channel's owner */
+Test(wait_foreign, death_of_another_user_is_told_at_once)
+{
+	ipc_watch_producer *producer;
+	struct actor other, waiter;
+	uint64_t times[N_TIMES];
+
+	if (geteuid() != 0)
+		cr_skip_test("needs root");
+
+	producer = producer_new("ours");
+	start_other(&other);
+	WAITER_START(&waiter, .n = 2,
+		     .item = {CONSUMER("ours", .events = GONE),
+			      CONSUMER("theirs", .events = GONE, .flags = IPC_STAY)});
+	for (unsigned i = 0; i < N_TIMES; ++i) {
+		waiter_begin(&waiter, 0);
+		times[i] = clock_now_ns();
+		actor_kill(&other);
+		ASSERT_WAITED(&waiter, 1, GONE);
+		times[i] = clock_now_ns() - times[i];
+		start_other(&other);
+	}
+	cr_assert_lt(times_median(times), FUTEX_SLICE_NS / 5, "%lu ns", times[N_TIMES / 2]);
+
+	waiter_end(&waiter);
+	actor_kill(&other);
+	ipc_watch_producer_close(producer);
 }

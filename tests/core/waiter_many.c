@@ -18,15 +18,10 @@
 
 enum { MANY = WAITER_MORE_MAX };
 
-struct word {
-	_Alignas(64) _Atomic uint32_t word;
-};
-
 /* Shared between the test and its actor. */
 struct scene {
 	struct eventcount event[MANY];
-	struct word attention[MANY];
-	struct word own_attention;
+	_Alignas(64) _Atomic uint32_t attention;
 	_Atomic uint32_t ready; /* number of what is there, from 1 */
 	_Atomic uint32_t n_shown, n_hidden, n_checks;
 };
@@ -74,23 +69,20 @@ static int check(void *unused)
 }
 
 struct part {
-	unsigned n_events, n_attentions;
+	unsigned n_events;
 	bool refuses_waitv;
 };
 
 static int wait_many(const struct part *part, uint64_t deadline_ns)
 {
 	struct eventcount *events[MANY];
-	const _Atomic uint32_t *attentions[MANY];
 	struct waiter_more more = {
 		.events = events,
 		.n_events = part->n_events,
-		.attentions = attentions,
-		.n_attentions = part->n_attentions,
 		.show = show,
 	};
 	struct waiter waiter = {
-		.attention = &scene->own_attention.word,
+		.attention = &scene->attention,
 		.cancel_word = &cancel_word,
 		.handle_cancelled = &handle_cancelled,
 		.client_cancelled = &client_cancelled,
@@ -99,10 +91,8 @@ static int wait_many(const struct part *part, uint64_t deadline_ns)
 		.check = check,
 	};
 
-	for (unsigned i = 0; i < MANY; ++i) {
+	for (unsigned i = 0; i < MANY; ++i)
 		events[i] = &scene->event[i];
-		attentions[i] = &scene->attention[i].word;
-	}
 	return waiter_wait(&waiter, look, NULL);
 }
 
@@ -117,9 +107,9 @@ static void play(struct actor *self, void *arg)
 		actor_say(self, wait_many(part, CLOCK_FOREVER));
 }
 
-static void start(struct actor *actor, unsigned n_events, unsigned n_attentions, bool refuses_waitv)
+static void start(struct actor *actor, unsigned n_events, bool refuses_waitv)
 {
-	struct part part = {n_events, n_attentions, refuses_waitv};
+	struct part part = {n_events, refuses_waitv};
 
 	actor_start(actor, play, &part);
 	actor_until_asleep(actor);
@@ -159,7 +149,7 @@ Test(waiter_many, each_event_wakes_without_a_slice, SCENE)
 	uint64_t times[MANY];
 	struct actor actor;
 
-	start(&actor, MANY, 3, false);
+	start(&actor, MANY, false);
 	for (unsigned i = 0; i < MANY; ++i) {
 		uint64_t began = clock_now_ns();
 
@@ -173,47 +163,25 @@ Test(waiter_many, each_event_wakes_without_a_slice, SCENE)
 	actor_kill(&actor);
 }
 
-/* M-29: what the broker tells in any of the tables */
-Test(waiter_many, each_attention_word_wakes_and_has_the_socket_looked_at, SCENE)
+/* M-29: what the broker tells */
+Test(waiter_many, attention_wakes_and_has_the_socket_looked_at, SCENE)
 {
 	enum { N = 5 };
-	uint64_t times[N + 1];
+	uint64_t times[N];
 	struct actor actor;
 
-	start(&actor, 3, N, false);
-	for (unsigned i = 0; i <= N; ++i) {
+	start(&actor, MANY, false);
+	for (unsigned i = 0; i < N; ++i) {
 		uint64_t began = clock_now_ns();
 		uint32_t n_checks = atomic_load(&scene->n_checks);
 
-		bump(i < N ? &scene->attention[i].word : &scene->own_attention.word);
+		bump(&scene->attention);
 		while (atomic_load(&scene->n_checks) == n_checks)
 			cr_assert_lt(clock_now_ns() - began, 10 * NS_PER_S);
 		times[i] = clock_now_ns() - began;
 		actor_until_asleep(&actor);
 	}
-	cr_assert_lt(median(times, N + 1), FUTEX_SLICE_NS / 5);
-	actor_kill(&actor);
-}
-
-/* The kernel takes 128 words, and these are 130: two are armed instead. */
-Test(waiter_many, events_beyond_what_the_kernel_takes_are_armed, SCENE)
-{
-	struct actor actor;
-
-	start(&actor, MANY, MANY, false);
-	cr_assert_eq(count(EVENTCOUNT_SLEEPERS, MANY), FUTEX_WORDS_MAX - MANY - 2);
-	cr_assert_eq(count(EVENTCOUNT_ARMED, MANY), 2);
-
-	for (unsigned i = 0; i < MANY; ++i) {
-		uint64_t began = clock_now_ns();
-
-		atomic_store(&scene->ready, i + 1);
-		if (eventcount_notify(&scene->event[i]))
-			bump(&scene->own_attention.word);
-		cr_assert_eq(actor_hear(&actor), i + 1);
-		cr_assert_lt(clock_now_ns() - began, 10 * NS_PER_S);
-		actor_until_asleep(&actor);
-	}
+	cr_assert_lt(median(times, N), FUTEX_SLICE_NS / 5);
 	actor_kill(&actor);
 }
 
@@ -223,7 +191,7 @@ Test(waiter_many, where_one_word_can_be_waited_for_all_events_are_armed, SCENE)
 	uint64_t times[MANY];
 	struct actor actor;
 
-	start(&actor, MANY, 2, true);
+	start(&actor, MANY, true);
 	for (unsigned i = 0; i < MANY; ++i) {
 		uint64_t began;
 
@@ -233,7 +201,7 @@ Test(waiter_many, where_one_word_can_be_waited_for_all_events_are_armed, SCENE)
 		began = clock_now_ns();
 		atomic_store(&scene->ready, i + 1);
 		cr_assert(eventcount_notify(&scene->event[i]));
-		bump(&scene->own_attention.word);
+		bump(&scene->attention);
 		cr_assert_eq(actor_hear(&actor), i + 1);
 		times[i] = clock_now_ns() - began;
 		actor_until_asleep(&actor);
@@ -247,18 +215,18 @@ Test(waiter_many, killed_waiter_costs_its_notifier_one_ring, SCENE)
 {
 	struct actor actor;
 
-	start(&actor, 2, 0, true);
+	start(&actor, 2, true);
 	actor_kill(&actor);
 
 	cr_assert(eventcount_notify(&scene->event[0]));
 	cr_assert_not(eventcount_notify(&scene->event[0]));
 
-	start(&actor, 2, 0, false);
+	start(&actor, 2, false);
 	actor_kill(&actor);
 	cr_assert(eventcount_notify(&scene->event[1]), "still armed by the first");
 	cr_assert_not(eventcount_notify(&scene->event[1]));
 
-	start(&actor, 2, 0, false);
+	start(&actor, 2, false);
 	atomic_store(&scene->ready, 5);
 	(void)eventcount_notify(&scene->event[1]);
 	cr_assert_eq(actor_hear(&actor), 5);
@@ -268,7 +236,7 @@ Test(waiter_many, killed_waiter_costs_its_notifier_one_ring, SCENE)
 /* M-20, M-45 */
 Test(waiter_many, deadline_is_kept_and_the_sleep_is_shown, SCENE)
 {
-	const struct part part = {.n_events = 3, .n_attentions = 1};
+	const struct part part = {.n_events = 3};
 	uint64_t began = clock_now_ns();
 
 	cr_assert_eq(wait_many(&part, began + 150 * NS_PER_MS), IPC_ETIMEDOUT);
@@ -285,7 +253,7 @@ Test(waiter_many, deadline_is_kept_and_the_sleep_is_shown, SCENE)
 /* M-28 */
 Test(waiter_many, cancel_is_seen, SCENE)
 {
-	const struct part part = {.n_events = 3, .n_attentions = 1};
+	const struct part part = {.n_events = 3};
 
 	atomic_store(&client_cancelled, 1);
 	cr_assert_eq(wait_many(&part, CLOCK_FOREVER), IPC_ECANCELED);

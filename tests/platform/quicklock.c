@@ -63,6 +63,18 @@ Test(quicklock, is_held_by_one_thread_and_free_after_the_unlock, SCENE)
 	cr_assert_null(quicklock_head->list_op_pending);
 }
 
+Test(quicklock, that_nobody_sleeps_on_is_free_after_its_own_unlock, SCENE)
+{
+	for (unsigned i = 0; i < 3; ++i) {
+		/* Also after a death that the kernel has marked there. */
+		atomic_store(&scene->lock.word, i == 1 ? FUTEX_OWNER_DIED : 0);
+		cr_assert_eq(quicklock_try(&scene->lock), QUICKLOCK_HELD);
+		quicklock_unlock_alone(&scene->lock);
+		cr_assert_eq(word(), 0);
+		cr_assert_null(quicklock_head->list_op_pending);
+	}
+}
+
 static void hold(struct actor *self, void *arg)
 {
 	(void)arg;

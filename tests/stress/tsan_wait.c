@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The protocol of a wait for several things as threads upon one mapping: each of four counters is
- * moved by a thread of its own, and two threads wait until each has reached its end.  Once with
- * words that the kernel waits for, once armed and rung.  For the thread sanitizer; worth running
- * without it too, since it asserts that no wake was missed for the length of a slice.
+ * The protocol of a wait for several things as threads upon one mapping: one thread moves four
+ * counters in turn, and two others wait for all of them.  The next is moved when both have seen the
+ * last step, so that nobody else makes good a wake that was missed.  Once with words that the
+ * kernel waits for, once armed and rung.  For the thread sanitizer; worth running without it too,
+ * since it asserts that wakes are not missed again and again.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,12 +15,13 @@
 #include "libipc/platform/clock.h"
 #include "libipc/platform/futex.h"
 
-enum { COUNTERS = 4, WAITERS = 2, STEPS = 100000 };
+enum { COUNTERS = 4, WAITERS = 2, STEPS = 3000 };
 
 struct counter {
 	struct eventcount event;
-	_Atomic uint64_t n; /* relaxed: the event count brings the order */
-	uint64_t plain;     /* written before n; read by who has seen n at its end */
+	_Atomic uint64_t n;
+	_Atomic uint64_t n_seen; /* by all waiters together */
+	uint64_t plain;          /* written before n; read by who has seen n */
 };
 
 static struct counter counters[COUNTERS];
@@ -26,6 +29,7 @@ static struct eventcount *events[COUNTERS];
 static const struct waiter_more more = {.events = events, .n_events = COUNTERS};
 static _Atomic uint32_t attention, cancel_word, handle_cancelled, client_cancelled;
 static _Atomic uint32_t n_rings;
+static unsigned n_late;
 
 static void require(bool holds, const char *what)
 {
@@ -44,18 +48,19 @@ static void ring(void)
 	futex_wake_all(&attention);
 }
 
-static void *move(void *arg)
+static void move(struct counter *counter, uint64_t i)
 {
-	struct counter *counter = arg;
+	uint64_t slice = futex_has_waitv() ? FUTEX_SLICE_NS : FUTEX_SLICE_FALLBACK_NS;
+	uint64_t began = clock_now_ns();
 
-	for (uint64_t i = 1; i <= STEPS; ++i) {
-		if (i == STEPS)
-			counter->plain = i;
-		atomic_store_explicit(&counter->n, i, memory_order_release);
-		if (eventcount_notify(&counter->event))
-			ring();
-	}
-	return NULL;
+	counter->plain = i;
+	atomic_store_explicit(&counter->n, i, memory_order_release);
+	if (eventcount_notify(&counter->event))
+		ring();
+
+	while (atomic_load_explicit(&counter->n_seen, memory_order_acquire) < i * WAITERS)
+		(void)sched_yield();
+	n_late += clock_now_ns() - began > slice * 8 / 10;
 }
 
 static int look(void *subject)
@@ -86,30 +91,27 @@ static void *wait_for_all(void *arg)
 		int i = waiter_wait(&waiter, look, seen);
 
 		require(i >= 0, "a wait ended without anything");
-		seen[i] = atomic_load_explicit(&counters[i].n, memory_order_acquire);
-		if (seen[i] == STEPS) {
-			require(counters[i].plain == STEPS, "what was written before is not there");
-			++n_ended;
-		}
+		require(counters[i].plain == ++seen[i], "what was written before is not there");
+		atomic_fetch_add_explicit(&counters[i].n_seen, 1, memory_order_release);
+		n_ended += seen[i] == STEPS;
 	}
 	return arg;
 }
 
 static void run(void)
 {
-	pthread_t movers[COUNTERS], waiters[WAITERS];
+	pthread_t waiters[WAITERS];
 
 	for (unsigned i = 0; i < COUNTERS; ++i) {
 		eventcount_init(&counters[i].event);
-		counters[i].n = counters[i].plain = 0;
+		counters[i].n = counters[i].n_seen = counters[i].plain = 0;
 		events[i] = &counters[i].event;
 	}
 	for (unsigned i = 0; i < WAITERS; ++i)
 		require(pthread_create(&waiters[i], NULL, wait_for_all, NULL) == 0, "thread");
-	for (unsigned i = 0; i < COUNTERS; ++i)
-		require(pthread_create(&movers[i], NULL, move, &counters[i]) == 0, "thread");
-	for (unsigned i = 0; i < COUNTERS; ++i)
-		pthread_join(movers[i], NULL);
+	for (uint64_t i = 1; i <= STEPS; ++i)
+		for (unsigned c = 0; c < COUNTERS; ++c)
+			move(&counters[c], i);
 	for (unsigned i = 0; i < WAITERS; ++i)
 		pthread_join(waiters[i], NULL);
 }
@@ -118,9 +120,11 @@ int main(void)
 {
 	run();
 	require(!futex_has_waitv() || atomic_load(&n_rings) == 0, "somebody was armed");
+	require(n_late < 10, "wakes were missed");
 
 	futex_refuse_waitv();
 	run();
 	require(atomic_load(&n_rings) > 0, "nobody was armed");
+	require(n_late < STEPS / 10, "rings were missed");
 	return 0;
 }
