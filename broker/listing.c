@@ -7,6 +7,7 @@
 #include <utlist.h>
 
 #include "broker/flights.h"
+#include "broker/limits.h"
 #include "broker/log.h"
 #include "broker/opener.h"
 #include "broker/peer.h"
@@ -86,7 +87,7 @@ static void fill_lock(struct registry *registry, const struct channel *channel,
 		fill_holder(ret, holder, lock[1]);
 }
 
-/* The oldest lead. */
+/* The oldest lead or grant. */
 struct oldest {
 	const struct handle *leader;
 	uint64_t since_ns;
@@ -114,12 +115,37 @@ static void fill_flight(struct registry *registry, const struct channel *channel
 		fill_holder(ret, oldest.leader, oldest.since_ns);
 }
 
+static void take_older_grant(const struct handle *holder, uint32_t n_permits, uint64_t since_ns,
+			     void *userdata)
+{
+	(void)n_permits;
+	take_older(holder, since_ns, userdata);
+}
+
+static void fill_limiter(struct registry *registry, const struct channel *channel,
+			 struct message_channel *ret, uint32_t *budget)
+{
+	struct oldest oldest = {0};
+	struct limits_depth depth;
+
+	depth = limits_look(registry, channel, budget, take_older_grant, &oldest);
+	ret->item_size_max = 0;
+	ret->capacity = channel->record->shape[0];
+	ret->depth = depth.now;
+	ret->depth_max = depth.ever;
+	if (oldest.leader)
+		fill_holder(ret, oldest.leader, oldest.since_ns);
+}
+
 /* How much one request may still look at. */
 struct budget {
 	unsigned n_cells; /* of desks */
 	struct flights_budget flights;
+	uint32_t n_grants;
 };
-#define BUDGET ((struct budget){.n_cells = CELLS_MAX, .flights = FLIGHTS_BUDGET})
+#define BUDGET                                                                                     \
+	((struct budget){                                                                          \
+		.n_cells = CELLS_MAX, .flights = FLIGHTS_BUDGET, .n_grants = LIMITS_BUDGET})
 
 static void fill(struct registry *registry, const struct channel *channel,
 		 struct message_channel *ret, struct budget *budget)
@@ -141,12 +167,17 @@ static void fill(struct registry *registry, const struct channel *channel,
 	ret->waiters = count_waiters(channel, &budget->n_cells);
 	if (record->kind == IPC_KIND_FLIGHT)
 		fill_flight(registry, channel, ret, &budget->flights);
+	else if (record->kind == IPC_KIND_LIMITER)
+		fill_limiter(registry, channel, ret, &budget->n_grants);
 	else
 		fill_lock(registry, channel, ret);
 }
 
 static bool fits(const struct channel *channel, const struct budget *budget)
 {
+	if (channel->record->kind == IPC_KIND_LIMITER)
+		return limits_fits(budget->n_grants);
+
 	return channel->record->kind != IPC_KIND_FLIGHT || flights_fits(channel, &budget->flights);
 }
 

@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "libipc/channel/flight.h"
+#include "libipc/channel/limiter.h"
 #include "libipc/platform/peer.h"
 #include "libipc/platform/segment.h"
 
@@ -58,6 +59,10 @@ const struct policy_role *policy_role(uint32_t role)
 					   .side = FLIGHT_SIDE_TABLES,
 					   .is_local = true,
 					   .is_followed = true},
+		[IPC_ROLE_LIMITER] = {.kind = IPC_KIND_LIMITER,
+				      .side = 0,
+				      .is_local = true,
+				      .is_followed = true},
 	};
 
 	if (role >= N_ELEMENTS(roles) || roles[role].kind == 0)
@@ -73,6 +78,8 @@ uint64_t policy_shape_flags(uint32_t kind)
 		return IPC_SHARED_IN_PLACE;
 	case IPC_KIND_FLIGHT:
 		return IPC_FLIGHT_TABLE_NO_PROMOTE;
+	case IPC_KIND_LIMITER:
+		return IPC_KEEP;
 	default:
 		return 0;
 	}
@@ -80,13 +87,21 @@ uint64_t policy_shape_flags(uint32_t kind)
 
 static bool kind_is_served(uint32_t kind)
 {
-	return kind == IPC_KIND_WATCH || kind == IPC_KIND_SHARED || kind == IPC_KIND_FLIGHT;
+	switch (kind) {
+	case IPC_KIND_WATCH:
+	case IPC_KIND_SHARED:
+	case IPC_KIND_FLIGHT:
+	case IPC_KIND_LIMITER:
+		return true;
+	default:
+		return false;
+	}
 }
 
 /* Whether a pthread lock stands in the memory of this kind. */
 static bool kind_has_lock(uint32_t kind)
 {
-	return kind != IPC_KIND_FLIGHT;
+	return kind == IPC_KIND_WATCH || kind == IPC_KIND_SHARED;
 }
 
 int policy_check_request(const struct message_open *open)
@@ -101,8 +116,12 @@ int policy_check_request(const struct message_open *open)
 	if (!role || role->kind != open->kind)
 		return IPC_EINVAL;
 
-	/* IPC_KEEP is for queues and listeners (M-43). */
+	/* IPC_KEEP is for kinds that have a use for it (M-43). */
 	if (open->flags & ~(flags | policy_shape_flags(open->kind)))
+		return IPC_EINVAL;
+
+	/* Nobody's absence ends anything there (M-22). */
+	if (open->kind == IPC_KIND_LIMITER && (open->flags & IPC_STAY))
 		return IPC_EINVAL;
 
 	if ((open->flags & OPEN_UPGRADE) && open->role != IPC_ROLE_WATCH_PRODUCER)
@@ -140,6 +159,17 @@ static int check_flight_shapes(const struct message_open *open)
 	return size > open->size_new ? IPC_EINVAL : 0;
 }
 
+static int check_limiter_shapes(const struct message_open *open)
+{
+	uint64_t size = limiter_segment_size(open->shape_new);
+
+	/* What is used of a window is not forgotten with the last handle (L-6). */
+	if (open->shape_new[2] != 0 && !(open->flags & IPC_KEEP))
+		return IPC_EINVAL;
+
+	return size == 0 || size > open->size_new ? IPC_EINVAL : 0;
+}
+
 static int check_value_shapes(const struct message_open *open)
 {
 	if (!shape_is_within(open, 0, IPC_VALUE_SIZE_MAX) || open->shape_new[0] > open->size_new)
@@ -151,11 +181,23 @@ static int check_value_shapes(const struct message_open *open)
 	return 0;
 }
 
+static int check_shapes_of_kind(const struct message_open *open)
+{
+	switch (open->kind) {
+	case IPC_KIND_FLIGHT:
+		return check_flight_shapes(open);
+	case IPC_KIND_LIMITER:
+		return check_limiter_shapes(open);
+	default:
+		return check_value_shapes(open);
+	}
+}
+
 static int check_shapes(const struct message_open *open)
 {
 	int r;
 
-	r = open->kind == IPC_KIND_FLIGHT ? check_flight_shapes(open) : check_value_shapes(open);
+	r = check_shapes_of_kind(open);
 	if (r < 0)
 		return r;
 
@@ -254,6 +296,7 @@ bool policy_is_public(uint32_t kind, uint32_t mode)
 	case IPC_KIND_WATCH:
 		return (mode & MODE_OTHERS_READ) != 0;
 	case IPC_KIND_FLIGHT:
+	case IPC_KIND_LIMITER:
 		return (mode & MODE_GROUP_BOTH) == MODE_GROUP_BOTH ||
 		       (mode & MODE_OTHER_BOTH) == MODE_OTHER_BOTH;
 	default:

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "broker/flights.h"
+#include "broker/limits.h"
 #include "broker/peer.h"
 #include "broker/policy.h"
 #include "broker/segments.h"
@@ -50,23 +51,34 @@ struct page {
 	uint64_t now_ns;
 };
 
-static void add_lead(const struct handle *leader, uint64_t since_ns, void *userdata)
+static void add_held(const struct page *page, const struct handle *holder,
+		     enum ipc_holding holding, uint32_t n, uint64_t since_ns)
 {
-	const struct page *page = userdata;
 	uint64_t held_ns = elapsed_ns(since_ns, page->now_ns);
 	uint32_t i;
 
 	for (i = 0; i < page->handled->n; ++i) {
 		struct message_handle *handle = &page->handled->handle[i];
 
-		if (handle->handle_id != leader->record->id)
+		if (handle->handle_id != holder->record->id)
 			continue;
 
-		handle->holds = IPC_HOLDS_LEAD;
-		++handle->n_held;
+		handle->holds = holding;
+		handle->n_held += n;
 		if (handle->held_ns < held_ns)
 			handle->held_ns = held_ns;
 	}
+}
+
+static void add_lead(const struct handle *leader, uint64_t since_ns, void *userdata)
+{
+	add_held(userdata, leader, IPC_HOLDS_LEAD, 1, since_ns);
+}
+
+static void add_grant(const struct handle *holder, uint32_t n_permits, uint64_t since_ns,
+		      void *userdata)
+{
+	add_held(userdata, holder, IPC_HOLDS_PERMITS, n_permits, since_ns);
 }
 
 /* ---- whom it waits for ---- */
@@ -133,6 +145,7 @@ void roster_handles(struct worker *worker, struct peer *peer, const struct messa
 	struct channel *channel = registry_find(registry, handles->name);
 	uint32_t top = registry->handle_slots.top;
 	struct flights_budget budget = FLIGHTS_BUDGET;
+	uint32_t n_grants = LIMITS_BUDGET;
 	uint64_t now_ns = clock_now_ns();
 	uint64_t slot = handles->cursor;
 	unsigned n_looks = 0;
@@ -156,6 +169,9 @@ void roster_handles(struct worker *worker, struct peer *peer, const struct messa
 	if (channel->record->kind == IPC_KIND_FLIGHT)
 		(void)flights_look(registry, channel, &budget, add_lead,
 				   &(struct page){handled, now_ns});
+	else if (channel->record->kind == IPC_KIND_LIMITER)
+		(void)limits_look(registry, channel, &n_grants, add_grant,
+				  &(struct page){handled, now_ns});
 	handled->cursor = slot < top ? slot : PROTOCOL_CURSOR_END;
 	handled->head.size = (uint32_t)(offsetof(struct message_handled, handle) +
 					n * sizeof(handled->handle[0]));

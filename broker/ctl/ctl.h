@@ -25,7 +25,8 @@ struct ctl {
 	bool json;
 	uint64_t over_ns;    /* --over */
 	const char *table;   /* --table; NULL: not given */
-	const char *args[1]; /* of the command; NULL: not given */
+	const char *args[2]; /* of the command; NULL: not given */
+	uint32_t count;      /* limit: its second word */
 	char *const *run;    /* what follows "--", NULL-terminated */
 };
 
@@ -57,5 +58,8 @@ int ctl_waits(const struct ctl *ctl);
 
 /* once.c */
 int ctl_once(const struct ctl *ctl);
+
+/* limit.c */
+int ctl_limit(const struct ctl *ctl);
 
 #endif

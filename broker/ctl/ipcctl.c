@@ -26,6 +26,7 @@
 #define HAS_OVER  2u /* --over, which must be given */
 #define HAS_TABLE 4u
 #define HAS_RUN   8u /* -- COMMAND, which must be given; the status is that of COMMAND */
+#define HAS_COUNT 16u /* the second word is a number */
 
 struct command {
 	const char *name;
@@ -45,6 +46,7 @@ static const struct command commands[] = {
 	{"set", 1, 1, 0, "a name", ctl_set},
 	{"remove", 1, 1, 0, "a name", ctl_remove},
 	{"once", 1, 1, HAS_TABLE | HAS_RUN, "a key", ctl_once},
+	{"limit", 2, 2, HAS_RUN | HAS_COUNT, "a name or a number", ctl_limit},
 };
 
 struct line {
@@ -109,12 +111,28 @@ static void parse_over(struct line *line, const char *text, struct argp_state *s
 	line->has_over = true;
 }
 
+static void parse_count(struct line *line, const char *text, struct argp_state *state)
+{
+	unsigned long long count;
+	char *end;
+
+	errno = 0;
+	count = strtoull(text, &end, 10);
+	if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno || count < 1 ||
+	    count > UINT32_MAX)
+		argp_error(state, "%s: '%s' is not a number from 1 to %u", line->command->name,
+			   text, UINT32_MAX);
+	line->ctl.count = (uint32_t)count;
+}
+
 static void parse_word(struct line *line, const char *word, struct argp_state *state)
 {
 	if (line->command) {
 		if (line->n_args == line->command->n_args_max)
 			argp_error(state, "%s: too many arguments: '%s'", line->command->name,
 				   word);
+		if (line->n_args == 1 && line->command->has & HAS_COUNT)
+			parse_count(line, word, state);
 		line->ctl.args[line->n_args++] = word;
 		return;
 	}
@@ -208,7 +226,7 @@ static const struct argp_option options[] = {
 static const struct argp argp = {
 	.options = options,
 	.parser = parse,
-	.args_doc = "COMMAND [ARG]\nonce KEY -- PROGRAM [ARG...]",
+	.args_doc = "COMMAND [ARG]\nonce KEY -- PROGRAM [ARG...]\nlimit NAME N -- PROGRAM [ARG...]",
 	.doc = "Look at the channels of a domain, change them, and use them from the shell.\v"
 	       "Commands:\n"
 	       "  list [PATTERN]   all channels, or those whose names match\n"
@@ -216,16 +234,18 @@ static const struct argp argp = {
 	       "  handles NAME     who has a channel open, holds it, waits for it\n"
 	       "  waits [PATTERN]  who waits for whom, over all channels; cycles are marked\n"
 	       "  stalled --over TIME [PATTERN]\n"
-	       "                   who holds a lock or a lead for longer than that\n"
+	       "                   who holds a lock, a lead or permits for longer than that\n"
 	       "  get NAME         the latest value of a watch, to standard output\n"
 	       "  set NAME         publish standard input as the value of a watch\n"
 	       "  remove NAME      take the name away from a channel\n"
 	       "  once KEY -- PROGRAM [ARG...]\n"
 	       "                   of all who call this at a time one runs the program; all\n"
 	       "                   print its output and end with its status\n"
+	       "  limit NAME N -- PROGRAM [ARG...]\n"
+	       "                   run the program while holding one of N permits\n"
 	       "\n"
-	       "Status: 0 done, 1 failed, 2 wrong usage, 124 timed out; once: that of the program, "
-	       "125 own failure.  See ipcctl(1).",
+	       "Status: 0 done, 1 failed, 2 wrong usage, 124 timed out; once, limit: that of the "
+	       "program, 125 own failure.  See ipcctl(1).",
 };
 
 /* Where the library looked (ipc_client(3)), for people who wonder. */

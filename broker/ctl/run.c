@@ -41,21 +41,27 @@ void run_end(struct run *run)
 	sigprocmask(SIG_SETMASK, &run->mask_before, NULL);
 }
 
+static bool program_is_fenced(uint64_t fence, int out_fd)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%" PRIu64, fence);
+	return dup2(out_fd, 1) >= 0 && setenv("IPCCTL_FENCE", text, 1) >= 0;
+}
+
 /* The child.  It has what this process was started with, but for standard output. */
 static void __attribute__((__noreturn__))
 program_exec(const struct run *run, char *const *argv, uint64_t fence, int out_fd, pid_t parent)
 {
-	char text[24];
 	int error;
 
 	/* A parent that died before the call sends no signal any more. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
 		_exit(RUN_EXIT_CANNOT);
 
-	snprintf(text, sizeof(text), "%" PRIu64, fence);
 	sigaction(SIGCHLD, &run->child_before, NULL);
-	if (sigprocmask(SIG_SETMASK, &run->mask_before, NULL) < 0 || dup2(out_fd, 1) < 0 ||
-	    setenv("IPCCTL_FENCE", text, 1) < 0)
+	if (sigprocmask(SIG_SETMASK, &run->mask_before, NULL) < 0 ||
+	    (out_fd >= 0 && !program_is_fenced(fence, out_fd)))
 		_exit(RUN_EXIT_CANNOT);
 
 	execvp(argv[0], argv);
@@ -64,12 +70,12 @@ program_exec(const struct run *run, char *const *argv, uint64_t fence, int out_f
 	_exit(error == ENOENT ? RUN_EXIT_NOT_FOUND : RUN_EXIT_CANNOT);
 }
 
-static int program_start(struct run *run, char *const *argv, uint64_t fence)
+static int program_start(struct run *run, char *const *argv, uint64_t fence, bool is_taken)
 {
 	pid_t parent = getpid();
-	int error, pair[2];
+	int error, pair[2] = {-1, -1};
 
-	if (pipe2(pair, O_CLOEXEC) < 0)
+	if (is_taken && pipe2(pair, O_CLOEXEC) < 0)
 		return errno;
 
 	run->pid = fork();
@@ -77,7 +83,8 @@ static int program_start(struct run *run, char *const *argv, uint64_t fence)
 		program_exec(run, argv, fence, pair[1], parent);
 	error = errno;
 
-	close(pair[1]);
+	if (is_taken)
+		close(pair[1]);
 	run->out_fd = pair[0];
 	if (run->pid < 0) {
 		run->pid = 0;
@@ -154,7 +161,7 @@ enum run_end run_program(struct run *run, char *const *argv, uint64_t fence, run
 	enum run_end end = RUN_ENDED;
 	int error, status = 0;
 
-	error = program_start(run, argv, fence);
+	error = program_start(run, argv, fence, take != NULL);
 	if (error)
 		end = RUN_NOT_STARTED;
 

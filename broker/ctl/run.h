@@ -43,7 +43,8 @@ void run_end(struct run *run);
 
 /*
  * Runs argv[0], searched in PATH, until it has ended and all that has its standard output open has
- * closed it.  IPCCTL_FENCE is in its environment.  *ret: see enum run_end.
+ * closed it.  IPCCTL_FENCE is in its environment.  *ret: see enum run_end.  take NULL: it writes to
+ * this process's own standard output, has no fence, and is not waited for longer than it runs.
  */
 enum run_end run_program(struct run *run, char *const *argv, uint64_t fence, run_take_fn take,
 			 void *userdata, int *ret);

@@ -52,6 +52,10 @@ struct endpoint_readiness {
 	 */
 	uint32_t (*look)(void *handle, const struct endpoint_wanted *wanted);
 
+	/* CLOCK_MONOTONIC ns when it may become ready by time alone; CLOCK_FOREVER: not.  NULL:
+	 * never. */
+	uint64_t (*due_ns)(void *handle);
+
 	/* Handle id of the holder of what it waits for; 0: of nobody's.  NULL: always 0. */
 	uint64_t (*waits_for)(void *handle);
 

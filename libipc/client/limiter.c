@@ -522,6 +522,19 @@ static uint32_t limiter_ready(void *handle, const struct endpoint_wanted *wanted
 	return r == IPC_EAGAIN ? 0 : IPC_READY_END;
 }
 
+/* The end of a window. */
+static uint64_t limiter_due_ns(void *handle)
+{
+	ipc_limiter *limiter = handle;
+	struct limiter_denial denial;
+
+	/* It may have ended since the look. */
+	if (limiter_probe(&limiter->view, &denial) != IPC_EAGAIN)
+		return 0;
+
+	return denial.reason == IPC_EDQUOT ? clock_after_ns(denial.window_left_ns) : CLOCK_FOREVER;
+}
+
 static uint64_t limiter_waits_for(void *handle)
 {
 	const ipc_limiter *limiter = handle;
@@ -533,6 +546,7 @@ static const struct endpoint_readiness limiter_readiness = {
 	.events = IPC_READY_READABLE,
 	.event = limiter_wait_event,
 	.look = limiter_ready,
+	.due_ns = limiter_due_ns,
 	.waits_for = limiter_waits_for,
 };
 

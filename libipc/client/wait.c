@@ -35,6 +35,8 @@ struct wait {
 	struct wait_entry entries[IPC_WAIT_ITEMS_MAX];
 	unsigned n_entries;
 	bool is_shown;
+	struct waiter *waiter; /* NULL: the first look */
+	uint64_t deadline_ns;  /* the caller's; the waiter's may be earlier */
 	uint32_t ready; /* of the item that ended the wait */
 
 	struct endpoint *endpoints[IPC_WAIT_ITEMS_MAX];
@@ -237,6 +239,23 @@ static void wait_show_holders(const struct wait *wait)
 	}
 }
 
+/* What time alone makes ready is looked at again then. */
+static void wait_set_deadline(const struct wait *wait)
+{
+	uint64_t due_ns = wait->deadline_ns;
+
+	for (unsigned i = 0; i < wait->n_entries; ++i) {
+		const struct wait_entry *entry = &wait->entries[i];
+		uint64_t ns = entry->readiness->due_ns ? entry->readiness->due_ns(entry->handle)
+						       : CLOCK_FOREVER;
+
+		if (ns < due_ns)
+			due_ns = ns;
+	}
+
+	wait->waiter->deadline_ns = due_ns;
+}
+
 /* The index of the first item that is ready. */
 static int wait_look(void *subject)
 {
@@ -252,6 +271,8 @@ static int wait_look(void *subject)
 		return IPC_ECANCELED;
 	if (wait->is_shown)
 		wait_show_holders(wait);
+	if (wait->waiter)
+		wait_set_deadline(wait);
 
 	return WAITER_NOT_YET;
 }
@@ -295,11 +316,13 @@ static void wait_add_events(struct wait *wait)
 	}
 }
 
-static int wait_sleep(struct wait *wait, uint64_t deadline_ns)
+static int wait_sleep_once(struct wait *wait, uint64_t deadline_ns)
 {
 	ipc_client *client = wait->endpoints[0]->client;
 	struct waiter waiter;
 
+	wait->waiter = &waiter;
+	wait->deadline_ns = deadline_ns;
 	endpoint_waiter(wait->endpoints[0], &waiter, NULL, deadline_ns);
 	wait_add_events(wait);
 
@@ -311,6 +334,17 @@ static int wait_sleep(struct wait *wait, uint64_t deadline_ns)
 	waiter.check = wait_check;
 	waiter.userdata = wait;
 	return waiter_wait(&waiter, wait_look, wait);
+}
+
+static int wait_sleep(struct wait *wait, uint64_t deadline_ns)
+{
+	int r;
+
+	do
+		r = wait_sleep_once(wait, deadline_ns);
+	while (r == IPC_ETIMEDOUT && deadline_ns > 0 && clock_now_ns() < deadline_ns);
+
+	return r;
 }
 
 static int wait_for_any(struct wait *wait, uint64_t deadline_ns)
@@ -341,6 +375,7 @@ int ipc_wait_any(struct ipc_wait_item *items, unsigned n, const struct timespec 
 	/* The lists are not written before they are filled: they are kilobytes. */
 	wait.n_entries = wait.n_endpoints = 0;
 	wait.is_shown = false;
+	wait.waiter = NULL;
 	r = wait_add_items(&wait, items, n);
 	if (r < 0)
 		return r;

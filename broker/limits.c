@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/limits.h"
+
+#include "broker/segments.h"
+#include "libipc/channel/limiter.h"
+
+/*
+ * Death: looking changes nothing.
+ */
+
+/* States read at once. */
+#define STATES_PIECE 512
+
+struct look {
+	struct registry *registry;
+	const struct channel *channel;
+	uint32_t *budget;
+	limits_grant_fn fn;
+	void *userdata;
+	uint64_t n_held;
+};
+
+static void look_at_grant(struct look *look, uint32_t seat)
+{
+	uint64_t offset = offsetof(struct limiter_segment, cell) +
+			  (uint64_t)seat * sizeof(struct limiter_cell);
+	struct {
+		uint64_t holder_id, ticket, since;
+		uint32_t permits, uid;
+	} cell;
+	const struct handle *holder;
+
+	static_assert(offsetof(struct limiter_cell, permits) == 24, "as above");
+
+	if (*look->budget == 0)
+		return;
+
+	--*look->budget;
+	if (!segments_read(look->channel->segment_fd, offset, &cell, sizeof(cell)))
+		return;
+
+	/* A dead one's are free for whoever needs them. */
+	holder = registry_handle_on(look->registry, look->channel, cell.holder_id);
+	if (!holder)
+		return;
+
+	look->n_held += cell.permits;
+	look->fn(holder, cell.permits, cell.since, look->userdata);
+}
+
+static uint32_t seats_used(const struct channel *channel)
+{
+	uint64_t offset =
+		offsetof(struct limiter_segment, seats) + offsetof(struct seats, top);
+	uint64_t rows = segments_peek(channel->segment_fd, offset) & UINT32_MAX;
+
+	return (uint32_t)(rows < LIMITER_ROWS ? rows : LIMITER_ROWS) * SEATS_PER_ROW;
+}
+
+/* What the record says that the head names. */
+static uint64_t held_max(const struct channel *channel)
+{
+	uint64_t head = segments_peek(channel->segment_fd, offsetof(struct limiter_segment, head));
+	uint64_t offset = offsetof(struct limiter_segment, cell) +
+			  (uint64_t)limiter_head_seat(head) * sizeof(struct limiter_cell) +
+			  offsetof(struct limiter_cell, record) +
+			  (head & 1) * sizeof(struct limiter_record) +
+			  offsetof(struct limiter_record, n_waiting);
+	uint32_t pair[2]; /* n_waiting and held_max */
+
+	static_assert(offsetof(struct limiter_record, held_max) ==
+			      offsetof(struct limiter_record, n_waiting) + 4,
+		      "as above");
+
+	return segments_read(channel->segment_fd, offset, pair, sizeof(pair)) ? pair[1] : 0;
+}
+
+bool limits_fits(uint32_t budget)
+{
+	return budget >= LIMITER_SEATS;
+}
+
+struct limits_depth limits_look(struct registry *registry, const struct channel *channel,
+				uint32_t *budget, limits_grant_fn fn, void *userdata)
+{
+	struct look look = {registry, channel, budget, fn, userdata, 0};
+	uint32_t n_seats = seats_used(channel);
+	uint64_t capacity = channel->record->shape[0];
+	uint64_t states[STATES_PIECE], ever;
+	uint32_t first, i, n;
+
+	for (first = 0; first < n_seats; first += n) {
+		n = n_seats - first < STATES_PIECE ? n_seats - first : STATES_PIECE;
+		if (!segments_read(channel->segment_fd,
+				   offsetof(struct limiter_segment, state) +
+					   (uint64_t)first * sizeof(states[0]),
+				   states, n * sizeof(states[0])))
+			break;
+
+		for (i = 0; i < n; ++i) {
+			if (limiter_state_phase(states[i]) == LIMITER_HELD)
+				look_at_grant(&look, first + i);
+		}
+	}
+
+	if (look.n_held > capacity)
+		look.n_held = capacity;
+	ever = held_max(channel);
+	return (struct limits_depth){
+		.now = look.n_held,
+		.ever = ever > capacity ? capacity : ever < look.n_held ? look.n_held : ever,
+	};
+}
