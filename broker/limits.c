@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/limits.h"
 
+#include <string.h>
+
 #include "broker/segments.h"
 #include "libipc/channel/limiter.h"
 
@@ -57,22 +59,28 @@ static uint32_t seats_used(const struct channel *channel)
 	return (uint32_t)(rows < LIMITER_ROWS ? rows : LIMITER_ROWS) * SEATS_PER_ROW;
 }
 
-/* What the record says that the head names. */
-static uint64_t held_max(const struct channel *channel)
+/* What the record says that the head names.  One cell's word may be behind that. */
+struct decided {
+	uint64_t to;
+	uint32_t cell, n_free, n_waiting, held_max;
+};
+static_assert(offsetof(struct limiter_record, cell) == offsetof(struct decided, cell) &&
+		      offsetof(struct limiter_record, held_max) ==
+			      offsetof(struct decided, held_max),
+	      "the begin of a record");
+
+static struct decided decided_read(const struct channel *channel)
 {
 	uint64_t head = segments_peek(channel->segment_fd, offsetof(struct limiter_segment, head));
 	uint64_t offset = offsetof(struct limiter_segment, cell) +
 			  (uint64_t)limiter_head_seat(head) * sizeof(struct limiter_cell) +
 			  offsetof(struct limiter_cell, record) +
-			  (head & 1) * sizeof(struct limiter_record) +
-			  offsetof(struct limiter_record, n_waiting);
-	uint32_t pair[2]; /* n_waiting and held_max */
+			  (head & 1) * sizeof(struct limiter_record);
+	struct decided decided;
 
-	static_assert(offsetof(struct limiter_record, held_max) ==
-			      offsetof(struct limiter_record, n_waiting) + 4,
-		      "as above");
-
-	return segments_read(channel->segment_fd, offset, pair, sizeof(pair)) ? pair[1] : 0;
+	if (!segments_read(channel->segment_fd, offset, &decided, sizeof(decided)))
+		memset(&decided, 0, sizeof(decided));
+	return decided;
 }
 
 bool limits_fits(uint32_t budget)
@@ -86,7 +94,8 @@ struct limits_depth limits_look(struct registry *registry, const struct channel 
 	struct look look = {registry, channel, budget, fn, userdata, 0};
 	uint32_t n_seats = seats_used(channel);
 	uint64_t capacity = channel->record->shape[0];
-	uint64_t states[STATES_PIECE], ever;
+	struct decided decided = decided_read(channel);
+	uint64_t states[STATES_PIECE];
 	uint32_t first, i, n;
 
 	for (first = 0; first < n_seats; first += n) {
@@ -98,6 +107,9 @@ struct limits_depth limits_look(struct registry *registry, const struct channel 
 			break;
 
 		for (i = 0; i < n; ++i) {
+			if (first + i == decided.cell && limiter_state_turn(states[i]) <
+								 limiter_state_turn(decided.to))
+				states[i] = decided.to;
 			if (limiter_state_phase(states[i]) == LIMITER_HELD)
 				look_at_grant(&look, first + i);
 		}
@@ -105,9 +117,10 @@ struct limits_depth limits_look(struct registry *registry, const struct channel 
 
 	if (look.n_held > capacity)
 		look.n_held = capacity;
-	ever = held_max(channel);
 	return (struct limits_depth){
 		.now = look.n_held,
-		.ever = ever > capacity ? capacity : ever < look.n_held ? look.n_held : ever,
+		.ever = decided.held_max < look.n_held ? look.n_held
+			: decided.held_max < capacity  ? decided.held_max
+						       : capacity,
 	};
 }

@@ -24,7 +24,6 @@ uint64_t limiter_segment_size(const uint64_t shape[4])
 
 static void record_write(struct limiter_record *record, const struct limiter_snap *snap)
 {
-	atomic_store_explicit(&record->from, snap->from, memory_order_relaxed);
 	atomic_store_explicit(&record->to, snap->to, memory_order_relaxed);
 	atomic_store_explicit(&record->cell, snap->cell, memory_order_relaxed);
 	atomic_store_explicit(&record->n_free, snap->n_free, memory_order_relaxed);
@@ -84,9 +83,10 @@ int limiter_attach(struct limiter *ret, void *segment, uint64_t size, const uint
 
 /* ---- the operation ---- */
 
+/* After an exchange of the head. */
 void limiter_notify(const struct limiter *limiter, struct eventcount *event)
 {
-	if (eventcount_notify(event) && limiter->ring)
+	if (eventcount_notify_exchanged(event) && limiter->ring)
 		limiter->ring(limiter->ring_userdata);
 }
 
@@ -113,7 +113,6 @@ static struct limiter_record *record_of(const struct limiter *limiter, uint64_t 
 
 static void record_read(const struct limiter_record *record, struct limiter_snap *ret)
 {
-	ret->from = atomic_load_explicit(&record->from, memory_order_relaxed);
 	ret->to = atomic_load_explicit(&record->to, memory_order_relaxed);
 	ret->cell = atomic_load_explicit(&record->cell, memory_order_relaxed);
 	ret->n_free = atomic_load_explicit(&record->n_free, memory_order_relaxed);
@@ -136,17 +135,19 @@ bool limiter_snap_holds(const struct limiter *limiter, const struct limiter_snap
 static void complete(const struct limiter *limiter, const struct limiter_snap *snap)
 {
 	_Atomic uint64_t *state = &limiter->segment->state[snap->cell];
-	uint64_t from = snap->from;
 
 	/* [N3] What the cell's owner wrote before its exchange of the head is there for whoever
 	 * sees this word. */
-	if (atomic_load_explicit(state, memory_order_acquire) == from && from != snap->to)
-		(void)atomic_compare_exchange_strong_explicit(state, &from, snap->to,
-							      memory_order_acq_rel,
-							      memory_order_acquire);
+	uint64_t from = atomic_load_explicit(state, memory_order_acquire);
+
+	/* Twice at most: the change before this one may come late. */
+	while (limiter_state_turn(from) < limiter_state_turn(snap->to) &&
+	       !atomic_compare_exchange_weak_explicit(state, &from, snap->to, memory_order_acq_rel,
+						      memory_order_acquire))
+		;
 }
 
-int limiter_snap(struct limiter *limiter, struct limiter_snap *ret)
+int limiter_snap_only(struct limiter *limiter, struct limiter_snap *ret)
 {
 	int r = header_fault(&limiter->segment->header);
 
@@ -163,12 +164,19 @@ int limiter_snap(struct limiter *limiter, struct limiter_snap *ret)
 		/* Nobody who keeps to the rules writes such a record. */
 		if (UNLIKELY(ret->cell >= LIMITER_SEATS || ret->n_free > limiter->n_permits))
 			break;
-
-		complete(limiter, ret);
 		return 0;
 	}
 
 	return limiter_break(limiter);
+}
+
+int limiter_snap(struct limiter *limiter, struct limiter_snap *ret)
+{
+	int r = limiter_snap_only(limiter, ret);
+
+	if (LIKELY(r == 0))
+		complete(limiter, ret);
+	return r;
 }
 
 bool limiter_decide(struct limiter *limiter, uint32_t seat, const struct limiter_snap *snap,
@@ -189,8 +197,6 @@ bool limiter_decide(struct limiter *limiter, uint32_t seat, const struct limiter
 						     memory_order_relaxed))
 		return false;
 
-	CRASH_POINT();
-	complete(limiter, next);
 	CRASH_POINT();
 	return true;
 }
@@ -264,7 +270,7 @@ static void window_use(const struct limiter *limiter, struct limiter_snap *next,
 /* ---- what is decided ---- */
 
 bool limiter_grant(struct limiter *limiter, uint32_t seat, const struct limiter_snap *snap,
-		   const struct limiter_request *request)
+		   const struct limiter_request *request, struct limiter_snap *ret_next)
 {
 	struct limiter_snap next = *snap;
 	uint32_t n_held;
@@ -278,13 +284,13 @@ bool limiter_grant(struct limiter *limiter, uint32_t seat, const struct limiter_
 	window_use(limiter, &next, request->permits);
 
 	next.cell = request->seat;
-	next.from = request->state;
 	next.to = limiter_state_next(request->state, next.window_number, LIMITER_HELD);
 	if (!limiter_decide(limiter, seat, snap, &next))
 		return false;
 
 	if (UNLIKELY(next.n_waiting > 0))
 		limiter_tell_window(limiter, &next);
+	*ret_next = next;
 	return true;
 }
 
@@ -306,9 +312,14 @@ bool limiter_remove(struct limiter *limiter, uint32_t seat, const struct limiter
 									: next.window_used;
 
 	next.cell = request->seat;
-	next.from = request->state;
 	next.to = limiter_state_next(request->state, 0, LIMITER_FREE);
-	return limiter_decide(limiter, seat, snap, &next);
+	if (!limiter_decide(limiter, seat, snap, &next))
+		return false;
+
+	if (LIKELY(request->seat == seat))
+		atomic_store_explicit(&limiter->segment->state[seat], next.to,
+				      memory_order_release);
+	return true;
 }
 
 /* ---- rows ---- */
@@ -394,7 +405,7 @@ static void cell_write(struct limiter *limiter, const struct limiter_part *part)
 	atomic_store_explicit(&cell->since, clock_coarse_now_ns(), memory_order_relaxed);
 }
 
-/* The words of a grant, private from now on.  Its window is the snap's, or one begun near it. */
+/* Of a request that somebody else has granted.  Its window is the snap's, or one begun near it. */
 static void part_hold(const struct limiter *limiter, struct limiter_part *part,
 		      const struct limiter_snap *snap)
 {
@@ -476,7 +487,6 @@ static bool queue_up(struct limiter *limiter, const struct limiter_snap *snap,
 			      limiter_head_seq(snap->head) + 1, memory_order_relaxed);
 	++next.n_waiting;
 	next.cell = request->seat;
-	next.from = request->state;
 	next.to = limiter_state_next(request->state, 0, LIMITER_WAITING);
 	return limiter_decide(limiter, request->seat, snap, &next);
 }
@@ -500,9 +510,12 @@ static int request_make(struct limiter *limiter, struct limiter_part *part, bool
 		int r = request_look(limiter, &request, &snap, ret_denial);
 
 		if (r == 0) {
-			if (!limiter_grant(limiter, part->seat, &snap, &request))
+			struct limiter_snap next;
+
+			if (!limiter_grant(limiter, part->seat, &snap, &request, &next))
 				continue;
-			part_hold(limiter, part, &snap);
+			part->state = next.to;
+			part->window = next.window_number;
 			return 0;
 		}
 		if (!is_denial(r))
@@ -542,7 +555,7 @@ static int part_is_granted(struct limiter *limiter, struct limiter_part *part,
 	if (state == part->state)
 		return 1;
 	if (limiter_state_phase(state) != LIMITER_HELD ||
-	    state >> LIMITER_TURN_SHIFT != (part->state >> LIMITER_TURN_SHIFT) + 1)
+	    limiter_state_turn(state) != limiter_state_turn(part->state) + 1)
 		return IPC_ESTALE;
 
 	atomic_store_explicit(&limiter->segment->cell[part->seat].since, clock_coarse_now_ns(),
@@ -627,11 +640,14 @@ int limiter_release(struct limiter *limiter, struct limiter_part *part, bool ref
 		bool refunds;
 		int r;
 
-		r = limiter_snap(limiter, &snap);
+		r = limiter_snap_only(limiter, &snap);
 		if (r < 0)
 			return r;
-		if (limiter_load(limiter, part->seat) != part->state)
-			return IPC_ESTALE;
+		if (snap.cell != part->seat || snap.to != part->state) {
+			complete(limiter, &snap);
+			if (limiter_load(limiter, part->seat) != part->state)
+				return IPC_ESTALE;
+		}
 
 		request = limiter_request(limiter, part->seat, part->state);
 		refunds = refund && part->window == snap.window_number &&

@@ -16,25 +16,31 @@
  * WAITING  a request in the queue
  * HELD     a grant: its permits are held; `window` is the number of the window that it cost
  *
- * turn grows with each change of the word, so a value never comes again.
+ * turn grows with each change of the word: a value never comes again, and which of two is later can
+ * be told.
  *
  * `head` is {seq 50, seat 13, which 1}: it names the record, one of the two of a seat, in which
  * stands all that has been decided so far (free permits, the window, how many wait) and the last
- * change of a state word: {cell, from, to}.
+ * change of a state word: {cell, to}.
  *
- * The one operation: read the record that head names; exchange that cell's word, from -> to, which
- * does nothing if it was done (no value comes again); look at whatever decides; write a record of
- * one's own, in the one of the seat's two that head does not name; exchange head, seq + 1.  From
- * then on it has happened, whoever makes the exchange of the cell's word that follows from it: the
- * caller at once, or whoever comes next.  So at most one cell's word is behind what was decided,
- * and for whoever saw head unchanged by the exchange everything that was looked at holds together:
- * the sum of what is held, who waits, who is dead.
+ * The one operation: read the record that head names; exchange that cell's word for `to`, unless it
+ * is that already, or later; look at whatever decides; write a record of one's own, in the one of
+ * the seat's two that head does not name; exchange head, seq + 1.  From then on it has happened,
+ * and the cell's word follows when the next one comes.  So at most one cell's word is behind what
+ * was decided, and for whoever saw head unchanged by the exchange everything that was looked at
+ * holds together: the sum of what is held, who waits, who is dead.
+ *
+ * Two things spare exchanges.  Who releases what was granted last leaves out the cell's word of the
+ * grant: that of the release is later.  And who lets go of its own seat stores FREE plainly: a FREE
+ * cell is changed by nobody else.
  *
  * field        written by          rule
  * head         everybody           by exchange alone
  * record       whoever has its     while head does not name it.  A reader copies it and looks at
  *              seat                head again: it was that record if head is the same
- * state        everybody           by exchange alone, only as a record says
+ * state        everybody           by exchange alone, only as the record says that head names
+ *              whoever has the     a plain FREE, as the last record about the cell says
+ *              seat
  * permits,     whoever has the     while the state is FREE
  * holder_id,   seat
  * uid, ticket
@@ -96,6 +102,11 @@ static inline enum limiter_phase limiter_state_phase(uint64_t state)
 	return (enum limiter_phase)(state & 7);
 }
 
+static inline uint64_t limiter_state_turn(uint64_t state)
+{
+	return state >> LIMITER_TURN_SHIFT;
+}
+
 static inline uint64_t limiter_state_window(uint64_t state)
 {
 	return state >> 3 & ((UINT64_C(1) << LIMITER_WINDOW_BITS) - 1);
@@ -106,11 +117,9 @@ static inline uint32_t limiter_head_seat(uint64_t head)
 	return (uint32_t)(head >> 1) & (LIMITER_SEATS - 1);
 }
 
-/* What was decided.  cell, from and to: the change of a state word that comes with it; from equal
- * to to: none. */
+/* What was decided.  cell and to: the change of a state word that comes with it. */
 struct limiter_record {
-	_Alignas(64) _Atomic uint64_t from;
-	_Atomic uint64_t to;
+	_Alignas(64) _Atomic uint64_t to;
 	_Atomic uint32_t cell;
 	_Atomic uint32_t n_free;
 	_Atomic uint32_t n_waiting;
@@ -118,7 +127,7 @@ struct limiter_record {
 	_Atomic uint64_t window_start;  /* CLOCK_BOOTTIME ns; 0: there was none yet */
 	_Atomic uint64_t window_number; /* of windows begun */
 	_Atomic uint64_t window_used;
-	uint64_t reserved;
+	uint64_t reserved[2];
 };
 ASSERT_SIZE(struct limiter_record, 64);
 

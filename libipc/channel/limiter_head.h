@@ -18,7 +18,7 @@
 /* A private copy of a record, and the head that named it; or of the record that is to come. */
 struct limiter_snap {
 	uint64_t head;
-	uint64_t from, to;
+	uint64_t to;
 	uint32_t cell;
 	uint32_t n_free, n_waiting, held_max;
 	uint64_t window_start, window_number, window_used;
@@ -50,11 +50,13 @@ static inline uint64_t limiter_head_seq(uint64_t head)
  */
 IPC_CHECKED int limiter_snap(struct limiter *limiter, struct limiter_snap *ret);
 
+/* The same but for the cell's word, which whoever changes it again need not bring up to date. */
+IPC_CHECKED int limiter_snap_only(struct limiter *limiter, struct limiter_snap *ret);
+
 /* Whether nothing was decided since: what was looked at meanwhile held together. */
 bool limiter_snap_holds(const struct limiter *limiter, const struct limiter_snap *snap);
 
-/* Decides what `next` says, by the records of this seat, if nothing was decided since the snap.
- * The cell's word is up to date afterwards. */
+/* Decides what `next` says, by the records of this seat, if nothing was decided since the snap. */
 bool limiter_decide(struct limiter *limiter, uint32_t seat, const struct limiter_snap *snap,
 		    const struct limiter_snap *next);
 
@@ -62,9 +64,9 @@ bool limiter_decide(struct limiter *limiter, uint32_t seat, const struct limiter
 bool limiter_remove(struct limiter *limiter, uint32_t seat, const struct limiter_snap *snap,
 		    const struct limiter_request *request, bool refund);
 
-/* The request is granted. */
+/* The request is granted, as *ret_next says. */
 bool limiter_grant(struct limiter *limiter, uint32_t seat, const struct limiter_snap *snap,
-		   const struct limiter_request *request);
+		   const struct limiter_request *request, struct limiter_snap *ret_next);
 
 static inline uint64_t limiter_state_make(uint64_t turn, uint64_t window, enum limiter_phase phase)
 {
@@ -74,7 +76,7 @@ static inline uint64_t limiter_state_make(uint64_t turn, uint64_t window, enum l
 
 static inline uint64_t limiter_state_next(uint64_t state, uint64_t window, enum limiter_phase phase)
 {
-	return limiter_state_make((state >> LIMITER_TURN_SHIFT) + 1, window, phase);
+	return limiter_state_make(limiter_state_turn(state) + 1, window, phase);
 }
 
 /* The cell as it is said to be; only as good as the snap that it is compared with. */

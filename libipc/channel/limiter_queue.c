@@ -173,6 +173,7 @@ static bool settle_once(struct limiter *limiter, uint32_t seat, const struct lim
 			bool *ret_is_stopped)
 {
 	struct limiter_request request;
+	struct limiter_snap next;
 
 	*ret_is_stopped = false;
 	if (find_dead(limiter, &request)) {
@@ -185,7 +186,7 @@ static bool settle_once(struct limiter *limiter, uint32_t seat, const struct lim
 		return false;
 
 	/* Killed after it: the broker wakes everybody. */
-	if (limiter_grant(limiter, seat, snap, &request)) {
+	if (limiter_grant(limiter, seat, snap, &request, &next)) {
 		CRASH_POINT();
 		limiter_notify(limiter, &limiter->segment->cell[request.seat].event);
 		limiter_notify(limiter, &limiter->segment->ready);

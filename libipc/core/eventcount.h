@@ -62,6 +62,23 @@ bool eventcount_wake(struct eventcount *event);
 /* Where this notifier runs; stored only when it changed. */
 void eventcount_set_cpu(struct eventcount *event, uint32_t cpu);
 
+/* The same where a locked, sequentially consistent exchange has published it: that is the fence on
+ * machines where such an exchange is one. */
+static inline bool eventcount_notify_exchanged(struct eventcount *event)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	atomic_signal_fence(memory_order_seq_cst);
+#else
+	atomic_thread_fence(memory_order_seq_cst);
+#endif
+
+	if (LIKELY(!(atomic_load_explicit(&event->word, memory_order_relaxed) &
+		     (EVENTCOUNT_SLEEPERS | EVENTCOUNT_ARMED))))
+		return false;
+
+	return eventcount_wake(event);
+}
+
 /* After publishing.  No system call while nobody sleeps. */
 static inline bool eventcount_notify(struct eventcount *event)
 {
