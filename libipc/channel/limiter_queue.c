@@ -168,17 +168,22 @@ static bool find_dead(const struct limiter *limiter, struct limiter_request *ret
 	return false;
 }
 
+/* What there is to be done.  A seat can be dead once and granted once; more is no limiter's. */
+#define CHANGES_MAX (4 * LIMITER_SEATS)
+
 /* Whether there was something to be done; it is looked again then, whoever did it. */
 static bool settle_once(struct limiter *limiter, uint32_t seat, const struct limiter_snap *snap,
-			bool *ret_is_stopped)
+			bool *ret_is_stopped, unsigned *n_changes)
 {
 	struct limiter_request request;
 	struct limiter_snap next;
 
 	*ret_is_stopped = false;
 	if (find_dead(limiter, &request)) {
-		if (limiter_remove(limiter, seat, snap, &request, false))
+		if (limiter_remove(limiter, seat, snap, &request, false)) {
 			limiter_notify(limiter, &limiter->segment->ready);
+			++*n_changes;
+		}
 		return true;
 	}
 
@@ -190,6 +195,7 @@ static bool settle_once(struct limiter *limiter, uint32_t seat, const struct lim
 		CRASH_POINT();
 		limiter_notify(limiter, &limiter->segment->cell[request.seat].event);
 		limiter_notify(limiter, &limiter->segment->ready);
+		++*n_changes;
 	}
 	return true;
 }
@@ -197,12 +203,14 @@ static bool settle_once(struct limiter *limiter, uint32_t seat, const struct lim
 int limiter_settle(struct limiter *limiter, uint32_t seat, struct limiter_snap *ret,
 		   bool *ret_is_stopped)
 {
-	for (unsigned i = 0; i < LIMITER_TRIES_MAX; ++i) {
+	unsigned n_changes = 0;
+
+	for (unsigned i = 0; i < LIMITER_TRIES_MAX && n_changes < CHANGES_MAX; ++i) {
 		int r = limiter_snap(limiter, ret);
 
 		if (r < 0)
 			return r;
-		if (!settle_once(limiter, seat, ret, ret_is_stopped) &&
+		if (!settle_once(limiter, seat, ret, ret_is_stopped, &n_changes) &&
 		    limiter_snap_holds(limiter, ret))
 			return 0;
 	}
