@@ -192,7 +192,6 @@ static void waiting_start(struct waiting *waiting, ipc_limiter *limiter)
 {
 	*waiting = (struct waiting){.limiter = limiter, .result = 1};
 	cr_assert_eq(pthread_create(&waiting->thread, NULL, wait_here, waiting), 0);
-	process_until_asleep(getpid(), 1);
 }
 
 static int waiting_end(struct waiting *waiting)
@@ -210,6 +209,7 @@ Test(limiter_wait, cancel_ends_waits_and_nothing_else)
 
 	ASSERT(acquire(limiter, 2, &grant), 0);
 	waiting_start(&waiting, limiter);
+	until_waiting(limiter, 1);
 	ASSERT(ipc_limiter_cancel(limiter), 0);
 
 	EXPECT(waiting_end(&waiting), IPC_ECANCELED);
@@ -236,6 +236,7 @@ Test(limiter_wait, close_ends_waits_and_leaves_nothing)
 		ASSERT(ipc_limiter_get_id(limiter, &id), 0);
 		ASSERT(acquire(holder, 2, &grant), 0);
 		waiting_start(&waiting, limiter);
+		until_waiting(holder, 1);
 		ipc_limiter_close(limiter);
 
 		EXPECT(waiting_end(&waiting), IPC_ECANCELED);
@@ -296,14 +297,17 @@ Test(limiter_wait, a_signal_without_restart_ends_a_wait)
 	ipc_limiter *limiter = LIMITER_NEW(0);
 	struct sigaction action = {.sa_handler = on_signal};
 	struct ipc_limiter_grant grant;
-	struct waiting waiting;
+	struct waiting waiting[2];
 
 	sigaction(SIGUSR1, &action, NULL);
 	ASSERT(acquire(limiter, 1, &grant), 0);
-	waiting_start(&waiting, limiter);
-	pthread_kill(waiting.thread, SIGUSR1);
-
-	EXPECT(waiting_end(&waiting), IPC_EINTR);
+	for (unsigned i = 0; i < 2; ++i)
+		waiting_start(&waiting[i], limiter);
+	process_until_asleep(getpid(), 2);
+	for (unsigned i = 0; i < 2; ++i) {
+		pthread_kill(waiting[i].thread, SIGUSR1);
+		EXPECT(waiting_end(&waiting[i]), IPC_EINTR);
+	}
 	EXPECT(state_of(limiter).n_waiting, 0);
 	ipc_limiter_close(limiter);
 }
@@ -379,18 +383,23 @@ static void *any_here(void *arg)
 	return NULL;
 }
 
-static uint64_t any_begin(struct any *any, ipc_limiter *limiter)
+/* Two, which do not take what they are told of. */
+static uint64_t any_begin(struct any any[2], ipc_limiter *limiter)
 {
-	any->limiter = limiter;
-	cr_assert_eq(pthread_create(&any->thread, NULL, any_here, any), 0);
-	process_until_asleep(getpid(), 1);
+	for (unsigned i = 0; i < 2; ++i) {
+		any[i].limiter = limiter;
+		cr_assert_eq(pthread_create(&any[i].thread, NULL, any_here, &any[i]), 0);
+	}
+	process_until_asleep(getpid(), 2);
 	return clock_now_ns();
 }
 
-static uint64_t any_end(struct any *any, uint64_t began)
+static uint64_t any_end(struct any any[2], uint64_t began)
 {
-	cr_assert_eq(pthread_join(any->thread, NULL), 0);
-	EXPECT(any->result, 0);
+	for (unsigned i = 0; i < 2; ++i) {
+		cr_assert_eq(pthread_join(any[i].thread, NULL), 0);
+		EXPECT(any[i].result, 0);
+	}
 	return clock_now_ns() - began;
 }
 
@@ -399,7 +408,7 @@ Test(limiter_wait, wait_any_is_woken_by_a_release_and_by_a_death)
 {
 	ipc_limiter *limiter = LIMITER_NEW(0);
 	uint64_t released[N_TIMES], died[N_TIMES];
-	struct any any;
+	struct any any[2];
 
 	for (unsigned i = 0; i < N_TIMES; ++i) {
 		struct actor holder;
@@ -407,15 +416,15 @@ Test(limiter_wait, wait_any_is_woken_by_a_release_and_by_a_death)
 
 		caller_start(&holder);
 		ASSERT(order_do(&holder, ORDER_ACQUIRE, 1), 0);
-		began = any_begin(&any, limiter);
+		began = any_begin(any, limiter);
 		order_begin(&holder, ORDER_RELEASE, 0);
-		released[i] = any_end(&any, began);
+		released[i] = any_end(any, began);
 		ASSERT(actor_hear(&holder), 0);
 
 		ASSERT(order_do(&holder, ORDER_ACQUIRE, 1), 0);
-		began = any_begin(&any, limiter);
+		began = any_begin(any, limiter);
 		actor_kill(&holder);
-		died[i] = any_end(&any, began);
+		died[i] = any_end(any, began);
 	}
 
 	cr_expect_lt(median(released), FUTEX_SLICE_NS / 5, "%lu ns", (unsigned long)released[2]);
