@@ -81,6 +81,7 @@ double limit_map_round_trip(void *arg); /* memfd + 2 mmap + one seqpacket round 
 void bench_watch(void);
 void bench_shared_rows(void);
 void bench_flight(void);
+void bench_limiter(void);
 void bench_death(void);
 void bench_open(void);
 void bench_broker(void);
