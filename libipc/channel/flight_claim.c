@@ -121,26 +121,12 @@ static bool sweep_wants(const struct flight *flight, uint32_t cell, uint64_t sta
 	return false;
 }
 
-/* A finished cell stays as it is; a leaderless flight is marked, so that who joins is noticed. */
-static uint64_t sweep_note(struct flight *flight, uint32_t cell)
-{
-	uint64_t state = flight_load(flight, cell);
-
-	if (!sweep_wants(flight, cell, state))
-		return 0;
-	if (!flight_state_is_in_flight(state))
-		return state;
-
-	return flight_swap(flight, cell, state, state | FLIGHT_CHECKED) ? state | FLIGHT_CHECKED
-									: 0;
-}
-
-/* Nobody holds the cell: it is let go of from now on. */
+/* Nobody held the cell: it is let go of from now on.  A leaderless flight may have been joined
+ * since, and is looked at for itself. */
 static bool sweep_let_go(struct flight *flight, uint32_t cell, uint64_t state)
 {
 	if (flight_state_is_in_flight(state))
-		return flight_swap(flight, cell, state,
-				   flight_state_with(state & ~FLIGHT_FOLLOWED, FLIGHT_ENDED));
+		return flight_end_if_left(flight, cell, state, SEAT_NONE);
 
 	return flight_swap(flight, cell, state, state & ~FLIGHT_FOLLOWED);
 }
@@ -149,8 +135,11 @@ static bool sweep_cells(struct flight *flight, struct sweep *sweep)
 {
 	bool found = false;
 
-	for (uint32_t cell = 0; cell < flight->n_cells; ++cell)
-		sweep->state[cell] = sweep_note(flight, cell);
+	for (uint32_t cell = 0; cell < flight->n_cells; ++cell) {
+		uint64_t state = flight_load(flight, cell);
+
+		sweep->state[cell] = sweep_wants(flight, cell, state) ? state : 0;
+	}
 
 	seats_fence();
 	seats_mark(&flight->segment->seats, flight->table, sweep->held, flight->n_cells);
