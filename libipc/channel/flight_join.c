@@ -333,9 +333,14 @@ static int insert_queue(struct join *join, uint32_t cell)
 	uint64_t state;
 	int r;
 
-	do
+	do {
 		state = flight_load(flight, cell);
-	while (!flight_swap(flight, cell, state, flight_state_with(state, FLIGHT_UNLED)));
+
+		/* Held dead meanwhile, and passed over: the cell may be anybody's. */
+		if (flight_state_phase(state) != FLIGHT_LED ||
+		    flight_state_seat(state) != join->part->seat)
+			break;
+	} while (!flight_swap(flight, cell, state, flight_state_with(state, FLIGHT_UNLED)));
 	CRASH_POINT();
 
 	flight_notify(flight, flight_handlers_event(flight));
@@ -386,7 +391,10 @@ static int join_once(struct join *join)
 	if (r != JOIN_INSERT)
 		return r;
 
+	/* If the chain has changed, the key may be there by now, which needs no cell. */
 	r = flight_claim(flight, join->part);
+	if (r == IPC_ENOSPC && keytable_has_changed(&flight->keys, &join->search))
+		return FLIGHT_AGAIN;
 	if (r < 0)
 		return r;
 

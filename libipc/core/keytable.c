@@ -139,6 +139,12 @@ bool keytable_insert(const struct keytable *table, const struct keytable_search 
 						       memory_order_acq_rel, memory_order_relaxed);
 }
 
+bool keytable_has_changed(const struct keytable *table, const struct keytable_search *search)
+{
+	return atomic_load_explicit(&table->bucket[search->hash & table->mask],
+				    memory_order_acquire) != search->head;
+}
+
 static void keytable_mark(struct keynode *node)
 {
 	uint64_t next = atomic_load_explicit(&node->next, memory_order_relaxed);
