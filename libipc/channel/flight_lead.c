@@ -131,8 +131,8 @@ bool flight_lead(struct flight *flight, struct flight_part *part, uint64_t state
 }
 
 /*
- * The look at the seats takes its time, and others look, too.  So the flag goes with the seat of who
- * looks: whoever joins clears it, and nobody else can make that very word again.
+ * The look at the seats takes its time, and others look, too.  So the flag goes with the seat of
+ * who looks: whoever joins clears it, and nobody else can make that very word again.
  */
 bool flight_end_if_left(struct flight *flight, uint32_t cell, uint64_t state, uint32_t seat)
 {
@@ -160,9 +160,9 @@ bool flight_end_if_left(struct flight *flight, uint32_t cell, uint64_t state, ui
 	if (seats_any(&flight->segment->seats, flight->table, cell, seat))
 		return false;
 
-	return flight_swap(flight, cell, checked,
-			   flight_state_with(checked & ~(FLIGHT_FOLLOWED | FLIGHT_CHECKED),
-					     FLIGHT_ENDED));
+	return flight_swap(
+		flight, cell, checked,
+		flight_state_with(checked & ~(FLIGHT_FOLLOWED | FLIGHT_CHECKED), FLIGHT_ENDED));
 }
 
 /* ---- keys that wait for a handler ---- */
@@ -290,6 +290,10 @@ int flight_look(struct flight *flight, struct flight_part *part)
 	r = header_fault(&flight->segment->header);
 	for (unsigned i = 0; r == 0 && i < FLIGHT_TRIES_MAX; ++i) {
 		r = look_once(flight, part);
+
+		/* Held dead: the cell may be another flight's by now. */
+		if (r >= 0 && !liveness_handle_is(flight->table, flight->handle_id))
+			return IPC_ESTALE;
 		if (r != FLIGHT_AGAIN)
 			return r;
 		r = 0;
@@ -368,12 +372,13 @@ static struct candidate take_find(struct flight *flight)
 }
 
 /* Nobody waits for the answer any more: the seat of a queued key is its asker's. */
-static bool take_is_for_nobody(struct flight *flight, const struct candidate *found)
+static bool take_is_for_nobody(struct flight *flight, const struct flight_part *part,
+			       const struct candidate *found)
 {
 	if (flight_seat_is_held(flight, found->cell, found->state))
 		return false;
 
-	return flight_end_if_left(flight, found->cell, found->state, SEAT_NONE);
+	return flight_end_if_left(flight, found->cell, found->state, part->seat);
 }
 
 bool flight_is_takeable(struct flight *flight)
@@ -395,7 +400,7 @@ int flight_take(struct flight *flight, struct flight_part *part)
 
 		if (!found.is_found)
 			return IPC_EAGAIN;
-		if (take_is_for_nobody(flight, &found))
+		if (take_is_for_nobody(flight, part, &found))
 			continue;
 
 		/* The check above may have marked it. */
