@@ -420,7 +420,7 @@ ipc_flight *ipc_flight_leave(ipc_flight *flight)
 		thread_visit_end();
 		break;
 	default:
-		flight->handle.magic = 0;
+		atomic_store_explicit(&flight->handle.magic, 0, memory_order_relaxed);
 	}
 
 	return NULL;

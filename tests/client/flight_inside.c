@@ -161,6 +161,7 @@ static void expect_left_by_the_insider(bool lands, bool closes)
 	ipc_flight_table *table = TABLE_NEW(0), *second = TABLE_NEW(0);
 	struct insider insider = {.lands = lands};
 	ipc_handler *handler = handler_new(0);
+	ipc_flight *again = NULL;
 	struct actor follower;
 	void *result;
 
@@ -178,6 +179,10 @@ static void expect_left_by_the_insider(bool lands, bool closes)
 	actor_until_asleep(&follower);
 	EXPECT(ipc_flight_table_count(second), 1);
 	EXPECT(ipc_handler_peers(handler), 3);
+
+	/* Who has left it does not lead it any more, and may follow. */
+	ASSERT(join(&again, second, 1), 2);
+	ipc_flight_leave(again);
 
 	STEP(&insider);
 	EXPECT(actor_hear(&follower), 1);
