@@ -204,11 +204,14 @@ uint32_t flight_thread(void)
 static void inherit_cell(struct flight *flight, uint32_t row, uint32_t cell)
 {
 	enum flight_phase phase;
+	unsigned n_tries = 0;
 	uint64_t state;
 
 	do {
 		state = flight_load(flight, cell);
 		phase = flight_state_phase(state);
+		if (n_tries++ == FLIGHT_TRIES_MAX)
+			return;
 		if ((phase != FLIGHT_LED && phase != FLIGHT_CLAIMED) ||
 		    flight_state_seat(state) / SEATS_PER_ROW != row)
 			return;
@@ -395,11 +398,12 @@ static void leave_lead(struct flight *flight, struct flight_part *part)
 {
 	struct flight_cell *cell = &flight->cell[part->cell];
 	enum flight_phase phase;
+	unsigned n_tries = 0;
 	uint64_t state;
 
 	do {
 		state = flight_load(flight, part->cell);
-		if (!part_leads(part, state))
+		if (!part_leads(part, state) || n_tries++ == FLIGHT_TRIES_MAX)
 			return;
 
 		phase = state & FLIGHT_FOLLOWED ? FLIGHT_UNLED : FLIGHT_ENDED;
