@@ -729,13 +729,12 @@ static void overtaken_after(void)
 {
 	int r = atomic_load(&stage->child_result);
 	bool is_join = !(acts[act].kind & (ENDS | LEAVES));
-	bool is_full = fate == FLIGHT_OVERTAKEN_ASK && r == IPC_ENOSPC;
 
 	whole_check();
 	flight_scene_attach(&scene, &child, ID_CHILD);
-	if (r < 0 && r != IPC_EAGAIN && !is_full)
+	if (r < 0 && r != IPC_EAGAIN)
 		FAIL("the child's result is %d", r);
-	if (is_join && !is_full && (r != IPC_EAGAIN || act == FLIGHT_ACT_PROMOTE))
+	if (is_join && (r != IPC_EAGAIN || act == FLIGHT_ACT_PROMOTE))
 		atomic_store(&stage->is_there[CHILD], 1);
 	if (r == 1)
 		flight_scene_as_another_thread(&scene, part_at(CHILD));
