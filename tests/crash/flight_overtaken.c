@@ -47,6 +47,20 @@ Test(flight_overtaken, by_a_whole_flight_of_the_key, .timeout = 200)
 	run_all(FLIGHT_OVERTAKEN_LAND);
 }
 
+/* F-1, F-4: whoever was about to join the flight of a cell does not get into that of another key.
+ */
+Test(flight_overtaken, by_other_keys_in_all_the_cells, .timeout = 200)
+{
+	static const enum flight_act acts[] = {
+		FLIGHT_ACT_JOIN_FRESH, FLIGHT_ACT_JOIN_CLAIM,   FLIGHT_ACT_JOIN_REVIVE,
+		FLIGHT_ACT_JOIN_DOOM,  FLIGHT_ACT_FOLLOW,       FLIGHT_ACT_ASK_JOINED,
+		FLIGHT_ACT_ASK_FRESH,  FLIGHT_ACT_ASK_FINISHED,
+	};
+
+	for (unsigned i = 0; i < sizeof(acts) / sizeof(acts[0]); ++i)
+		run(acts[i], FLIGHT_OVERTAKEN_CELL, 1);
+}
+
 /* F-9, F-13, F-18: who asks is answered, though the table is full and swept meanwhile. */
 Test(flight_overtaken, by_an_ask_in_a_full_table, .timeout = 200)
 {

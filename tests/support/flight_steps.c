@@ -750,12 +750,55 @@ static void overtaken_after(void)
 	flight_detach(&child.view);
 }
 
+/* Every cell that can be had flies another key. */
+static void reused_meanwhile(void)
+{
+	if (atomic_exchange(&stage->is_there[LEADER], 0)) {
+		survivor_lands(&s, part_at(LEADER));
+		flight_leave(&s.view, part_at(LEADER));
+	}
+	n_filled = fill_rest(filled);
+}
+
+/* The child takes part in a flight of its key, or in none. */
+static void reused_after(void)
+{
+	int r = atomic_load(&stage->child_result);
+
+	whole_check();
+	flight_scene_attach(&scene, &child, ID_CHILD);
+	if (r < 0 && r != IPC_ENOSPC)
+		FAIL("the child's result is %d", r);
+	for (unsigned i = 0; i < n_filled; ++i) {
+		struct ipc_flight_result result;
+
+		must_be(flight_look(&s.view, &filled[i]), 1, "the lead of another key");
+		survivor_lands(&s, &filled[i]);
+		first_check(&s, &filled[i]);
+		must_be(flight_get_result(&s.view, &filled[i], &result), 0, "the result");
+		if (result.n_joined != 1)
+			FAIL("%u joined the flight of another key", result.n_joined);
+		flight_leave(&s.view, &filled[i]);
+	}
+	n_filled = 0;
+	if (r >= 0) {
+		atomic_store(&stage->is_there[CHILD], 1);
+		settle();
+	}
+	hold_let_go();
+	anew_check();
+	usable_check(N_KEYS);
+	flight_detach(&child.view);
+}
+
 static void meanwhile(void *arg, long n)
 {
 	(void)arg;
 	now = n;
 	if (fate == FLIGHT_HELD_DEAD)
 		held_dead_meanwhile();
+	else if (fate == FLIGHT_OVERTAKEN_CELL)
+		reused_meanwhile();
 	else
 		overtaken_meanwhile();
 }
@@ -766,6 +809,8 @@ static void after(void *arg, long n)
 	(void)n;
 	if (fate == FLIGHT_HELD_DEAD)
 		held_dead_after();
+	else if (fate == FLIGHT_OVERTAKEN_CELL)
+		reused_after();
 	else
 		overtaken_after();
 }

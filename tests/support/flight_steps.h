@@ -47,6 +47,7 @@ enum flight_fate {
 	FLIGHT_OVERTAKEN,      /* a survivor joins the key, and the child goes on */
 	FLIGHT_OVERTAKEN_LAND, /* the same, and if it leads it lands and leaves */
 	FLIGHT_OVERTAKEN_ASK,  /* a survivor asks for the key, and the table is swept */
+	FLIGHT_OVERTAKEN_CELL, /* the leader lands, and other keys fly in all the cells */
 };
 
 /* Returns how many instructions the child was stopped at; aborts when something does not hold. */
