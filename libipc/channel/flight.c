@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "libipc/channel/flight.h"
 
+#include <sched.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
@@ -171,7 +172,7 @@ void flight_part_begin(struct flight_part *part)
 	atomic_store_explicit(&part->fence, 0, memory_order_relaxed);
 }
 
-bool flight_is_written(const struct flight *flight, uint64_t state)
+bool flight_is_written(const struct flight *flight, uint32_t cell, uint64_t state)
 {
 	struct seats *seats = &flight->segment->seats;
 	struct quicklock *writer = &seats->seat[flight_state_seat(state)].writer;
@@ -179,6 +180,9 @@ bool flight_is_written(const struct flight *flight, uint64_t state)
 
 	/* A living owner writes into other cells by now. */
 	if (owner == 0 || liveness_handle_is(flight->table, owner) || quicklock_is_free(writer))
+		return false;
+	if (atomic_load_explicit(&seats->seat[flight_state_seat(state)].object,
+				 memory_order_acquire) != cell + 1)
 		return false;
 
 	return !quicklock_release_dead(writer);
@@ -200,11 +204,14 @@ uint32_t flight_thread(void)
 static void inherit_cell(struct flight *flight, uint32_t row, uint32_t cell)
 {
 	enum flight_phase phase;
+	unsigned n_tries = 0;
 	uint64_t state;
 
 	do {
 		state = flight_load(flight, cell);
 		phase = flight_state_phase(state);
+		if (n_tries++ == FLIGHT_TRIES_MAX)
+			return;
 		if ((phase != FLIGHT_LED && phase != FLIGHT_CLAIMED) ||
 		    flight_state_seat(state) / SEATS_PER_ROW != row)
 			return;
@@ -253,13 +260,21 @@ static bool part_leads(const struct flight_part *part, uint64_t state)
 	return flight_state_phase(state) == FLIGHT_LED && flight_state_seat(state) == part->seat;
 }
 
-/* Why a part that does not lead cannot do what only a leader can. */
-static int part_refused(const struct flight_part *part)
+/* Why a part that does not lead, in this state, cannot do what only a leader can. */
+static int part_refused(const struct flight_part *part, uint64_t state)
 {
-	if (!atomic_load_explicit(&part->has_led, memory_order_acquire))
+	enum flight_phase phase = flight_state_phase(state);
+
+	if (!atomic_load_explicit(&part->has_led, memory_order_acquire) ||
+	    atomic_load_explicit(&part->is_done, memory_order_acquire))
 		return IPC_EINVAL;
 
-	return atomic_load_explicit(&part->is_done, memory_order_acquire) ? IPC_EINVAL : IPC_ESTALE;
+	/* Finished just now, by another thread. */
+	if ((phase == FLIGHT_LANDED || phase == FLIGHT_FAILED) &&
+	    flight_state_seat(state) == part->seat)
+		return IPC_EINVAL;
+
+	return IPC_ESTALE;
 }
 
 static void finish_write(struct flight *flight, struct flight_part *part, uint64_t state,
@@ -288,7 +303,7 @@ static int finish_state(struct flight *flight, struct flight_part *part, enum fl
 		uint64_t state = flight_load(flight, part->cell);
 
 		if (!part_leads(part, state))
-			return part_refused(part);
+			return part_refused(part, state);
 		if (flight_swap(flight, part->cell, state, flight_state_with(state, phase))) {
 			*ret_state = state;
 			return 0;
@@ -305,37 +320,57 @@ static bool part_is_same(const struct flight_part *part, uint64_t use)
 	return ((atomic_load_explicit(&part->use, memory_order_seq_cst) ^ use) & FLIGHT_USE) == 0;
 }
 
+/* Another thread of the process may be about to finish the same flight, or the part's last one: it
+ * is gone as soon as it sees that. */
+static int finish_lock(struct flight *flight, const struct flight_part *part,
+		       struct quicklock *writer)
+{
+	for (unsigned i = 0; i < FLIGHT_TRIES_MAX; ++i) {
+		uint64_t state = flight_load(flight, part->cell);
+
+		if (!part_leads(part, state))
+			return part_refused(part, state);
+
+		switch (quicklock_try(writer)) {
+		case QUICKLOCK_HELD:
+			return 0;
+		case QUICKLOCK_REFUSED:
+			return IPC_ENOSYS;
+		case QUICKLOCK_BUSY:
+			(void)sched_yield();
+			break;
+		}
+	}
+
+	return IPC_EINVAL;
+}
+
 int flight_finish(struct flight *flight, struct flight_part *part, uint64_t use,
 		  enum ipc_failure failure, int32_t code, const void *data, uint64_t size)
 {
 	struct quicklock *writer = &flight->segment->seats.seat[part->seat].writer;
+	struct eventcount *event = flight_event(flight, part);
 	uint64_t state;
 	int r;
 
 	if (size > 0 && !data)
 		return IPC_EINVAL;
 
-	r = header_fault(&flight->segment->header);
-	if (r < 0)
-		return r;
-	if (!part_leads(part, flight_load(flight, part->cell)))
-		return part_refused(part);
-	if (size > flight->result_size_max)
+	state = flight_load(flight, part->cell);
+	if (part_leads(part, state) && size > flight->result_size_max)
 		return IPC_EMSGSIZE;
 
-	switch (quicklock_try(writer)) {
-	case QUICKLOCK_HELD:
-		break;
-	case QUICKLOCK_BUSY: /* another thread is just finishing this very flight */
-		return IPC_EINVAL;
-	case QUICKLOCK_REFUSED:
-		return IPC_ENOSYS;
-	}
+	r = header_fault(&flight->segment->header);
+	if (r == 0)
+		r = finish_lock(flight, part, writer);
+	if (r < 0)
+		return r;
 	CRASH_POINT();
 
-	/* Whoever takes the lead over from now on sees the lock. */
-	state = flight_load(flight, part->cell);
-	r = part_leads(part, state) ? 0 : part_refused(part);
+	/* [G3] The lock before the state: whoever takes the lead over from now on sees the lock.
+	 * Pairs with the exchange of flight_lead(). */
+	state = atomic_load_explicit(&flight->state[part->cell], memory_order_seq_cst);
+	r = part_leads(part, state) ? 0 : part_refused(part, state);
 	if (UNLIKELY(!part_is_same(part, use)))
 		r = IPC_EINVAL;
 	if (r == 0) {
@@ -349,10 +384,10 @@ int flight_finish(struct flight *flight, struct flight_part *part, uint64_t use,
 	CRASH_POINT();
 	quicklock_unlock_alone(writer);
 
-	/* Killed here: the broker wakes everybody. */
+	/* Killed here: the broker wakes everybody.  The part may be left by now. */
 	CRASH_POINT();
 	if (r == 0 && (state & FLIGHT_FOLLOWED))
-		flight_notify(flight, &flight->cell[part->cell].event);
+		flight_notify(flight, event);
 	return r;
 }
 
@@ -363,11 +398,12 @@ static void leave_lead(struct flight *flight, struct flight_part *part)
 {
 	struct flight_cell *cell = &flight->cell[part->cell];
 	enum flight_phase phase;
+	unsigned n_tries = 0;
 	uint64_t state;
 
 	do {
 		state = flight_load(flight, part->cell);
-		if (!part_leads(part, state))
+		if (!part_leads(part, state) || n_tries++ == FLIGHT_TRIES_MAX)
 			return;
 
 		phase = state & FLIGHT_FOLLOWED ? FLIGHT_UNLED : FLIGHT_ENDED;
@@ -442,13 +478,12 @@ int flight_get_result(struct flight *flight, const struct flight_part *part,
 
 int flight_get_fence(struct flight *flight, struct flight_part *part, uint64_t *ret)
 {
+	uint64_t state = flight_load(flight, part->cell);
 	uint64_t fence;
 
-	if (!part_leads(part, flight_load(flight, part->cell))) {
-		/* Its own fence, as long as it was the one who finished. */
-		if (!atomic_load_explicit(&part->is_done, memory_order_acquire))
-			return part_refused(part);
-	}
+	/* Its own fence, as long as it was the one who finished. */
+	if (!part_leads(part, state) && !atomic_load_explicit(&part->is_done, memory_order_acquire))
+		return part_refused(part, state);
 
 	fence = atomic_load_explicit(&part->fence, memory_order_acquire);
 	if (fence == 0) {
@@ -499,8 +534,9 @@ uint32_t flight_count(const struct flight *flight)
 		if (!flight_state_is_in_flight(state))
 			continue;
 
-		/* Nobody leads and nobody waits: it is over, and nobody has noticed. */
-		if (!flight_is_leaderless(flight, cell, state) ||
+		/* Nobody leads and nobody waits: it is over, and nobody has noticed.  The seat of a
+		 * queued key is its asker's. */
+		if (flight_seat_is_held(flight, cell, state) ||
 		    seats_any(&flight->segment->seats, flight->table, cell, SEAT_NONE))
 			++n;
 	}

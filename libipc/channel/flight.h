@@ -13,7 +13,8 @@
  * FREE     -              never used since the table was made
  * CLAIMED  who claimed    being prepared for another key, in no chain or on its way out of one
  * LED      the leader     in flight
- * UNLED    -              in flight: the leader left; or the key waits for a handler
+ * UNLED    the last, or   in flight: the leader left or died; or the key waits for a handler
+ *          the asker
  * LANDED   the leader     finished: the result is there
  * FAILED   the leader     finished: the failure and its reason are there
  * ENDED    the last       finished without a result: those who joined are told that the leader is
@@ -62,9 +63,9 @@
  * Who leads: LED by a seat that somebody alive holds this very cell by.  A leader whose handle the
  * broker ended is passed over by whoever looks: an exchange of the word, which exactly one wins.
  * A leader that was held dead while it lives may just be writing its result: it holds its seat's
- * `writer` then, and the new leader, who looks at that lock after its exchange, ends the flight
- * instead of sharing the memory.  If the old one takes the lock later, it sees the new state before
- * it writes.
+ * `writer` then.  So the lead is taken away first (UNLED, with the old seat), and only then taken:
+ * whoever wants it looks at that lock in between, and ends the flight instead of sharing the
+ * memory. If the old one takes the lock later, it sees the new state before it writes.
  *
  * What no exchange guards (a cell that is CLAIMED, or LED and alone, and so perhaps not yet in the
  * chain) changes hands only when the process is gone.

@@ -96,7 +96,7 @@ static inline bool flight_seat_is_gone(const struct flight *flight, uint64_t sta
 }
 
 /* A leader that was held dead while it lives is in the middle of writing its result. */
-bool flight_is_written(const struct flight *flight, uint64_t state);
+bool flight_is_written(const struct flight *flight, uint32_t cell, uint64_t state);
 
 /* An asker's cell that is not queued yet, and whose process is not gone. */
 static inline bool flight_is_setup(const struct flight *flight, uint32_t cell, uint64_t state)
@@ -136,8 +136,9 @@ bool flight_lead(struct flight *flight, struct flight_part *part, uint64_t state
 /* What a leader writes after its exchange of the state. */
 void flight_led(struct flight *flight, struct flight_part *part);
 
-/* Nobody but `except` (a seat) is left in the leaderless flight: it is ended then. */
-bool flight_end_if_left(struct flight *flight, uint32_t cell, uint64_t state, uint32_t except);
+/* Nobody is left in the leaderless flight but, perhaps, this seat, which is the caller's own: it is
+ * ended then. */
+bool flight_end_if_left(struct flight *flight, uint32_t cell, uint64_t state, uint32_t seat);
 
 /* What becomes of a queued key. */
 enum flight_queue { FLIGHT_QUEUE_WAITS, FLIGHT_QUEUE_OVER, FLIGHT_QUEUE_NONE };

@@ -37,7 +37,8 @@ static bool claim_may(const struct flight *flight, uint32_t cell, uint64_t state
 	case FLIGHT_FAILED:
 		return flight_is_let_go(flight, cell, state);
 	case FLIGHT_ENDED:
-		return flight_is_let_go(flight, cell, state) && !flight_is_written(flight, state);
+		return flight_is_let_go(flight, cell, state) &&
+		       !flight_is_written(flight, cell, state);
 	case FLIGHT_UNLED:
 		return false;
 	}
@@ -63,8 +64,10 @@ static int claim_cell(struct flight *flight, struct flight_part *part, uint32_t 
 		return FLIGHT_AGAIN;
 	CRASH_POINT();
 
-	if (was_linked && !keytable_remove(&flight->keys, cell))
+	if (was_linked && !keytable_remove(&flight->keys, cell)) {
+		seats_drop(&flight->segment->seats, part->seat);
 		return flight_break(flight);
+	}
 	CRASH_POINT();
 
 	return 0;
@@ -109,8 +112,9 @@ static bool sweep_wants(const struct flight *flight, uint32_t cell, uint64_t sta
 	case FLIGHT_FAILED:
 	case FLIGHT_ENDED:
 		return state & FLIGHT_FOLLOWED;
-	case FLIGHT_LED:
 	case FLIGHT_UNLED:
+		return true;
+	case FLIGHT_LED:
 		return (state & FLIGHT_FOLLOWED) && flight_is_leaderless(flight, cell, state) &&
 		       !flight_is_setup(flight, cell, state);
 	case FLIGHT_FREE:
@@ -121,50 +125,39 @@ static bool sweep_wants(const struct flight *flight, uint32_t cell, uint64_t sta
 	return false;
 }
 
-/* A finished cell stays as it is; a leaderless flight is marked, so that who joins is noticed. */
-static uint64_t sweep_note(struct flight *flight, uint32_t cell)
-{
-	uint64_t state = flight_load(flight, cell);
-
-	if (!sweep_wants(flight, cell, state))
-		return 0;
-	if (!flight_state_is_in_flight(state))
-		return state;
-
-	return flight_swap(flight, cell, state, state | FLIGHT_CHECKED) ? state | FLIGHT_CHECKED
-									: 0;
-}
-
-/* Nobody holds the cell: it is let go of from now on. */
-static bool sweep_let_go(struct flight *flight, uint32_t cell, uint64_t state)
+/* Nobody held the cell: it is let go of from now on.  A leaderless flight may have been joined
+ * since, and is looked at for itself. */
+static bool sweep_let_go(struct flight *flight, uint32_t cell, uint64_t state, uint32_t seat)
 {
 	if (flight_state_is_in_flight(state))
-		return flight_swap(flight, cell, state,
-				   flight_state_with(state & ~FLIGHT_FOLLOWED, FLIGHT_ENDED));
+		return flight_end_if_left(flight, cell, state, seat);
 
 	return flight_swap(flight, cell, state, state & ~FLIGHT_FOLLOWED);
 }
 
-static bool sweep_cells(struct flight *flight, struct sweep *sweep)
+static bool sweep_cells(struct flight *flight, struct sweep *sweep, uint32_t seat)
 {
 	bool found = false;
 
-	for (uint32_t cell = 0; cell < flight->n_cells; ++cell)
-		sweep->state[cell] = sweep_note(flight, cell);
+	for (uint32_t cell = 0; cell < flight->n_cells; ++cell) {
+		uint64_t state = flight_load(flight, cell);
+
+		sweep->state[cell] = sweep_wants(flight, cell, state) ? state : 0;
+	}
 
 	seats_fence();
 	seats_mark(&flight->segment->seats, flight->table, sweep->held, flight->n_cells);
 
 	for (uint32_t cell = 0; cell < flight->n_cells; ++cell) {
 		if (sweep->state[cell] && !(sweep->held[cell / 64] >> cell % 64 & 1))
-			found |= sweep_let_go(flight, cell, sweep->state[cell]);
+			found |= sweep_let_go(flight, cell, sweep->state[cell], seat);
 	}
 
 	return found;
 }
 
 /* 0: something was let go of; IPC_ENOSPC, IPC_ENOMEM. */
-static int claim_sweep(struct flight *flight)
+static int claim_sweep(struct flight *flight, uint32_t seat)
 {
 	struct sweep sweep;
 	int r;
@@ -172,7 +165,7 @@ static int claim_sweep(struct flight *flight)
 	sweep.state = calloc(flight->n_cells, sizeof(*sweep.state));
 	sweep.held = calloc(flight->n_cells / 64 + 1, sizeof(*sweep.held));
 	if (sweep.state && sweep.held)
-		r = sweep_cells(flight, &sweep) ? 0 : IPC_ENOSPC;
+		r = sweep_cells(flight, &sweep, seat) ? 0 : IPC_ENOSPC;
 	else
 		r = IPC_ENOMEM;
 
@@ -196,7 +189,7 @@ int flight_claim(struct flight *flight, struct flight_part *part)
 		 * all: only then is the table full if there is still nothing. */
 		if (swept < 0)
 			return swept;
-		swept = claim_sweep(flight);
+		swept = claim_sweep(flight, part->seat);
 	}
 
 	return flight_break(flight);

@@ -110,6 +110,17 @@ static void order_store(struct flight *flight, uint32_t cell)
 	atomic_store_explicit(&flight->cell[cell].order, ticket, memory_order_relaxed);
 }
 
+/* Only ever a later count, where somebody else asks already. */
+static void follow_queue(struct flight_cell *cell, uint32_t ends, bool is_asked)
+{
+	uint32_t old = atomic_load_explicit(&cell->queued_ends, memory_order_relaxed);
+
+	while ((!is_asked || (int32_t)(ends - old) > 0) &&
+	       !atomic_compare_exchange_weak_explicit(&cell->queued_ends, &old, ends,
+						      memory_order_relaxed, memory_order_relaxed))
+		;
+}
+
 static uint64_t follow_flags(const struct flight_part *part, uint64_t state)
 {
 	state |= FLIGHT_FOLLOWED;
@@ -156,10 +167,10 @@ static int follow_enlist(struct join *join, uint32_t cell, uint64_t found)
 		/* Queued anew, if a caller's lead has just been left; askers of before have their
 		 * own count of ends. */
 		if (part->form == FLIGHT_ASK && !(state & FLIGHT_ASKED_NEW))
-			atomic_store_explicit(&flight->cell[cell].queued_ends, part->began_ends,
-					      memory_order_relaxed);
+			follow_queue(&flight->cell[cell], part->began_ends, state & FLIGHT_ASKED);
 		if (wanted == state || flight_swap(flight, cell, state, wanted)) {
-			if (flight_state_phase(state) == FLIGHT_UNLED && part->form == FLIGHT_ASK)
+			/* Whom the leader's death woke saw no ask. */
+			if (part->form == FLIGHT_ASK && flight_is_leaderless(flight, cell, wanted))
 				flight_notify(flight, flight_handlers_event(flight));
 			return 0;
 		}
@@ -253,6 +264,11 @@ static int join_cell(struct join *join, uint32_t cell)
 {
 	uint64_t state = flight_load(join->flight, cell);
 
+	/* A cell that has just left the chain may be prepared for the same key by somebody who does
+	 * not insert it in the end. */
+	if (UNLIKELY(!keytable_is_there(&join->search)))
+		return FLIGHT_AGAIN;
+
 	/* The key is looked at after the state: whatever is done next fails if that has changed. */
 	switch (flight_state_phase(state)) {
 	case FLIGHT_FREE:
@@ -333,9 +349,14 @@ static int insert_queue(struct join *join, uint32_t cell)
 	uint64_t state;
 	int r;
 
-	do
+	do {
 		state = flight_load(flight, cell);
-	while (!flight_swap(flight, cell, state, flight_state_with(state, FLIGHT_UNLED)));
+
+		/* Held dead meanwhile, and passed over: the cell may be anybody's. */
+		if (flight_state_phase(state) != FLIGHT_LED ||
+		    flight_state_seat(state) != join->part->seat)
+			break;
+	} while (!flight_swap(flight, cell, state, flight_state_with(state, FLIGHT_UNLED)));
 	CRASH_POINT();
 
 	flight_notify(flight, flight_handlers_event(flight));
@@ -386,7 +407,10 @@ static int join_once(struct join *join)
 	if (r != JOIN_INSERT)
 		return r;
 
+	/* If the chain has changed, the key may be there by now, which needs no cell. */
 	r = flight_claim(flight, join->part);
+	if (r == IPC_ENOSPC && keytable_has_changed(&flight->keys, &join->search))
+		return FLIGHT_AGAIN;
 	if (r < 0)
 		return r;
 

@@ -74,41 +74,6 @@ void flight_led(struct flight *flight, struct flight_part *part)
 	atomic_store_explicit(&cell->leader_id, flight->handle_id, memory_order_relaxed);
 }
 
-/* The old leader writes into the cell, dead as it is held: nobody else may.  Its seat stays in the
- * state, so that nobody claims the cell before it has ended. */
-static void lead_give_up(struct flight *flight, struct flight_part *part, uint64_t old)
-{
-	uint64_t state;
-
-	do
-		state = flight_load(flight, part->cell);
-	while (!flight_swap(flight, part->cell, state,
-			    flight_state_make(flight_state_turn(state), flight_state_seat(old),
-					      state & FLIGHT_FLAGS, FLIGHT_ENDED)));
-	flight_notify(flight, &flight->cell[part->cell].event);
-}
-
-bool flight_lead(struct flight *flight, struct flight_part *part, uint64_t state)
-{
-	atomic_store_explicit(&flight->segment->seats.seat[part->seat].thread, flight_thread(),
-			      memory_order_relaxed);
-	CRASH_POINT();
-	if (!flight_swap(flight, part->cell, state,
-			 flight_state_make(flight_state_turn(state) + 1, part->seat,
-					   state & FLIGHT_FLAGS & ~FLIGHT_CHECKED, FLIGHT_LED)))
-		return false;
-	CRASH_POINT();
-
-	/* The old leader either sees the new state before it writes, or is seen here. */
-	if (flight_state_phase(state) == FLIGHT_LED && flight_is_written(flight, state)) {
-		lead_give_up(flight, part, state);
-		return false;
-	}
-
-	flight_led(flight, part);
-	return true;
-}
-
 bool flight_end(struct flight *flight, uint32_t cell, uint64_t state, uint64_t flags)
 {
 	if (!flight_swap(flight, cell, state, flight_state_with(state | flags, FLIGHT_ENDED)))
@@ -121,21 +86,83 @@ bool flight_end(struct flight *flight, uint32_t cell, uint64_t state, uint64_t f
 	return true;
 }
 
-bool flight_end_if_left(struct flight *flight, uint32_t cell, uint64_t state, uint32_t except)
+/* A dead leader's flight is nobody's from now on. */
+static bool lead_take_away(struct flight *flight, uint32_t cell, uint64_t state)
 {
-	uint64_t checked = state | FLIGHT_CHECKED;
+	/* Queued now; a handler's keys are judged by when they were asked for. */
+	if ((state & FLIGHT_ASKED) && !(state & FLIGHT_ASKED_NEW))
+		atomic_store_explicit(&flight->cell[cell].queued_ends,
+				      side_ends(flight_handlers_side(flight)),
+				      memory_order_relaxed);
 
+	return flight_swap(flight, cell, state, flight_state_with(state, FLIGHT_UNLED));
+}
+
+/*
+ * By way of UNLED, with the old leader's seat: it either sees that state before it writes, or is
+ * seen here; and if this process dies in between, the next one looks at the same lock.
+ */
+bool flight_lead(struct flight *flight, struct flight_part *part, uint64_t state)
+{
+	if (flight_state_phase(state) == FLIGHT_LED) {
+		if (!lead_take_away(flight, part->cell, state))
+			return false;
+		state = flight_state_with(state, FLIGHT_UNLED);
+		CRASH_POINT();
+	}
+
+	/* Nobody else may write there; nor claim the cell, before that one has ended. */
+	if (flight_is_written(flight, part->cell, state)) {
+		(void)flight_end(flight, part->cell, state, 0);
+		return false;
+	}
+
+	atomic_store_explicit(&flight->segment->seats.seat[part->seat].thread, flight_thread(),
+			      memory_order_relaxed);
+	CRASH_POINT();
+	if (!flight_swap(flight, part->cell, state,
+			 flight_state_make(flight_state_turn(state) + 1, part->seat,
+					   state & FLIGHT_FLAGS & ~FLIGHT_CHECKED, FLIGHT_LED)))
+		return false;
+	CRASH_POINT();
+
+	flight_led(flight, part);
+	return true;
+}
+
+/*
+ * The look at the seats takes its time, and others look, too.  So the flag goes with the seat of
+ * who looks: whoever joins clears it, and nobody else can make that very word again.
+ */
+bool flight_end_if_left(struct flight *flight, uint32_t cell, uint64_t state, uint32_t seat)
+{
+	uint64_t checked;
+
+	if (flight_state_phase(state) == FLIGHT_LED) {
+		if (!lead_take_away(flight, cell, state))
+			return false;
+		state = flight_state_with(state, FLIGHT_UNLED);
+		CRASH_POINT();
+	}
+
+	/* The old leader's seat stays in the word as long as it may write. */
+	if (flight_is_written(flight, cell, state))
+		return false;
+
+	checked = flight_state_make(flight_state_turn(state), seat,
+				    (state & FLIGHT_FLAGS) | FLIGHT_CHECKED, FLIGHT_UNLED);
 	if (!flight_swap(flight, cell, state, checked))
 		return false;
+	CRASH_POINT();
 
-	/* Whoever joins clears the flag, and so fails the exchange below; whoever joined before is
-	 * seen by the seat. */
+	/* Whoever joined before is seen by the seat. */
 	seats_fence();
-	if (seats_any(&flight->segment->seats, flight->table, cell, except))
+	if (seats_any(&flight->segment->seats, flight->table, cell, seat))
 		return false;
 
-	return flight_swap(flight, cell, checked,
-			   flight_state_with(state & ~FLIGHT_FOLLOWED, FLIGHT_ENDED));
+	return flight_swap(
+		flight, cell, checked,
+		flight_state_with(checked & ~(FLIGHT_FOLLOWED | FLIGHT_CHECKED), FLIGHT_ENDED));
 }
 
 /* ---- keys that wait for a handler ---- */
@@ -263,6 +290,10 @@ int flight_look(struct flight *flight, struct flight_part *part)
 	r = header_fault(&flight->segment->header);
 	for (unsigned i = 0; r == 0 && i < FLIGHT_TRIES_MAX; ++i) {
 		r = look_once(flight, part);
+
+		/* Held dead: the cell may be another flight's by now. */
+		if (r >= 0 && !liveness_handle_is(flight->table, flight->handle_id))
+			return IPC_ESTALE;
 		if (r != FLIGHT_AGAIN)
 			return r;
 		r = 0;
@@ -341,12 +372,13 @@ static struct candidate take_find(struct flight *flight)
 }
 
 /* Nobody waits for the answer any more: the seat of a queued key is its asker's. */
-static bool take_is_for_nobody(struct flight *flight, const struct candidate *found)
+static bool take_is_for_nobody(struct flight *flight, const struct flight_part *part,
+			       const struct candidate *found)
 {
 	if (flight_seat_is_held(flight, found->cell, found->state))
 		return false;
 
-	return flight_end_if_left(flight, found->cell, found->state, SEAT_NONE);
+	return flight_end_if_left(flight, found->cell, found->state, part->seat);
 }
 
 bool flight_is_takeable(struct flight *flight)
@@ -368,7 +400,7 @@ int flight_take(struct flight *flight, struct flight_part *part)
 
 		if (!found.is_found)
 			return IPC_EAGAIN;
-		if (take_is_for_nobody(flight, &found))
+		if (take_is_for_nobody(flight, part, &found))
 			continue;
 
 		/* The check above may have marked it. */

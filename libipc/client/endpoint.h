@@ -74,7 +74,7 @@ struct endpoint_readiness {
  * endpoint live until the endpoint is released.
  */
 struct endpoint_part {
-	uint64_t magic; /* ENDPOINT_PART_MAGIC; 0 once left */
+	_Atomic uint64_t magic; /* ENDPOINT_PART_MAGIC; 0 once left */
 	struct endpoint *endpoint;
 	const struct endpoint_readiness *readiness;
 	_Atomic uint32_t cancelled; /* its waits say IPC_ECANCELED */
@@ -215,7 +215,8 @@ static inline void endpoint_leave(struct endpoint *endpoint)
 /* By its first word.  NULL is none. */
 static inline bool endpoint_is_part(const struct endpoint_part *part)
 {
-	return part && part->magic == ENDPOINT_PART_MAGIC;
+	return part &&
+	       atomic_load_explicit(&part->magic, memory_order_relaxed) == ENDPOINT_PART_MAGIC;
 }
 
 /* Around user callbacks: library calls in between say IPC_EDEADLK. */

@@ -59,6 +59,8 @@ static const struct endpoint_readiness table_readiness = {
 
 /* ---- handlers ---- */
 
+enum { TAKING_CELLS_MAX = 4096 };
+
 struct taking {
 	struct flight_owner *owner;
 	struct flight_part *part;
@@ -90,6 +92,10 @@ static int taking_wait(struct taking *taking, uint64_t deadline_ns)
 
 	endpoint_waiter(&taking->owner->endpoint, &waiter,
 			flight_handlers_event(&taking->owner->view), deadline_ns);
+
+	/* A look goes over all keys: in a large table it is no cheaper than a sleep. */
+	if (taking->owner->view.n_cells > TAKING_CELLS_MAX)
+		waiter.patience = NULL;
 	return waiter_wait(&waiter, taking_look, taking);
 }
 

@@ -48,6 +48,11 @@ static int doing_copy(struct doing *doing, const ipc_flight *flight)
 	if (result->size > 0)
 		memcpy(doing->buffer, result->data, result->size);
 	result->data = result->size > 0 ? doing->buffer : NULL;
+
+	/* Held dead meanwhile: those may be the bytes of another flight. */
+	if (!liveness_handle_is(doing->owner->endpoint.table, doing->owner->endpoint.id))
+		return IPC_ESTALE;
+
 	return has_failed;
 }
 
@@ -68,8 +73,10 @@ static int doing_after_fn(struct doing *doing, ipc_flight *flight, int fn_result
 	if (fn_result >= 0)
 		return IPC_EINVAL;
 
-	return flight_finish(&doing->owner->view, &flight->part, part_use(flight),
-			     IPC_FAILURE_LOCAL, fn_result, NULL, 0);
+	r = flight_finish(&doing->owner->view, &flight->part, part_use(flight), IPC_FAILURE_LOCAL,
+			  fn_result, NULL, 0);
+	part_settle(flight);
+	return r;
 }
 
 /* With a part that leads and is joining; as doing_copy(). */
@@ -86,6 +93,10 @@ static int doing_lead(struct doing *doing, ipc_flight *flight)
 		return r;
 
 	fn_result = doing->fn(flight, key, key_size, doing->userdata);
+
+	/* fn has forked, and this is the child. */
+	if (thread_is_foreign(doing->owner->endpoint.epoch))
+		return IPC_ECHILD;
 
 	r = part_begin_again(flight, use);
 	if (r < 0)

@@ -307,8 +307,24 @@ int ipc_flight_fail(ipc_flight *flight, enum ipc_failure failure, int32_t code, 
 
 /* ---- what a part can be asked ---- */
 
+/*
+ * The end of a call that has only looked.  One that another thread has left meanwhile may be
+ * somebody's next flight by now.
+ */
+static int part_looked(const ipc_flight *flight, uint64_t use, int r)
+{
+	if (UNLIKELY((part_use(flight) ^ use) >> 32 != 0))
+		r = IPC_EINVAL;
+
+	part_exit(flight);
+	return r;
+}
+
 int ipc_flight_get_key(const ipc_flight *flight, const void **ret_key, size_t *ret_size)
 {
+	const void *key;
+	uint64_t use;
+	size_t size;
 	int r;
 
 	if (!ret_key || !ret_size)
@@ -318,13 +334,21 @@ int ipc_flight_get_key(const ipc_flight *flight, const void **ret_key, size_t *r
 	if (r < 0)
 		return r;
 
-	flight_get_key(&part_owner(flight)->view, &flight->part, ret_key, ret_size);
-	part_exit(flight);
+	use = part_use(flight);
+	flight_get_key(&part_owner(flight)->view, &flight->part, &key, &size);
+	r = part_looked(flight, use, 0);
+	if (r < 0)
+		return r;
+
+	*ret_key = key;
+	*ret_size = size;
 	return 0;
 }
 
 int ipc_flight_get_urgency(const ipc_flight *flight, uint32_t *ret)
 {
+	uint32_t urgency;
+	uint64_t use;
 	int r;
 
 	if (!ret)
@@ -334,13 +358,17 @@ int ipc_flight_get_urgency(const ipc_flight *flight, uint32_t *ret)
 	if (r < 0)
 		return r;
 
-	*ret = flight_get_urgency(&part_owner(flight)->view, &flight->part);
-	part_exit(flight);
-	return 0;
+	use = part_use(flight);
+	urgency = flight_get_urgency(&part_owner(flight)->view, &flight->part);
+	r = part_looked(flight, use, 0);
+	if (r == 0)
+		*ret = urgency;
+	return r;
 }
 
 int ipc_flight_get_fence(const ipc_flight *flight, uint64_t *ret)
 {
+	uint64_t use, fence;
 	int r;
 
 	if (!ret)
@@ -351,13 +379,18 @@ int ipc_flight_get_fence(const ipc_flight *flight, uint64_t *ret)
 		return r;
 
 	/* What is const to the caller is shared with those who take leads. */
-	r = flight_get_fence(&part_owner(flight)->view, &((ipc_flight *)flight)->part, ret);
-	part_exit(flight);
+	use = part_use(flight);
+	r = flight_get_fence(&part_owner(flight)->view, &((ipc_flight *)flight)->part, &fence);
+	r = part_looked(flight, use, r);
+	if (r == 0)
+		*ret = fence;
 	return r;
 }
 
 int ipc_flight_get_result(const ipc_flight *flight, struct ipc_flight_result *ret)
 {
+	struct ipc_flight_result result;
+	uint64_t use;
 	int r;
 
 	if (!ret)
@@ -367,8 +400,11 @@ int ipc_flight_get_result(const ipc_flight *flight, struct ipc_flight_result *re
 	if (r < 0)
 		return r;
 
-	r = flight_get_result(&part_owner(flight)->view, &flight->part, ret);
-	part_exit(flight);
+	use = part_use(flight);
+	r = flight_get_result(&part_owner(flight)->view, &flight->part, &result);
+	r = part_looked(flight, use, r);
+	if (r == 0)
+		*ret = result;
 	return r;
 }
 
@@ -420,7 +456,7 @@ ipc_flight *ipc_flight_leave(ipc_flight *flight)
 		thread_visit_end();
 		break;
 	default:
-		flight->handle.magic = 0;
+		atomic_store_explicit(&flight->handle.magic, 0, memory_order_relaxed);
 	}
 
 	return NULL;

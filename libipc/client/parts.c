@@ -82,7 +82,9 @@ static void part_free(ipc_flight *flight)
 	atomic_store_explicit(
 		&parts_chunk_of(owner, flight->row)->has_free[flight->row % PARTS_CHUNK], 1,
 		memory_order_release);
-	atomic_store_explicit(&owner->hint, flight, memory_order_relaxed);
+
+	/* With the part all of its row.  Pairs with the load in parts_take(). */
+	atomic_store_explicit(&owner->hint, flight, memory_order_release);
 
 	/* [B3] Either close finds it free, or its mark is found here.  Pairs with [B4]. */
 	process_fence_light();
@@ -129,6 +131,12 @@ void part_settle_slow(ipc_flight *flight)
 /* By the one who has set LEFT, as a visitor. */
 static void part_leave_slow(ipc_flight *flight)
 {
+	struct seats *seats = &part_owner(flight)->view.segment->seats;
+
+	/* Until the last visitor goes the part leads on; a thread that has left it and joins again
+	 * does not wait for itself. */
+	atomic_store_explicit(&seats->seat[flight->part.seat].thread, 0, memory_order_relaxed);
+
 	atomic_store_explicit(&flight->handle.cancelled, 1, memory_order_release);
 	endpoint_bump(flight->handle.endpoint);
 
@@ -149,7 +157,7 @@ void part_leave(ipc_flight *flight)
 {
 	uint64_t use = part_use(flight);
 
-	flight->handle.magic = 0;
+	atomic_store_explicit(&flight->handle.magic, 0, memory_order_relaxed);
 	do {
 		if ((use & (PART_IN_USE | PART_LEFT)) != PART_IN_USE)
 			return;
@@ -168,7 +176,7 @@ void part_leave_visited(ipc_flight *flight)
 {
 	uint64_t use = part_use(flight);
 
-	flight->handle.magic = 0;
+	atomic_store_explicit(&flight->handle.magic, 0, memory_order_relaxed);
 	do {
 		if ((use & (PART_IN_USE | PART_LEFT)) != PART_IN_USE) {
 			part_end(flight);
@@ -348,7 +356,7 @@ static int parts_find_or_add(struct flight_owner *owner, ipc_flight **ret)
 
 int parts_take(struct flight_owner *owner, ipc_flight **ret)
 {
-	ipc_flight *flight = atomic_load_explicit(&owner->hint, memory_order_relaxed);
+	ipc_flight *flight = atomic_load_explicit(&owner->hint, memory_order_acquire);
 	int r;
 
 	if (UNLIKELY(!flight || !part_try(flight))) {
@@ -383,7 +391,7 @@ static void part_end_joining(ipc_flight *flight, bool is_joined)
 
 int parts_give(ipc_flight *flight)
 {
-	flight->handle.magic = ENDPOINT_PART_MAGIC;
+	atomic_store_explicit(&flight->handle.magic, ENDPOINT_PART_MAGIC, memory_order_relaxed);
 	part_end_joining(flight, true);
 	if (LIKELY(!(part_use(flight) & PART_LEFT)))
 		return 0;

@@ -231,10 +231,13 @@ static void wait_show_holders(const struct wait *wait)
 {
 	for (unsigned i = 0; i < wait->n_entries; ++i) {
 		const struct wait_entry *entry = &wait->entries[i];
+		uint64_t holder = entry->readiness->waits_for
+					  ? entry->readiness->waits_for(entry->handle)
+					  : 0;
 
-		if (entry->readiness->waits_for)
-			atomic_store_explicit(&entry->endpoint->cell->waits_for,
-					      entry->readiness->waits_for(entry->handle),
+		/* Several parts of one handle share its line: one of their leaders is shown. */
+		if (holder)
+			atomic_store_explicit(&entry->endpoint->cell->waits_for, holder,
 					      memory_order_relaxed);
 	}
 }

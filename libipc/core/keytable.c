@@ -87,10 +87,10 @@ enum keytable_step keytable_next(const struct keytable *table, struct keytable_s
 		if (n > table->n_nodes)
 			return KEYTABLE_BROKEN;
 
-		/* More steps than nodes: the chain changes as we go, or runs in a circle.  Who
-		 * searches again and again knows. */
+		/* Nothing comes into the chain behind us, so there are no more steps than nodes,
+		 * unless it runs in a circle. */
 		if (search->n_left-- == 0)
-			return KEYTABLE_MOVED;
+			return KEYTABLE_BROKEN;
 
 		node = keytable_node(table, n - 1);
 		/* [C3] Both are read before the link is looked at again: as long as that leads
@@ -137,6 +137,19 @@ bool keytable_insert(const struct keytable *table, const struct keytable_search 
 	return atomic_compare_exchange_strong_explicit(&table->bucket[search->hash & table->mask],
 						       &head, link_change(head, node + 1),
 						       memory_order_acq_rel, memory_order_relaxed);
+}
+
+bool keytable_is_there(const struct keytable_search *search)
+{
+	/* Its own link: frozen by a mark before it becomes another node.  What the caller read was
+	 * read by an acquire. */
+	return atomic_load_explicit(search->link, memory_order_acquire) == search->value;
+}
+
+bool keytable_has_changed(const struct keytable *table, const struct keytable_search *search)
+{
+	return atomic_load_explicit(&table->bucket[search->hash & table->mask],
+				    memory_order_acquire) != search->head;
 }
 
 static void keytable_mark(struct keynode *node)

@@ -87,6 +87,13 @@ enum keytable_step keytable_next(const struct keytable *table, struct keytable_s
 bool keytable_insert(const struct keytable *table, const struct keytable_search *search,
 		     uint32_t node);
 
+/* Whether the node that the last step gave has been in the chain until now: what was read of it
+ * since then was of that time. */
+bool keytable_is_there(const struct keytable_search *search);
+
+/* Whether the searched chain has another first node than when the search began. */
+bool keytable_has_changed(const struct keytable *table, const struct keytable_search *search);
+
 /* The caller's own node is in no chain afterwards.  False: broken. */
 bool keytable_remove(const struct keytable *table, uint32_t node);
 

@@ -61,6 +61,7 @@ static void row_clear(struct seats *seats, uint32_t row)
 		uint32_t seat = row * SEATS_PER_ROW + i;
 
 		atomic_store_explicit(&seats->seat[seat].thread, 0, memory_order_relaxed);
+		(void)quicklock_release_dead(&seats->seat[seat].writer);
 		seats_drop(seats, seat);
 		CRASH_POINT();
 	}

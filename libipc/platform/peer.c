@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -185,9 +186,12 @@ int peer_has_ended(int pidfd)
 bool peer_is_gone(pid_t tid)
 {
 	int saved_errno = errno;
+	int cancel_state;
 	bool is_gone;
 	int pidfd;
 
+	/* The caller may hold a mutex: no thread ends in poll() or close(). */
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
 	if (sched_getscheduler(tid) < 0) {
 		is_gone = errno == ESRCH;
 	} else {
@@ -197,6 +201,7 @@ bool peer_is_gone(pid_t tid)
 		(void)fd_close(pidfd);
 	}
 
+	(void)pthread_setcancelstate(cancel_state, NULL);
 	errno = saved_errno;
 	return is_gone;
 }

@@ -63,20 +63,11 @@ static void leave(struct flight_member *member, struct flight_part *part)
 	flight_leave(&member->view, part);
 }
 
-/* Who leads and who asks are one thread here; a thread that asks for what it leads would wait for
- * itself. */
-static void as_another_thread(const struct flight_part *part)
-{
-	struct flight_segment *segment = scene.segment;
-
-	atomic_store(&segment->seats.seat[part->seat].thread, 1);
-}
-
 static void lead_as_another_thread(struct flight_member *member, struct flight_part *part,
 				   unsigned i, const char *key)
 {
 	cr_assert_eq(flight_scene_join(member, part, i, key), 1);
-	as_another_thread(part);
+	flight_scene_as_another_thread(&scene, part);
 }
 
 static int take(struct flight_member *member, struct flight_part *part, unsigned i)
@@ -84,7 +75,7 @@ static int take(struct flight_member *member, struct flight_part *part, unsigned
 	int r = flight_scene_take(member, part, i);
 
 	if (r == 0)
-		as_another_thread(part);
+		flight_scene_as_another_thread(&scene, part);
 	return r;
 }
 

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "libipc/platform/clock.h"
 #include "tests/client/flight_scene.h"
 
 TestSuite(flight_leader, .init = fixture_setup, .fini = fixture_teardown, .timeout = 90);
@@ -304,6 +305,18 @@ Test(flight_leader, those_who_wait_name_the_one_who_leads_now)
 	ipc_flight_table_close(table);
 }
 
+/* Leads a flight of its own as soon as the broker has heard of the last leader's death; who waited
+ * for that inside would be promoted. */
+static void join_anew(ipc_flight **ret, ipc_flight_table *table, unsigned key)
+{
+	uint64_t deadline_ns = clock_after_ns(WAIT_MS * NS_PER_MS);
+	int r;
+
+	while ((r = join(ret, table, key)) == 2 && clock_now_ns() < deadline_ns)
+		ipc_flight_leave(*ret);
+	ASSERT(r, 1);
+}
+
 /* F-4: nobody is left who would follow. */
 Test(flight_leader, key_of_a_lone_leader_is_free_after_its_death)
 {
@@ -314,7 +327,7 @@ Test(flight_leader, key_of_a_lone_leader_is_free_after_its_death)
 	caller_start(&leader);
 	ASSERT(order_do(&leader, ORDER_JOIN, 1, 0), 1);
 	actor_kill(&leader);
-	ASSERT(join_in(&flight, table, 1, WAIT_MS), 1);
+	join_anew(&flight, table, 1);
 	cr_assert_eq(land(flight, 1), 0);
 	EXPECT(epoch_of(flight), 1);
 	ipc_flight_leave(flight);

@@ -112,6 +112,43 @@ Test(flight_parts, cancel_ends_waits_and_nothing_else)
 	ipc_flight_table_close(table);
 }
 
+static ipc_flight *cancelled_by_signal;
+static volatile sig_atomic_t cancel_said = 1;
+
+static void cancel_on_signal(int number)
+{
+	(void)number;
+	cancel_said = ipc_flight_cancel(cancelled_by_signal);
+}
+
+static void *signal_asleep(void *arg)
+{
+	process_until_asleep(getpid(), 1);
+	return (void *)(intptr_t)pthread_kill(*(pthread_t *)arg, SIGUSR1);
+}
+
+/* M-28: in a signal handler, of the very thread that waits. */
+Test(flight_parts, cancel_in_a_signal_handler_ends_the_wait)
+{
+	const struct sigaction action = {.sa_handler = cancel_on_signal, .sa_flags = SA_RESTART};
+	ipc_flight_table *table = TABLE_NEW(0);
+	pthread_t self = pthread_self(), thread;
+	struct actor leader;
+	ipc_flight *flight = followed(&leader, table);
+	void *result;
+
+	cancelled_by_signal = flight;
+	cr_assert_eq(sigaction(SIGUSR1, &action, NULL), 0);
+	cr_assert_eq(pthread_create(&thread, NULL, signal_asleep, &self), 0);
+	EXPECT(look_in(flight, WAIT_MS), IPC_ECANCELED);
+	cr_assert_eq(pthread_join(thread, &result), 0);
+	EXPECT((intptr_t)result, 0);
+	EXPECT(cancel_said, 0);
+	ipc_flight_leave(flight);
+	actor_kill(&leader);
+	ipc_flight_table_close(table);
+}
+
 /* F-16, M-28 */
 Test(flight_parts, cancel_of_the_table_ends_waits_of_its_parts)
 {

@@ -66,7 +66,7 @@ static inline void flight_scene_handlers(const struct flight_scene *scene, uint3
 			  side_make(ends, count, flags));
 }
 
-/* An empty table; no handle is open. */
+/* An empty table; no handle is open; keys fall into the same chains each time. */
 static inline void flight_scene_reset(const struct flight_scene *scene)
 {
 	for (unsigned i = 0; i < LIVENESS_HANDLES_MAX; ++i) {
@@ -76,6 +76,7 @@ static inline void flight_scene_reset(const struct flight_scene *scene)
 	flight_scene_handlers(scene, 0, 0, 0);
 	if (flight_make(scene->segment, scene->size, scene->shape, scene->flags) < 0)
 		flight_scene_fail("flight_make");
+	((struct flight_segment *)scene->segment)->seed = 77;
 }
 
 static inline void flight_scene_init(struct flight_scene *scene, const uint64_t shape[4],
@@ -107,6 +108,16 @@ static inline void flight_scene_open(const struct flight_scene *scene, uint64_t 
 static inline void flight_scene_end(const struct flight_scene *scene, uint64_t id)
 {
 	liveness_handle_set(scene->table, LIVENESS_SLOT(id), 0);
+}
+
+/* Its process is gone as well: no process has such a number. */
+static inline void flight_scene_die(const struct flight_scene *scene,
+				    const struct flight_member *member)
+{
+	struct flight_segment *segment = scene->segment;
+
+	atomic_store(&segment->seats.process[member->row], UINT32_C(0x7ffffff0));
+	flight_scene_end(scene, member->id);
 }
 
 /* The view alone, without a row. */
@@ -174,6 +185,15 @@ static inline int flight_scene_ask_stay(struct flight_member *member, struct fli
 	flight_scene_part(member, part, i, FLIGHT_ASK);
 	part->stays = true;
 	return flight_join(&member->view, part, key, strlen(key), urgency);
+}
+
+/* Who leads and who joins are one thread of a test, and would wait for itself. */
+static inline void flight_scene_as_another_thread(const struct flight_scene *scene,
+						  const struct flight_part *part)
+{
+	struct flight_segment *segment = scene->segment;
+
+	atomic_store(&segment->seats.seat[part->seat].thread, 1);
 }
 
 static inline int flight_scene_take(struct flight_member *member, struct flight_part *part,

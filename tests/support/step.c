@@ -349,6 +349,19 @@ static enum step_end trace_follow(const struct trace *trace, pid_t pid, long n)
 #define RECORD    (-1L)
 #define PATHS_MAX 5 /* recorded before giving up */
 
+/* The others get on while the child stands still; then it goes on as if nothing had been. */
+static void child_overtake(const struct step_case *step, void *arg, long n, pid_t pid,
+			   enum step_end end)
+{
+	step->meanwhile(arg, n);
+	while (end == STEP_KILLED)
+		end = child_go(pid, PTRACE_CONT);
+	if (end != STEP_FINISHED)
+		failure("step: overtaken before its instruction %ld, the child sleeps", n);
+	if (step->after)
+		step->after(arg, n);
+}
+
 static enum step_end step_once(const struct step_case *step, void *arg, struct trace *trace, long n)
 {
 	cpu_set_t before, here;
@@ -365,6 +378,8 @@ static enum step_end step_once(const struct step_case *step, void *arg, struct t
 	pid = child_start(step, arg);
 	ticker_start(&ticker);
 	end = n == RECORD ? trace_record(trace, pid) : trace_follow(trace, pid, n);
+	if (step->meanwhile)
+		child_overtake(step, arg, n == RECORD ? trace->n : n, pid, end);
 	ticker_stop(&ticker);
 	child_kill(pid);
 

@@ -19,6 +19,14 @@ struct step_case {
 	void (*operation)(void *arg);     /* in the child, killed */
 	void (*check)(void *arg, long n); /* in the parent, after the child was reaped */
 	long first, stride;               /* 0, 1: every instruction; stride 0 is 1 */
+
+	/*
+	 * In the parent, may be NULL.  If there is one, the child is not killed there: it stands
+	 * still before its n-th instruction while this is done, and then runs to its end.  It has
+	 * to get there without anybody's help, and is killed after `after`, which may be NULL.
+	 */
+	void (*meanwhile)(void *arg, long n);
+	void (*after)(void *arg, long n);
 };
 
 /* Number of kill points. */
