@@ -104,8 +104,8 @@ struct crowd {
 static void acquire_often(void *arg)
 {
 	struct crowd *crowd = arg;
-	ipc_limiter *mine =
-		limiter_open(bench_connect(), "bench/crowd", IPC_LIMITER_OPTIONS(.flags = IPC_CREATE));
+	ipc_limiter *mine = limiter_open(bench_connect(), "bench/crowd",
+					 IPC_LIMITER_OPTIONS(.flags = IPC_CREATE));
 
 	atomic_fetch_add(&crowd->n_ready, 1);
 	bench_sleep_until(&crowd->may_go, 1);

@@ -52,8 +52,7 @@ static void look_at_grant(struct look *look, uint32_t seat)
 
 static uint32_t seats_used(const struct channel *channel)
 {
-	uint64_t offset =
-		offsetof(struct limiter_segment, seats) + offsetof(struct seats, top);
+	uint64_t offset = offsetof(struct limiter_segment, seats) + offsetof(struct seats, top);
 	uint64_t rows = segments_peek(channel->segment_fd, offset) & UINT32_MAX;
 
 	return (uint32_t)(rows < LIMITER_ROWS ? rows : LIMITER_ROWS) * SEATS_PER_ROW;
@@ -107,8 +106,8 @@ struct limits_depth limits_look(struct registry *registry, const struct channel 
 			break;
 
 		for (i = 0; i < n; ++i) {
-			if (first + i == decided.cell && limiter_state_turn(states[i]) <
-								 limiter_state_turn(decided.to))
+			if (first + i == decided.cell &&
+			    limiter_state_turn(states[i]) < limiter_state_turn(decided.to))
 				states[i] = decided.to;
 			if (limiter_state_phase(states[i]) == LIMITER_HELD)
 				look_at_grant(&look, first + i);

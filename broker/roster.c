@@ -51,8 +51,8 @@ struct page {
 	uint64_t now_ns;
 };
 
-static void add_held(const struct page *page, const struct handle *holder,
-		     enum ipc_holding holding, uint32_t n, uint64_t since_ns)
+static void add_held(const struct page *page, const struct handle *holder, enum ipc_holding holding,
+		     uint32_t n, uint64_t since_ns)
 {
 	uint64_t held_ns = elapsed_ns(since_ns, page->now_ns);
 	uint32_t i;

@@ -25,7 +25,7 @@ static const char *const name = "example/converters";
 /* In shared memory, for this example alone: how many convert now, and did at most. */
 static struct {
 	_Atomic int now, most, done;
-} *counted;
+} * counted;
 
 static void must(const char *what, int result)
 {
@@ -61,10 +61,10 @@ static int run(int process)
 
 	/* Connect after fork: a forked child cannot use what its parent opened. */
 	must("connect", ipc_client_connect_wait(&client, NULL, NULL));
-	must("open", ipc_limiter_open_wait(
-			     &limiter, client, name,
-			     IPC_LIMITER_OPTIONS(.flags = IPC_CREATE, .permits = N_AT_A_TIME),
-			     NULL));
+	must("open",
+	     ipc_limiter_open_wait(&limiter, client, name,
+				   IPC_LIMITER_OPTIONS(.flags = IPC_CREATE, .permits = N_AT_A_TIME),
+				   NULL));
 
 	for (int file = 0; file < N_FILES; ++file) {
 		struct ipc_limiter_grant grant;
@@ -116,8 +116,7 @@ int main(void)
 	printf("%d files, %d at a time at most, %d process was killed\n",
 	       atomic_load(&counted->done), atomic_load(&counted->most), n_killed);
 	return atomic_load(&counted->most) <= N_AT_A_TIME &&
-			       atomic_load(&counted->done) ==
-				       (N_PROCESSES - 1) * N_FILES + 2 &&
+			       atomic_load(&counted->done) == (N_PROCESSES - 1) * N_FILES + 2 &&
 			       n_killed == 1
 		       ? 0
 		       : 1;

@@ -25,7 +25,7 @@
 #define HAS_JSON  1u
 #define HAS_OVER  2u /* --over, which must be given */
 #define HAS_TABLE 4u
-#define HAS_RUN   8u /* -- COMMAND, which must be given; the status is that of COMMAND */
+#define HAS_RUN   8u  /* -- COMMAND, which must be given; the status is that of COMMAND */
 #define HAS_COUNT 16u /* the second word is a number */
 
 struct command {

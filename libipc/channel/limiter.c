@@ -7,8 +7,6 @@
 #include "libipc/channel/limiter_head.h"
 #include "libipc/platform/clock.h"
 
-static_assert(LIMITER_SEATS == 1 << 13, "limiter_head_seat() and limiter_head_seq()");
-
 /* ---- layout, make, attach ---- */
 
 static bool shape_is_legal(const uint64_t shape[4])
@@ -20,18 +18,6 @@ static bool shape_is_legal(const uint64_t shape[4])
 uint64_t limiter_segment_size(const uint64_t shape[4])
 {
 	return shape_is_legal(shape) ? sizeof(struct limiter_segment) : 0;
-}
-
-static void record_write(struct limiter_record *record, const struct limiter_snap *snap)
-{
-	atomic_store_explicit(&record->to, snap->to, memory_order_relaxed);
-	atomic_store_explicit(&record->cell, snap->cell, memory_order_relaxed);
-	atomic_store_explicit(&record->n_free, snap->n_free, memory_order_relaxed);
-	atomic_store_explicit(&record->n_waiting, snap->n_waiting, memory_order_relaxed);
-	atomic_store_explicit(&record->held_max, snap->held_max, memory_order_relaxed);
-	atomic_store_explicit(&record->window_start, snap->window_start, memory_order_relaxed);
-	atomic_store_explicit(&record->window_number, snap->window_number, memory_order_relaxed);
-	atomic_store_explicit(&record->window_used, snap->window_used, memory_order_relaxed);
 }
 
 int limiter_make(void *segment, uint64_t size, const uint64_t shape[4], uint64_t flags)
@@ -53,7 +39,7 @@ int limiter_make(void *segment, uint64_t size, const uint64_t shape[4], uint64_t
 	}
 
 	/* The head names a record of a seat that nobody has yet, as it does after a death. */
-	record_write(&made->cell[0].record[0], &first);
+	limiter_record_write(&made->cell[0].record[0], &first);
 	atomic_store_explicit(&made->head, 0, memory_order_relaxed);
 	return 0;
 }
@@ -79,247 +65,6 @@ int limiter_attach(struct limiter *ret, void *segment, uint64_t size, const uint
 		.handle_id = handle_id,
 	};
 	return 0;
-}
-
-/* ---- the operation ---- */
-
-/* After an exchange of the head. */
-void limiter_notify(const struct limiter *limiter, struct eventcount *event)
-{
-	if (eventcount_notify_exchanged(event) && limiter->ring)
-		limiter->ring(limiter->ring_userdata);
-}
-
-int limiter_break(struct limiter *limiter)
-{
-	int r;
-
-	/* Held dead: the seats that this handle thinks are its own are not. */
-	if (!liveness_handle_is(limiter->table, limiter->handle_id))
-		return IPC_ESTALE;
-
-	r = header_break(&limiter->segment->header, HEADER_CORRUPT);
-	CRASH_POINT();
-	for (uint32_t i = 0; i < LIMITER_SEATS; ++i)
-		limiter_notify(limiter, &limiter->segment->cell[i].event);
-	limiter_notify(limiter, &limiter->segment->ready);
-	return r;
-}
-
-static struct limiter_record *record_of(const struct limiter *limiter, uint64_t head)
-{
-	return &limiter->segment->cell[limiter_head_seat(head)].record[head & 1];
-}
-
-static void record_read(const struct limiter_record *record, struct limiter_snap *ret)
-{
-	ret->to = atomic_load_explicit(&record->to, memory_order_relaxed);
-	ret->cell = atomic_load_explicit(&record->cell, memory_order_relaxed);
-	ret->n_free = atomic_load_explicit(&record->n_free, memory_order_relaxed);
-	ret->n_waiting = atomic_load_explicit(&record->n_waiting, memory_order_relaxed);
-	ret->held_max = atomic_load_explicit(&record->held_max, memory_order_relaxed);
-	ret->window_start = atomic_load_explicit(&record->window_start, memory_order_relaxed);
-	ret->window_number = atomic_load_explicit(&record->window_number, memory_order_relaxed);
-	ret->window_used = atomic_load_explicit(&record->window_used, memory_order_relaxed);
-}
-
-bool limiter_snap_holds(const struct limiter *limiter, const struct limiter_snap *snap)
-{
-	/* [N4] If anything of what was read is of a later operation, the head is seen to be later,
-	 * too.  Pairs with [N5] for records, with [N3] for the rest. */
-	atomic_thread_fence(memory_order_acquire);
-	return atomic_load_explicit(&limiter->segment->head, memory_order_relaxed) == snap->head;
-}
-
-/* What the head says has happened; by whomever. */
-static void complete(const struct limiter *limiter, const struct limiter_snap *snap)
-{
-	_Atomic uint64_t *state = &limiter->segment->state[snap->cell];
-
-	/* [N3] What the cell's owner wrote before its exchange of the head is there for whoever
-	 * sees this word. */
-	uint64_t from = atomic_load_explicit(state, memory_order_acquire);
-
-	/* Twice at most: the change before this one may come late. */
-	while (limiter_state_turn(from) < limiter_state_turn(snap->to) &&
-	       !atomic_compare_exchange_weak_explicit(state, &from, snap->to, memory_order_acq_rel,
-						      memory_order_acquire))
-		;
-}
-
-int limiter_snap_only(struct limiter *limiter, struct limiter_snap *ret)
-{
-	int r = header_fault(&limiter->segment->header);
-
-	if (UNLIKELY(r < 0))
-		return r;
-
-	for (unsigned i = 0; i < LIMITER_TRIES_MAX; ++i) {
-		/* [N2] The record, and what its writer wrote before. */
-		ret->head = atomic_load_explicit(&limiter->segment->head, memory_order_acquire);
-		record_read(record_of(limiter, ret->head), ret);
-		if (UNLIKELY(!limiter_snap_holds(limiter, ret)))
-			continue;
-
-		/* Nobody who keeps to the rules writes such a record. */
-		if (UNLIKELY(ret->cell >= LIMITER_SEATS || ret->n_free > limiter->n_permits))
-			break;
-		return 0;
-	}
-
-	return limiter_break(limiter);
-}
-
-int limiter_snap(struct limiter *limiter, struct limiter_snap *ret)
-{
-	int r = limiter_snap_only(limiter, ret);
-
-	if (LIKELY(r == 0))
-		complete(limiter, ret);
-	return r;
-}
-
-bool limiter_decide(struct limiter *limiter, uint32_t seat, const struct limiter_snap *snap,
-		    const struct limiter_snap *next)
-{
-	_Atomic uint64_t *head = &limiter->segment->head;
-	uint64_t which = limiter_head_seat(snap->head) == seat ? !(snap->head & 1) : 0;
-	uint64_t from = snap->head;
-	uint64_t to = (limiter_head_seq(from) + 1) << 14 | (uint64_t)seat << 1 | which;
-
-	/* [N5] Whoever still reads the record that is written over now sees the head that was seen
-	 * here, or a later one, when it looks again.  Pairs with [N4]. */
-	atomic_thread_fence(memory_order_release);
-	record_write(record_of(limiter, to), next);
-
-	CRASH_POINT();
-	if (!atomic_compare_exchange_strong_explicit(head, &from, to, memory_order_seq_cst,
-						     memory_order_relaxed))
-		return false;
-
-	CRASH_POINT();
-	return true;
-}
-
-/* ---- cells ---- */
-
-uint32_t limiter_n_seats(const struct limiter *limiter)
-{
-	/* A row is below `top` before anything is decided about its seats, and so before the head
-	 * that was seen. */
-	uint32_t top = atomic_load_explicit(&limiter->segment->seats.top, memory_order_acquire);
-
-	return (top < LIMITER_ROWS ? top : LIMITER_ROWS) * SEATS_PER_ROW;
-}
-
-struct limiter_request limiter_request(const struct limiter *limiter, uint32_t seat, uint64_t state)
-{
-	const struct limiter_cell *cell = &limiter->segment->cell[seat];
-
-	return (struct limiter_request){
-		.seat = seat,
-		.permits = atomic_load_explicit(&cell->permits, memory_order_relaxed),
-		.uid = atomic_load_explicit(&cell->uid, memory_order_relaxed),
-		.state = state,
-		.ticket = atomic_load_explicit(&cell->ticket, memory_order_relaxed),
-	};
-}
-
-bool limiter_is_dead(const struct limiter *limiter, uint32_t seat)
-{
-	return !liveness_handle_is(limiter->table,
-				   atomic_load_explicit(&limiter->segment->cell[seat].holder_id,
-							memory_order_relaxed));
-}
-
-/* ---- the window ---- */
-
-struct limiter_window limiter_window(const struct limiter *limiter, const struct limiter_snap *snap)
-{
-	struct limiter_window window = {.is_running = false};
-	uint64_t now;
-
-	if (limiter->window_units == 0 || snap->window_start == 0)
-		return window;
-
-	now = clock_boot_now_ns();
-	now = now > snap->window_start ? now - snap->window_start : 0;
-	if (now >= limiter->window_ns)
-		return window;
-
-	window.is_running = true;
-	window.used = snap->window_used < limiter->window_units ? snap->window_used
-								: limiter->window_units;
-	window.left_ns = limiter->window_ns - now;
-	return window;
-}
-
-static void window_use(const struct limiter *limiter, struct limiter_snap *next, uint32_t units)
-{
-	if (limiter->window_units == 0)
-		return;
-
-	if (!limiter_window(limiter, next).is_running) {
-		next->window_start = clock_boot_now_ns();
-		++next->window_number;
-		next->window_used = 0;
-	}
-	next->window_used += units;
-}
-
-/* ---- what is decided ---- */
-
-bool limiter_grant(struct limiter *limiter, uint32_t seat, const struct limiter_snap *snap,
-		   const struct limiter_request *request, struct limiter_snap *ret_next)
-{
-	struct limiter_snap next = *snap;
-	uint32_t n_held;
-
-	next.n_free -= request->permits;
-	n_held = limiter->n_permits - next.n_free;
-	if (next.held_max < n_held)
-		next.held_max = n_held;
-	if (limiter_state_phase(request->state) == LIMITER_WAITING)
-		--next.n_waiting;
-	window_use(limiter, &next, request->permits);
-
-	next.cell = request->seat;
-	next.to = limiter_state_next(request->state, next.window_number, LIMITER_HELD);
-	if (!limiter_decide(limiter, seat, snap, &next))
-		return false;
-
-	if (UNLIKELY(next.n_waiting > 0))
-		limiter_tell_window(limiter, &next);
-	*ret_next = next;
-	return true;
-}
-
-bool limiter_remove(struct limiter *limiter, uint32_t seat, const struct limiter_snap *snap,
-		    const struct limiter_request *request, bool refund)
-{
-	struct limiter_snap next = *snap;
-
-	if (limiter_state_phase(request->state) == LIMITER_HELD) {
-		/* A cell that says nonsense gives back what there is to give. */
-		uint32_t n_held = limiter->n_permits - next.n_free;
-
-		next.n_free += request->permits < n_held ? request->permits : n_held;
-	} else if (next.n_waiting > 0) {
-		--next.n_waiting;
-	}
-	if (refund)
-		next.window_used -= request->permits < next.window_used ? request->permits
-									: next.window_used;
-
-	next.cell = request->seat;
-	next.to = limiter_state_next(request->state, 0, LIMITER_FREE);
-	if (!limiter_decide(limiter, seat, snap, &next))
-		return false;
-
-	if (LIKELY(request->seat == seat))
-		atomic_store_explicit(&limiter->segment->state[seat], next.to,
-				      memory_order_release);
-	return true;
 }
 
 /* ---- rows ---- */
@@ -477,18 +222,16 @@ static bool is_denial(int r)
 	return r == IPC_EAGAIN || r == IPC_EBUSY || r == IPC_EDQUOT;
 }
 
-static bool queue_up(struct limiter *limiter, const struct limiter_snap *snap,
+static bool queue_up(struct limiter *limiter, struct limiter_snap *snap,
 		     const struct limiter_request *request)
 {
-	struct limiter_snap next = *snap;
-
 	/* Nobody looks at it before the exchange, and after that it is what it says. */
 	atomic_store_explicit(&limiter->segment->cell[request->seat].ticket,
 			      limiter_head_seq(snap->head) + 1, memory_order_relaxed);
-	++next.n_waiting;
-	next.cell = request->seat;
-	next.to = limiter_state_next(request->state, 0, LIMITER_WAITING);
-	return limiter_decide(limiter, request->seat, snap, &next);
+	++snap->n_waiting;
+	snap->cell = request->seat;
+	snap->to = limiter_state_next(request->state, 0, LIMITER_WAITING);
+	return limiter_decide(limiter, request->seat, snap);
 }
 
 static int request_make(struct limiter *limiter, struct limiter_part *part, bool queues,
@@ -510,12 +253,10 @@ static int request_make(struct limiter *limiter, struct limiter_part *part, bool
 		int r = request_look(limiter, &request, &snap, ret_denial);
 
 		if (r == 0) {
-			struct limiter_snap next;
-
-			if (!limiter_grant(limiter, part->seat, &snap, &request, &next))
+			if (!limiter_grant(limiter, part->seat, &snap, &request))
 				continue;
-			part->state = next.to;
-			part->window = next.window_number;
+			part->state = snap.to;
+			part->window = snap.window_number;
 			return 0;
 		}
 		if (!is_denial(r))
@@ -623,7 +364,7 @@ bool limiter_give_up(struct limiter *limiter, struct limiter_part *part)
 
 		request = limiter_request(limiter, part->seat, part->state);
 		if (limiter_remove(limiter, part->seat, &snap, &request, false)) {
-			removed(limiter, part->seat, snap.n_waiting - 1);
+			removed(limiter, part->seat, snap.n_waiting);
 			return false;
 		}
 	}
@@ -644,12 +385,13 @@ int limiter_release(struct limiter *limiter, struct limiter_part *part, bool ref
 		if (r < 0)
 			return r;
 		if (snap.cell != part->seat || snap.to != part->state) {
-			complete(limiter, &snap);
+			limiter_complete(limiter, &snap);
 			if (limiter_load(limiter, part->seat) != part->state)
 				return IPC_ESTALE;
 		}
 
-		request = limiter_request(limiter, part->seat, part->state);
+		request = (struct limiter_request){
+			.seat = part->seat, .permits = part->permits, .state = part->state};
 		refunds = refund && part->window == snap.window_number &&
 			  limiter_window(limiter, &snap).is_running;
 		if (limiter_remove(limiter, part->seat, &snap, &request, refunds)) {

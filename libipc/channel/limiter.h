@@ -56,7 +56,7 @@
  *
  * A death between any two instructions:
  * - before the exchange of head: nothing has happened.  The record is named by nobody.
- * - after it: it has happened; the next operation of anybody brings the cell's word up to date.  The
+ * - after it: it has happened; the next operation of anybody brings the cell's word up to date. The
  *   record stays: a row of seats changes hands only when the process is gone, and the next one who
  *   has the seat writes only records that head does not name.
  * - after a release and before the look at the queue, or after a grant to somebody who sleeps and
@@ -64,16 +64,16 @@
  *
  * Held dead but alive: such a process may still make its exchange of head.  If that comes first it
  * is granted, and taken away again as from any dead; if its cell was taken away before, head is
- * another one, the exchange fails, and it finds its cell changed.  It writes into records of its own
- * seats alone, which nobody else has before it is gone.
+ * another one, the exchange fails, and it finds its cell changed.  It writes into records of its
+ * own seats alone, which nobody else has before it is gone.
  *
  * The queue: tickets are the seq of the operation that queued the request.  The oldest that can run
  * is granted; one that lacks permits alone stops all younger ones; one that is held up by its
  * user's bound is passed over by other users, one that the window has no units for by everybody.
  *
- * The window: it begins with a grant that finds none running, and is over by the clock alone.  Start,
- * number and used units stand in the record, so they change in the same exchange as the permits, and
- * a grant's units are counted exactly once.
+ * The window: it begins with a grant that finds none running, and is over by the clock alone.
+ * Start, number and used units stand in the record, so they change in the same exchange as the
+ * permits, and a grant's units are counted exactly once.
  */
 
 #include <stdatomic.h>

@@ -44,29 +44,140 @@ static inline uint64_t limiter_head_seq(uint64_t head)
 	return head >> 14;
 }
 
-/*
- * What has been decided; the cell's word that came with it is up to date from then on.  0;
- * IPC_EBADMSG, IPC_ENOTRECOVERABLE; IPC_ESTALE: nonsense, but this handle is held dead.
- */
-IPC_CHECKED int limiter_snap(struct limiter *limiter, struct limiter_snap *ret);
+/* The limiter is broken from now on: IPC_EBADMSG.  IPC_ESTALE: no, this handle is held dead. */
+int limiter_break(struct limiter *limiter);
 
-/* The same but for the cell's word, which whoever changes it again need not bring up to date. */
-IPC_CHECKED int limiter_snap_only(struct limiter *limiter, struct limiter_snap *ret);
+/* ---- the operation ---- */
+
+static inline void limiter_record_write(struct limiter_record *record,
+					const struct limiter_snap *snap)
+{
+	atomic_store_explicit(&record->to, snap->to, memory_order_relaxed);
+	atomic_store_explicit(&record->cell, snap->cell, memory_order_relaxed);
+	atomic_store_explicit(&record->n_free, snap->n_free, memory_order_relaxed);
+	atomic_store_explicit(&record->n_waiting, snap->n_waiting, memory_order_relaxed);
+	atomic_store_explicit(&record->held_max, snap->held_max, memory_order_relaxed);
+	atomic_store_explicit(&record->window_start, snap->window_start, memory_order_relaxed);
+	atomic_store_explicit(&record->window_number, snap->window_number, memory_order_relaxed);
+	atomic_store_explicit(&record->window_used, snap->window_used, memory_order_relaxed);
+}
+
+static inline struct limiter_record *limiter_record_of(const struct limiter *limiter, uint64_t head)
+{
+	return &limiter->segment->cell[limiter_head_seat(head)].record[head & 1];
+}
+
+static inline void limiter_record_read(const struct limiter_record *record,
+				       struct limiter_snap *ret)
+{
+	ret->to = atomic_load_explicit(&record->to, memory_order_relaxed);
+	ret->cell = atomic_load_explicit(&record->cell, memory_order_relaxed);
+	ret->n_free = atomic_load_explicit(&record->n_free, memory_order_relaxed);
+	ret->n_waiting = atomic_load_explicit(&record->n_waiting, memory_order_relaxed);
+	ret->held_max = atomic_load_explicit(&record->held_max, memory_order_relaxed);
+	ret->window_start = atomic_load_explicit(&record->window_start, memory_order_relaxed);
+	ret->window_number = atomic_load_explicit(&record->window_number, memory_order_relaxed);
+	ret->window_used = atomic_load_explicit(&record->window_used, memory_order_relaxed);
+}
 
 /* Whether nothing was decided since: what was looked at meanwhile held together. */
-bool limiter_snap_holds(const struct limiter *limiter, const struct limiter_snap *snap);
+static inline bool limiter_snap_holds(const struct limiter *limiter,
+				      const struct limiter_snap *snap)
+{
+	/* [N4] If anything of what was read is of a later operation, the head is seen to be later,
+	 * too.  Pairs with [N5] for records, with [N3] for the rest. */
+	atomic_thread_fence(memory_order_acquire);
+	return atomic_load_explicit(&limiter->segment->head, memory_order_relaxed) == snap->head;
+}
 
-/* Decides what `next` says, by the records of this seat, if nothing was decided since the snap. */
-bool limiter_decide(struct limiter *limiter, uint32_t seat, const struct limiter_snap *snap,
-		    const struct limiter_snap *next);
+/* What the head says has happened; by whomever. */
+static inline void limiter_complete(const struct limiter *limiter, const struct limiter_snap *snap)
+{
+	_Atomic uint64_t *state = &limiter->segment->state[snap->cell];
 
-/* The same that takes a cell's permits, or its place in the queue, away. */
-bool limiter_remove(struct limiter *limiter, uint32_t seat, const struct limiter_snap *snap,
+	/* [N3] What the cell's owner wrote before its exchange of the head is there for whoever
+	 * sees this word. */
+	uint64_t from = atomic_load_explicit(state, memory_order_acquire);
+
+	/* Twice at most: the change before this one may come late. */
+	while (limiter_state_turn(from) < limiter_state_turn(snap->to) &&
+	       !atomic_compare_exchange_weak_explicit(state, &from, snap->to, memory_order_acq_rel,
+						      memory_order_acquire))
+		;
+}
+
+/*
+ * What has been decided.  0; IPC_EBADMSG, IPC_ENOTRECOVERABLE; IPC_ESTALE: nonsense, but this
+ * handle is held dead.  Of the cell's word that came with it whoever changes it again takes no
+ * notice.
+ */
+IPC_CHECKED static inline int limiter_snap_only(struct limiter *limiter, struct limiter_snap *ret)
+{
+	int r = header_fault(&limiter->segment->header);
+
+	if (UNLIKELY(r < 0))
+		return r;
+
+	for (unsigned i = 0; i < LIMITER_TRIES_MAX; ++i) {
+		/* [N2] The record, and what its writer wrote before. */
+		ret->head = atomic_load_explicit(&limiter->segment->head, memory_order_acquire);
+		limiter_record_read(limiter_record_of(limiter, ret->head), ret);
+		if (UNLIKELY(!limiter_snap_holds(limiter, ret)))
+			continue;
+
+		/* Nobody who keeps to the rules writes such a record. */
+		if (UNLIKELY(ret->cell >= LIMITER_SEATS || ret->n_free > limiter->n_permits))
+			break;
+		return 0;
+	}
+
+	return limiter_break(limiter);
+}
+
+/* The same, and the cell's word is up to date from then on. */
+IPC_CHECKED static inline int limiter_snap(struct limiter *limiter, struct limiter_snap *ret)
+{
+	int r = limiter_snap_only(limiter, ret);
+
+	if (LIKELY(r == 0))
+		limiter_complete(limiter, ret);
+	return r;
+}
+
+/* Decides what `next` says, which was a snap, by the records of this seat; false: something else
+ * was decided since. */
+static inline bool limiter_decide(struct limiter *limiter, uint32_t seat,
+				  const struct limiter_snap *next)
+{
+	_Atomic uint64_t *head = &limiter->segment->head;
+	uint64_t which = limiter_head_seat(next->head) == seat ? !(next->head & 1) : 0;
+	uint64_t from = next->head;
+	uint64_t to = (limiter_head_seq(from) + 1) << 14 | (uint64_t)seat << 1 | which;
+
+	/* [N5] Whoever still reads the record that is written over now sees the head that was seen
+	 * here, or a later one, when it looks again.  Pairs with [N4]. */
+	atomic_thread_fence(memory_order_release);
+	limiter_record_write(limiter_record_of(limiter, to), next);
+
+	CRASH_POINT();
+	if (!atomic_compare_exchange_strong_explicit(head, &from, to, memory_order_seq_cst,
+						     memory_order_relaxed))
+		return false;
+
+	CRASH_POINT();
+	return true;
+}
+
+/* ---- limiter_head.c ---- */
+
+/* Takes a cell's permits, or its place in the queue, away.  The snap is what was decided, or, if it
+ * was too late, worth nothing any more. */
+bool limiter_remove(struct limiter *limiter, uint32_t seat, struct limiter_snap *snap,
 		    const struct limiter_request *request, bool refund);
 
-/* The request is granted, as *ret_next says. */
-bool limiter_grant(struct limiter *limiter, uint32_t seat, const struct limiter_snap *snap,
-		   const struct limiter_request *request, struct limiter_snap *ret_next);
+/* The same: the request is granted. */
+bool limiter_grant(struct limiter *limiter, uint32_t seat, struct limiter_snap *snap,
+		   const struct limiter_request *request);
 
 static inline uint64_t limiter_state_make(uint64_t turn, uint64_t window, enum limiter_phase phase)
 {
@@ -99,16 +210,13 @@ struct limiter_window limiter_window(const struct limiter *limiter,
 
 void limiter_notify(const struct limiter *limiter, struct eventcount *event);
 
-/* The limiter is broken from now on: IPC_EBADMSG.  IPC_ESTALE: no, this handle is held dead. */
-int limiter_break(struct limiter *limiter);
-
 /* ---- limiter_queue.c ---- */
 
 enum limiter_verdict {
 	LIMITER_RUNS,
 	LIMITER_LACKS_UNITS,
-	LIMITER_LACKS_BOUND,   /* its user holds too many */
-	LIMITER_BEHIND_OWN,    /* an older one of its user lacks the bound */
+	LIMITER_LACKS_BOUND, /* its user holds too many */
+	LIMITER_BEHIND_OWN,  /* an older one of its user lacks the bound */
 	LIMITER_LACKS_PERMITS,
 };
 

@@ -52,8 +52,7 @@ static bool is_behind_own(const struct limiter *limiter, const struct limiter_wi
 		other = limiter_request(limiter, seat, state);
 		if (other.uid == request->uid && other.ticket < request->ticket &&
 		    has_units(limiter, window, other.permits) &&
-		    held + other.permits > limiter->per_user_max &&
-		    !limiter_is_dead(limiter, seat))
+		    held + other.permits > limiter->per_user_max && !limiter_is_dead(limiter, seat))
 			return true;
 	}
 
@@ -172,11 +171,10 @@ static bool find_dead(const struct limiter *limiter, struct limiter_request *ret
 #define CHANGES_MAX (4 * LIMITER_SEATS)
 
 /* Whether there was something to be done; it is looked again then, whoever did it. */
-static bool settle_once(struct limiter *limiter, uint32_t seat, const struct limiter_snap *snap,
+static bool settle_once(struct limiter *limiter, uint32_t seat, struct limiter_snap *snap,
 			bool *ret_is_stopped, unsigned *n_changes)
 {
 	struct limiter_request request;
-	struct limiter_snap next;
 
 	*ret_is_stopped = false;
 	if (find_dead(limiter, &request)) {
@@ -191,7 +189,7 @@ static bool settle_once(struct limiter *limiter, uint32_t seat, const struct lim
 		return false;
 
 	/* Killed after it: the broker wakes everybody. */
-	if (limiter_grant(limiter, seat, snap, &request, &next)) {
+	if (limiter_grant(limiter, seat, snap, &request)) {
 		CRASH_POINT();
 		limiter_notify(limiter, &limiter->segment->cell[request.seat].event);
 		limiter_notify(limiter, &limiter->segment->ready);

@@ -37,7 +37,7 @@ struct wait {
 	bool is_shown;
 	struct waiter *waiter; /* NULL: the first look */
 	uint64_t deadline_ns;  /* the caller's; the waiter's may be earlier */
-	uint32_t ready; /* of the item that ended the wait */
+	uint32_t ready;        /* of the item that ended the wait */
 
 	struct endpoint *endpoints[IPC_WAIT_ITEMS_MAX];
 	unsigned n_endpoints;

@@ -233,7 +233,8 @@ Test(limiter, first_come_first_served, .init = setup, .fini = teardown, .timeout
 	cr_assert_eq(release(&a, &first), 0);
 
 	cr_expect_eq(limiter_scene_look(&b, &second), 0);
-	cr_expect_eq(limiter_scene_look(&c, &third), IPC_EAGAIN, "it would have more than there are");
+	cr_expect_eq(limiter_scene_look(&c, &third), IPC_EAGAIN,
+		     "it would have more than there are");
 	cr_expect_eq(limiter_scene_look(&b, &fourth), IPC_EAGAIN, "it overtook a big one");
 	cr_assert_eq(release(&b, &second), 0);
 	cr_expect_eq(limiter_scene_look(&c, &third), 0);
@@ -590,8 +591,7 @@ Test(limiter, attach_takes_its_own_kind_and_shape_alone, .init = setup, .fini = 
 	cr_expect_eq(limiter_attach(&view, scene.segment, scene.size, illegal, 9), IPC_EBADMSG);
 
 	scene.segment->header.kind = IPC_KIND_WATCH;
-	cr_expect_eq(limiter_attach(&view, scene.segment, scene.size, scene.shape, 9),
-		     IPC_EBADMSG);
+	cr_expect_eq(limiter_attach(&view, scene.segment, scene.size, scene.shape, 9), IPC_EBADMSG);
 }
 
 Test(limiter, shapes_without_permits_or_with_half_a_window_are_none, .timeout = 20)

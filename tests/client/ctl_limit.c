@@ -112,8 +112,7 @@ static void until_waiters(unsigned n)
 	struct timespec deadline = process_deadline(END_MS);
 	struct ipc_channel_info info = {0};
 
-	while ((info_of("jobs", &info) < 0 || info.waiters != n) &&
-	       !process_has_passed(&deadline))
+	while ((info_of("jobs", &info) < 0 || info.waiters != n) && !process_has_passed(&deadline))
 		process_pause();
 	cr_assert_eq(info.waiters, n);
 }

@@ -94,7 +94,7 @@ enum order {
 	ORDER_RELEASE_OURS, /* the grant whose id is given: the test's own */
 	ORDER_ID,
 	ORDER_CLOSE,
-	ORDER_CLOSE_FDS,    /* as a daemon does that was told nothing */
+	ORDER_CLOSE_FDS, /* as a daemon does that was told nothing */
 };
 
 struct caller_plan {

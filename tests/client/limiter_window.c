@@ -10,8 +10,7 @@ TestSuite(limiter_window, .init = fixture_setup, .fini = fixture_teardown, .time
 
 static ipc_limiter *window_new(uint64_t units, uint64_t ns)
 {
-	return LIMITER_NEW(.flags = IPC_KEEP, .permits = 3, .window_units = units,
-			   .window_ns = ns);
+	return LIMITER_NEW(.flags = IPC_KEEP, .permits = 3, .window_units = units, .window_ns = ns);
 }
 
 static void use_up(ipc_limiter *limiter, uint64_t units)

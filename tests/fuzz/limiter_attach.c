@@ -102,8 +102,8 @@ static void scribble(const uint8_t *data, size_t size)
 
 static void require_result(int r)
 {
-	require(r == 0 || r == IPC_EAGAIN || r == IPC_EBUSY || r == IPC_EDQUOT ||
-		r == IPC_ESTALE || r == IPC_EBADMSG || r == IPC_ENOTRECOVERABLE);
+	require(r == 0 || r == IPC_EAGAIN || r == IPC_EBUSY || r == IPC_EDQUOT || r == IPC_ESTALE ||
+		r == IPC_EBADMSG || r == IPC_ENOTRECOVERABLE);
 }
 
 static void use(void)

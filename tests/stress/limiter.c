@@ -55,8 +55,7 @@ static unsigned n_kills_wanted(void)
 
 static bool byte_lock(int byte, short type)
 {
-	struct flock lock = {
-		.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+	struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
 
 	return fcntl(permits_fd, F_SETLK, &lock) == 0;
 }
@@ -235,9 +234,8 @@ static void check_end(ipc_limiter *limiter)
 	cr_assert_eq(ipc_limiter_get_state(limiter, &state), 0);
 	cr_expect_eq(state.n_free, 0);
 	cr_expect_eq(state.n_waiting, 0, "%u wait", state.n_waiting);
-	cr_expect_leq(state.window_used,
-		      N_PERMITS * (atomic_load(&progress->n_granted) + N_WORKERS +
-				   n_kills_wanted() * 2));
+	cr_expect_leq(state.window_used, N_PERMITS * (atomic_load(&progress->n_granted) +
+						      N_WORKERS + n_kills_wanted() * 2));
 	cr_expect_gt(atomic_load(&progress->n_waited), 0);
 }
 
@@ -256,13 +254,13 @@ Test(limiter, permits_are_neither_lost_nor_doubled_under_random_kills, .timeout 
 	domain_start(&domain, NULL);
 	client = domain_connect(&domain);
 	deadline = domain_deadline(DEADLINE_MS);
-	cr_assert_eq(ipc_limiter_open_wait(&limiter, client, NAME,
-					   IPC_LIMITER_OPTIONS(.flags = IPC_CREATE | IPC_KEEP,
-							       .permits = N_PERMITS,
-							       .window_units = UNITS,
-							       .window_ns = HOUR),
-					   &deadline),
-		     0);
+	cr_assert_eq(
+		ipc_limiter_open_wait(&limiter, client, NAME,
+				      IPC_LIMITER_OPTIONS(.flags = IPC_CREATE | IPC_KEEP,
+							  .permits = N_PERMITS,
+							  .window_units = UNITS, .window_ns = HOUR),
+				      &deadline),
+		0);
 
 	kill_some(n_kills_wanted());
 	cr_log_info("%lu grants", (unsigned long)atomic_load(&progress->n_granted));
