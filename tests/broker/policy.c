@@ -241,7 +241,7 @@ Test(policy, roles_and_flags_of_the_kinds, .timeout = 10)
 	open = rawpeer_open_message(IPC_ROLE_WATCH_CONSUMER, "", OPEN_UPGRADE);
 	cr_assert_eq(policy_check_request(&open.open), IPC_EINVAL, "consumers are not upgraded");
 	for (uint32_t kind = IPC_KIND_QUEUE; kind <= IPC_KIND_LIMITER; ++kind) {
-		if (kind == IPC_KIND_FLIGHT)
+		if (kind == IPC_KIND_FLIGHT || kind == IPC_KIND_LIMITER)
 			continue;
 		open.open.kind = kind;
 		cr_assert_eq(policy_check_request(&open.open), IPC_EPROTONOSUPPORT);
@@ -272,6 +272,77 @@ Test(policy, flags_of_a_flight, .timeout = 10)
 	cr_assert_eq(policy_check_open(&owner, &channel, &open.open), 0);
 	open.open.shape[3] = 4;
 	cr_assert_eq(policy_check_open(&owner, &channel, &open.open), IPC_EPROTOTYPE);
+}
+
+static struct channel_record limiter_of(uint32_t mode, uint64_t flags)
+{
+	return (struct channel_record){.kind = IPC_KIND_LIMITER,
+				       .uid = 10,
+				       .gid = 100,
+				       .mode = mode,
+				       .flags = flags,
+				       .shape = {4, 2, 0, 0},
+				       .size = UINT64_C(4) << 20};
+}
+
+/* M-43, M-22 */
+Test(policy, flags_of_a_limiter, .timeout = 10)
+{
+	struct channel_record channel = limiter_of(0600, 0), kept = limiter_of(0600, IPC_KEEP);
+	union message open = rawpeer_open_message(IPC_ROLE_LIMITER, "l", IPC_CREATE | IPC_KEEP);
+
+	cr_assert_eq(policy_check_request(&open.open), 0);
+	cr_assert_eq(policy_check_open(&owner, &channel, &open.open), IPC_EPROTOTYPE);
+	cr_assert_eq(policy_check_open(&owner, &kept, &open.open), 0);
+	open.open.flags = IPC_CREATE;
+	cr_assert_eq(policy_check_open(&owner, &kept, &open.open), 0);
+	open.open.flags = IPC_CREATE | IPC_STAY;
+	cr_assert_eq(policy_check_request(&open.open), IPC_EINVAL, "it has no sides");
+}
+
+/* L-6, M-45 */
+Test(policy, shapes_of_a_limiter, .timeout = 10)
+{
+	union message open = rawpeer_open_message(IPC_ROLE_LIMITER, "l", IPC_CREATE);
+
+	cr_assert_eq(policy_check_creation(&owner, &open.open), 0);
+	open.open.shape_new[0] = UINT32_MAX;
+	cr_assert_eq(policy_check_creation(&owner, &open.open), 0);
+	open.open.shape_new[0] = 0;
+	cr_assert_eq(policy_check_creation(&owner, &open.open), IPC_EINVAL);
+	open.open.shape_new[0] = UINT64_C(1) << 32;
+	cr_assert_eq(policy_check_creation(&owner, &open.open), IPC_EINVAL);
+
+	open.open.shape_new[0] = 4;
+	open.open.shape_new[2] = 5;
+	cr_assert_eq(policy_check_creation(&owner, &open.open), IPC_EINVAL, "half a window");
+	open.open.shape_new[3] = 5;
+	cr_assert_eq(policy_check_creation(&owner, &open.open), IPC_EINVAL, "not kept");
+	open.open.flags |= IPC_KEEP;
+	cr_assert_eq(policy_check_creation(&owner, &open.open), 0);
+	open.open.size_new = 4096;
+	cr_assert_eq(policy_check_creation(&owner, &open.open), IPC_EINVAL, "it does not fit");
+}
+
+/* M-50, M-53, M-54 */
+Test(policy, rights_of_a_limiter, .timeout = 10)
+{
+	struct channel_record channel = limiter_of(0660, 0);
+	union message open = rawpeer_open_message(IPC_ROLE_LIMITER, "l", 0);
+	struct policy_subject foreign = owner;
+
+	foreign.is_foreign = true;
+	cr_assert_eq(policy_check_open(&mate, &channel, &open.open), 0);
+	cr_assert_eq(policy_check_open(&stranger, &channel, &open.open), IPC_EACCES);
+	cr_assert_eq(policy_check_open(&foreign, &channel, &open.open), IPC_EPROTONOSUPPORT);
+	channel.mode = 0640;
+	cr_assert_eq(policy_check_open(&mate, &channel, &open.open), IPC_EACCES, "both are needed");
+
+	open.open.mode = 0660;
+	open.open.flags = IPC_CREATE;
+	cr_assert_eq(policy_check_creation(&owner, &open.open), 0);
+	cr_assert(policy_is_public(IPC_KIND_LIMITER, 0660));
+	cr_assert_not(policy_is_public(IPC_KIND_LIMITER, 0640));
 }
 
 /* M-45, M-48 */

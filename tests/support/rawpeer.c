@@ -168,6 +168,10 @@ union message rawpeer_open_message(uint32_t role, const char *name, uint64_t fla
 		open.open.shape_new[2] = 256;
 		open.open.shape_new[3] = 3;
 		open.open.size_new = UINT64_C(1) << 20;
+	} else if (role == IPC_ROLE_LIMITER) {
+		open.open.kind = IPC_KIND_LIMITER;
+		open.open.shape_new[0] = 4;
+		open.open.size_new = UINT64_C(4) << 20;
 	} else {
 		open.open.kind = IPC_KIND_WATCH;
 		open.open.shape_new[1] = 64;
