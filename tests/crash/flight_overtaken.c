@@ -61,6 +61,12 @@ Test(flight_overtaken, by_other_keys_in_all_the_cells, .timeout = 200)
 		run(acts[i], FLIGHT_OVERTAKEN_CELL, 1);
 }
 
+/* F-1: a cell that leaves the chain as somebody looks at it is nobody's flight. */
+Test(flight_overtaken, by_one_who_prepares_the_cell_anew, .timeout = 200)
+{
+	run(FLIGHT_ACT_JOIN_REVIVE, FLIGHT_OVERTAKEN_CLAIM, 1);
+}
+
 /* F-9, F-13, F-18: who asks is answered, though the table is full and swept meanwhile. */
 Test(flight_overtaken, by_an_ask_in_a_full_table, .timeout = 200)
 {

@@ -44,6 +44,7 @@ static enum flight_fate fate;
 static long now; /* instruction, for messages */
 static bool survivor_landed;
 static char chained[N_KEYS][8];
+static uint32_t key_cell; /* where the key has flown */
 
 #define FAIL(text, ...)                                                                            \
 	failure("act %d, fate %d, stopped before instruction %ld: " text, (int)act, (int)fate,     \
@@ -88,6 +89,7 @@ static void fly(struct flight_member *member, const char *key)
 	must_be(flight_scene_join(member, &part, SEAT_FILL, key), 1, "a flight before");
 	must_be(flight_scene_land(member, &part, "x", 1), 0, "a landing before");
 	flight_leave(&member->view, &part);
+	key_cell = part.cell;
 }
 
 static void old_leads(unsigned seat)
@@ -791,12 +793,56 @@ static void reused_after(void)
 	flight_detach(&child.view);
 }
 
+static struct flight_part prepared;
+static bool is_prepared;
+
+/* As one who joins does before it inserts. */
+static void claimed_meanwhile(void)
+{
+	uint64_t turn;
+
+	atomic_store(&s.view.hint, key_cell);
+	flight_scene_part(&s, &prepared, SEAT_LATER, FLIGHT_JOIN);
+	must_be(flight_claim(&s.view, &prepared), 0, "the survivor's claim");
+	is_prepared = prepared.cell == key_cell;
+	if (!is_prepared)
+		return;
+
+	turn = flight_state_turn(flight_load(&s.view, key_cell));
+	flight_run_set(&s.view.cell[key_cell].run[0], turn - 1);
+	atomic_store(&s.view.state[key_cell],
+		     flight_state_make(turn, prepared.seat, FLIGHT_LINKED, FLIGHT_LED));
+}
+
+/* Somebody else was first: the cell is given back. */
+static void claimed_after(void)
+{
+	int r = atomic_load(&stage->child_result);
+
+	whole_check();
+	if (r == 2)
+		FAIL("follows in a cell that nobody has inserted");
+	must_be(r, 1, "the child's join");
+	if (is_prepared && flight_load(&s.view, key_cell) & FLIGHT_FOLLOWED)
+		FAIL("a cell in no chain was followed");
+	flight_unclaim(&s.view, prepared.cell);
+	seats_drop(&segment()->seats, prepared.seat);
+	flight_scene_attach(&scene, &child, ID_CHILD);
+	atomic_store(&stage->is_there[CHILD], 1);
+	settle();
+	anew_check();
+	usable_check(N_KEYS);
+	flight_detach(&child.view);
+}
+
 static void meanwhile(void *arg, long n)
 {
 	(void)arg;
 	now = n;
 	if (fate == FLIGHT_HELD_DEAD)
 		held_dead_meanwhile();
+	else if (fate == FLIGHT_OVERTAKEN_CLAIM)
+		claimed_meanwhile();
 	else if (fate == FLIGHT_OVERTAKEN_CELL)
 		reused_meanwhile();
 	else
@@ -809,6 +855,8 @@ static void after(void *arg, long n)
 	(void)n;
 	if (fate == FLIGHT_HELD_DEAD)
 		held_dead_after();
+	else if (fate == FLIGHT_OVERTAKEN_CLAIM)
+		claimed_after();
 	else if (fate == FLIGHT_OVERTAKEN_CELL)
 		reused_after();
 	else

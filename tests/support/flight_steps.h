@@ -43,11 +43,13 @@ enum flight_act {
 /* What happens when the child is stopped. */
 enum flight_fate {
 	FLIGHT_KILLED,
-	FLIGHT_HELD_DEAD,      /* it lives, and goes on when the others have got on without it */
-	FLIGHT_OVERTAKEN,      /* a survivor joins the key, and the child goes on */
-	FLIGHT_OVERTAKEN_LAND, /* the same, and if it leads it lands and leaves */
-	FLIGHT_OVERTAKEN_ASK,  /* a survivor asks for the key, and the table is swept */
-	FLIGHT_OVERTAKEN_CELL, /* the leader lands, and other keys fly in all the cells */
+	FLIGHT_HELD_DEAD,       /* it lives, and goes on when the others have got on without it */
+	FLIGHT_OVERTAKEN,       /* a survivor joins the key, and the child goes on */
+	FLIGHT_OVERTAKEN_LAND,  /* the same, and if it leads it lands and leaves */
+	FLIGHT_OVERTAKEN_ASK,   /* a survivor asks for the key, and the table is swept */
+	FLIGHT_OVERTAKEN_CLAIM, /* a survivor prepares the key's old cell for the key, in no chain
+				 */
+	FLIGHT_OVERTAKEN_CELL,  /* the leader lands, and other keys fly in all the cells */
 };
 
 /* Returns how many instructions the child was stopped at; aborts when something does not hold. */
