@@ -19,7 +19,7 @@ enum { N_PERMITS = 5, WINDOW_UNITS = 1000 };
 
 enum { SLOW = 11, OTHER = 12, THIRD = 13 };
 
-enum act { ACT_ACQUIRE, ACT_RELEASE, ACT_QUEUE, ACT_GIVE_UP, ACT_STATE };
+enum act { ACT_ACQUIRE, ACT_RELEASE, ACT_QUEUE, ACT_GIVE_UP, ACT_STATE, ACT_READ };
 
 static struct limiter_scene scene;
 static struct limiter_member slow, other, third;
@@ -32,6 +32,7 @@ static struct told {
 	_Atomic int result;
 	_Atomic uint32_t n_held;
 	_Atomic uint32_t is_done;
+	_Atomic uint64_t state; /* of the grant that the slow one reads about */
 } * told;
 
 static void scene_make(void)
@@ -65,6 +66,15 @@ static void prepare(void *arg)
 		break;
 	case ACT_RELEASE:
 		must(limiter_scene_acquire(&slow, &slows, 0, 2) == 0, "acquire");
+		break;
+	case ACT_READ:
+		must(limiter_scene_acquire(&third, &others, 0, 4) == 0, "acquire");
+		for (unsigned i = 0; i < 5; ++i) {
+			must(limiter_scene_acquire(&other, &slows, 0, 1) == 0, "acquire");
+			if (i < 4)
+				must(limiter_release(&other.view, &slows, false) == 0, "release");
+		}
+		atomic_store(&told->state, slows.state);
 		break;
 	case ACT_QUEUE:
 	case ACT_GIVE_UP:
@@ -101,6 +111,9 @@ static void operate(void *arg)
 	case ACT_GIVE_UP:
 		atomic_store(&told->n_held, limiter_give_up(&slow.view, &slows) ? 2 : 0);
 		break;
+	case ACT_READ:
+		r = limiter_get_state(&slow.view, &state);
+		break;
 	case ACT_STATE:
 		r = limiter_get_state(&slow.view, &state);
 		must(r < 0 || state.n_free + state.n_held == N_PERMITS, "state");
@@ -111,6 +124,18 @@ static void operate(void *arg)
 	atomic_store(&told->is_done, 1);
 }
 
+/* The record that the slow one reads is written anew, about another cell. */
+static void write_anew(void)
+{
+	struct limiter_part part;
+
+	limiter_scene_part(&other, &part, 0, 1);
+	part.state = atomic_load(&told->state);
+	must(limiter_release(&other.view, &part, false) == 0, "release");
+	limiter_scene_end(&scene, THIRD);
+	must(limiter_scene_acquire(&other, &part, 0, N_PERMITS) == 0, "acquire");
+}
+
 /* Others use their seats and records again and again. */
 static void meanwhile(void *arg, long n)
 {
@@ -118,6 +143,10 @@ static void meanwhile(void *arg, long n)
 
 	(void)arg;
 	(void)n;
+	if (act == ACT_READ) {
+		write_anew();
+		return;
+	}
 	if (is_held_dead)
 		limiter_scene_end(&scene, SLOW);
 
@@ -138,11 +167,14 @@ static uint32_t expected_free(void)
 
 	if (act == ACT_QUEUE || act == ACT_GIVE_UP)
 		n_held += 4;
+	else if (act == ACT_READ)
+		n_held = N_PERMITS;
 	return N_PERMITS - n_held;
 }
 
 static void check(void *arg, long n)
 {
+	struct limiter_member *taker = act == ACT_READ ? &slow : &other;
 	struct limiter_part part[N_PERMITS];
 	struct ipc_limiter_state state;
 	uint32_t expected = expected_free(), taken = 0;
@@ -154,11 +186,11 @@ static void check(void *arg, long n)
 				  atomic_load(&told->result) == IPC_EAGAIN,
 			  "instruction %ld: %s", n, ipc_error_name(atomic_load(&told->result)));
 
-	state = limiter_scene_state(&other);
+	state = limiter_scene_state(taker);
 	cr_assert_eq(state.n_free, expected, "instruction %ld: %u are free, not %u", n,
 		     state.n_free, expected);
 	cr_assert_eq(state.n_waiting, 0, "instruction %ld: %u wait", n, state.n_waiting);
-	while (taken < N_PERMITS && limiter_scene_acquire(&other, &part[taken], taken, 1) == 0)
+	while (taken < N_PERMITS && limiter_scene_acquire(taker, &part[taken], taken, 1) == 0)
 		++taken;
 	cr_assert_eq(taken, expected, "instruction %ld: %u could be had, not %u", n, taken,
 		     expected);
@@ -209,6 +241,12 @@ Test(limiter_overtaken, giving_up, .timeout = 180)
 Test(limiter_overtaken, in_get_state, .timeout = 180)
 {
 	run(ACT_STATE, false);
+}
+
+/* L-2: nobody's change is taken for another's. */
+Test(limiter_overtaken, reading_a_record_that_is_written_anew, .timeout = 180)
+{
+	run(ACT_READ, false);
 }
 
 /* L-2, M-24 */
