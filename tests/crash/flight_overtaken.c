@@ -3,13 +3,13 @@
  * The structure of the kind `flight`, overtaken in the middle of each operation: while one stands
  * still, the broker holds it dead and all go on without it, or others use the key; then it goes on.
  *
- * Held dead at every instruction; overtaken at every so-many-th, from another start in each run.
+ * At every so-many-th instruction, from another start in each run.
  */
 #include <criterion/criterion.h>
 
 #include "tests/support/flight_steps.h"
 
-enum { STRIDE = 5 };
+enum { STRIDE_DEAD = 2, STRIDE = 5 };
 
 static void run(enum flight_act act, enum flight_fate fate, long stride)
 {
@@ -23,7 +23,7 @@ static void run(enum flight_act act, enum flight_fate fate, long stride)
 Test(flight_overtaken, by_its_own_death_as_the_broker_has_it, .timeout = 200)
 {
 	for (enum flight_act act = 0; act < FLIGHT_ACTS; ++act)
-		run(act, FLIGHT_HELD_DEAD, 1);
+		run(act, FLIGHT_HELD_DEAD, STRIDE_DEAD);
 }
 
 /* Over one that is held dead and still writes nobody leads, so nobody can be overtaken there. */
@@ -58,7 +58,7 @@ Test(flight_overtaken, by_other_keys_in_all_the_cells, .timeout = 200)
 	};
 
 	for (unsigned i = 0; i < sizeof(acts) / sizeof(acts[0]); ++i)
-		run(acts[i], FLIGHT_OVERTAKEN_CELL, 1);
+		run(acts[i], FLIGHT_OVERTAKEN_CELL, STRIDE_DEAD);
 }
 
 /* F-1: a cell that leaves the chain as somebody looks at it is nobody's flight. */

@@ -658,12 +658,14 @@ static void killed_check(void *arg, long n)
 
 static struct flight_part filled[N_KEYS + 1], held_led, held_followed;
 static unsigned n_filled;
+static bool is_passed_over; /* another landed what the child led */
 
-/* Everything that can be used is in use when the dead one goes on. */
+/* Everything that can be used is in use when the dead one goes on: in flight, or landed. */
 static void held_dead_meanwhile(void)
 {
 	flight_scene_end(&scene, ID_CHILD);
 	settle();
+	is_passed_over = survivor_landed;
 	hold_let_go();
 	must_be(flight_scene_join(&s, &held_led, SEAT_LATER, KEY), 1, "the key anew");
 	flight_scene_as_another_thread(&scene, &held_led);
@@ -671,33 +673,50 @@ static void held_dead_meanwhile(void)
 	n_filled = fill_rest(filled);
 	if (n_filled + 2 < N_KEYS)
 		FAIL("one that is held dead costs %u cells", N_KEYS - 1 - n_filled);
+	if (now / 2 % 2)
+		return;
+
+	survivor_lands(&s, &held_led);
+	for (unsigned i = 0; i < n_filled; ++i)
+		survivor_lands(&s, &filled[i]);
 }
 
-/* Landed by its first leader: nobody took the lead from it meanwhile. */
+/* Landed by its first leader: nobody took the lead from it meanwhile, or wrote over it. */
 static void first_check(struct flight_member *member, struct flight_part *part)
 {
 	struct ipc_flight_result result;
+	const char *bytes;
 
 	must_be(flight_look(&member->view, part), 0, "a look at the result");
 	must_be(flight_get_result(&member->view, part, &result), 0, "the result");
-	if (result.epoch != 1 || result.size != SURVIVOR_SIZE || *(const char *)result.data != 's')
+	if (result.epoch != 1 || result.size != SURVIVOR_SIZE)
 		FAIL("epoch %u, %zu bytes", result.epoch, result.size);
+	bytes = result.data;
+	for (size_t i = 0; i < result.size; ++i) {
+		if (bytes[i] != 's')
+			FAIL("the bytes of another");
+	}
 }
 
 static void held_dead_after(void)
 {
+	bool has_landed = now / 2 % 2 == 0;
+
 	whole_check();
-	must_be(flight_look(&t.view, &held_followed), IPC_EAGAIN, "beside one that is held dead");
-	must_be(flight_look(&s.view, &held_led), 1, "beside one that is held dead");
-	if ((acts[act].kind & ENDS) && survivor_landed && atomic_load(&stage->child_result) == 0)
+	must_be(flight_look(&t.view, &held_followed), has_landed ? 0 : IPC_EAGAIN,
+		"beside one that is held dead");
+	must_be(flight_look(&s.view, &held_led), !has_landed, "beside one that is held dead");
+	if ((acts[act].kind & ENDS) && is_passed_over && atomic_load(&stage->child_result) == 0)
 		FAIL("one whose lead was lost has landed");
-	survivor_lands(&s, &held_led);
+	if (!has_landed)
+		survivor_lands(&s, &held_led);
 	first_check(&t, &held_followed);
 	flight_leave(&s.view, &held_led);
 	flight_leave(&t.view, &held_followed);
 	for (unsigned i = 0; i < n_filled; ++i) {
-		must_be(flight_look(&s.view, &filled[i]), 1, "the lead of another key");
-		survivor_lands(&s, &filled[i]);
+		must_be(flight_look(&s.view, &filled[i]), !has_landed, "the lead of another key");
+		if (!has_landed)
+			survivor_lands(&s, &filled[i]);
 		first_check(&s, &filled[i]);
 		flight_leave(&s.view, &filled[i]);
 	}
