@@ -107,7 +107,7 @@ struct limits_depth limits_look(struct registry *registry, const struct channel 
 
 		for (i = 0; i < n; ++i) {
 			if (first + i == decided.cell &&
-			    limiter_state_turn(states[i]) < limiter_state_turn(decided.to))
+			    limiter_state_is_later(decided.to, states[i]))
 				states[i] = decided.to;
 			if (limiter_state_phase(states[i]) == LIMITER_HELD)
 				look_at_grant(&look, first + i);

@@ -151,10 +151,8 @@ static void cell_write(struct limiter *limiter, const struct limiter_part *part)
 }
 
 /* Of a request that somebody else has granted.  Its window is the snap's, or one begun near it. */
-static void part_hold(const struct limiter *limiter, struct limiter_part *part,
-		      const struct limiter_snap *snap)
+static void part_hold(struct limiter_part *part, const struct limiter_snap *snap, uint64_t state)
 {
-	uint64_t state = limiter_load(limiter, part->seat);
 	uint64_t ahead = limiter_state_window(state) - snap->window_number;
 	int64_t near = (int64_t)(ahead << (64 - LIMITER_WINDOW_BITS)) >> (64 - LIMITER_WINDOW_BITS);
 
@@ -296,12 +294,13 @@ static int part_is_granted(struct limiter *limiter, struct limiter_part *part,
 	if (state == part->state)
 		return 1;
 	if (limiter_state_phase(state) != LIMITER_HELD ||
-	    limiter_state_turn(state) != limiter_state_turn(part->state) + 1)
+	    limiter_state_turn(state) !=
+		    limiter_state_turn(part->state + (UINT64_C(1) << LIMITER_TURN_SHIFT)))
 		return IPC_ESTALE;
 
 	atomic_store_explicit(&limiter->segment->cell[part->seat].since, clock_coarse_now_ns(),
 			      memory_order_relaxed);
-	part_hold(limiter, part, snap);
+	part_hold(part, snap, state);
 	return 0;
 }
 
@@ -375,6 +374,9 @@ bool limiter_give_up(struct limiter *limiter, struct limiter_part *part)
 int limiter_release(struct limiter *limiter, struct limiter_part *part, bool refund)
 {
 	struct limiter_snap snap;
+
+	if (limiter_state_phase(part->state) != LIMITER_HELD)
+		return IPC_ESTALE;
 
 	for (unsigned i = 0; i < LIMITER_TRIES_MAX; ++i) {
 		struct limiter_request request;

@@ -107,6 +107,15 @@ static inline uint64_t limiter_state_turn(uint64_t state)
 	return state >> LIMITER_TURN_SHIFT;
 }
 
+/* Of two words of one cell, whether the second is the later one.  Turns run in a circle: what
+ * counts is which of the two ways round is the shorter one. */
+static inline bool limiter_state_is_later(uint64_t state, uint64_t than)
+{
+	uint64_t ahead = limiter_state_turn(state) - limiter_state_turn(than);
+
+	return (int64_t)(ahead << LIMITER_TURN_SHIFT) > 0;
+}
+
 static inline uint64_t limiter_state_window(uint64_t state)
 {
 	return state >> 3 & ((UINT64_C(1) << LIMITER_WINDOW_BITS) - 1);

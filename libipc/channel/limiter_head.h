@@ -100,7 +100,7 @@ static inline void limiter_complete(const struct limiter *limiter, const struct 
 	uint64_t from = atomic_load_explicit(state, memory_order_acquire);
 
 	/* Twice at most: the change before this one may come late. */
-	while (limiter_state_turn(from) < limiter_state_turn(snap->to) &&
+	while (limiter_state_is_later(snap->to, from) &&
 	       !atomic_compare_exchange_weak_explicit(state, &from, snap->to, memory_order_acq_rel,
 						      memory_order_acquire))
 		;

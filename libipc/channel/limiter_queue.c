@@ -112,8 +112,8 @@ static bool queue_find(const struct limiter *limiter, const struct limiter_snap 
 	struct limiter_request request = {.ticket = 0};
 
 	*ret_is_stopped = false;
-	for (uint32_t n = snap->n_waiting; n > 0 && queue_next(limiter, request.ticket, &request);
-	     --n) {
+	for (uint32_t n = snap->n_waiting < LIMITER_SEATS ? snap->n_waiting : LIMITER_SEATS;
+	     n > 0 && queue_next(limiter, request.ticket, &request); --n) {
 		switch (limiter_judge(limiter, snap, &request)) {
 		case LIMITER_RUNS:
 			*ret = request;
@@ -170,6 +170,9 @@ static bool find_dead(const struct limiter *limiter, struct limiter_request *ret
 /* What there is to be done.  A seat can be dead once and granted once; more is no limiter's. */
 #define CHANGES_MAX (4 * LIMITER_SEATS)
 
+/* How often a state is looked at again because it changed. */
+#define LOOKS_MAX 16
+
 /* Whether there was something to be done; it is looked again then, whoever did it. */
 static bool settle_once(struct limiter *limiter, uint32_t seat, struct limiter_snap *snap,
 			bool *ret_is_stopped, unsigned *n_changes)
@@ -208,12 +211,14 @@ int limiter_settle(struct limiter *limiter, uint32_t seat, struct limiter_snap *
 
 		if (r < 0)
 			return r;
-		if (!settle_once(limiter, seat, ret, ret_is_stopped, &n_changes) &&
-		    limiter_snap_holds(limiter, ret))
+
+		/* Whoever has moved the head since has only taken permits, or settles by itself. */
+		if (!settle_once(limiter, seat, ret, ret_is_stopped, &n_changes))
 			return 0;
 	}
 
-	return limiter_break(limiter);
+	/* Others come and go faster than they can be served one by one: they settle as well. */
+	return 0;
 }
 
 /* ---- what can be asked ---- */
@@ -281,7 +286,9 @@ int limiter_get_state(struct limiter *limiter, struct ipc_limiter_state *ret)
 
 		window = limiter_window(limiter, &snap);
 		forget_dead(limiter, &snap);
-		if (!limiter_snap_holds(limiter, &snap))
+
+		/* Where it never stands still for so long, an older look has to do. */
+		if (!limiter_snap_holds(limiter, &snap) && i < LOOKS_MAX)
 			continue;
 
 		ret->n_free = snap.n_free;

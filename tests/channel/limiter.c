@@ -153,6 +153,26 @@ Test(limiter, released_twice_later_counts_once, .init = setup, .fini = teardown,
 	expect_state(2, 0);
 }
 
+/* L-2: after 2^37 changes of a cell's word its turn begins with 0 again. */
+Test(limiter, turns_of_a_cell_go_round, .init = setup, .fini = teardown, .timeout = 20)
+{
+	struct limiter_segment *segment = scene.segment;
+
+	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 1), 0);
+	cr_assert_eq(release(&a, &first), 0);
+	cr_assert_eq(limiter_scene_acquire(&b, &second, 0, 1), 0);
+	atomic_store(&segment->state[first.seat],
+		     (UINT64_MAX << LIMITER_TURN_SHIFT) - (UINT64_C(3) << LIMITER_TURN_SHIFT));
+
+	for (unsigned i = 0; i < 6; ++i) {
+		cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 2), 0);
+		cr_assert_eq(release(&b, &second), 0);
+		cr_assert_eq(limiter_scene_acquire(&b, &second, 0, 1), 0);
+		cr_assert_eq(release(&a, &first), 0, "in round %u", i);
+		expect_state(3, 0);
+	}
+}
+
 Test(limiter, permits_up_to_the_largest_number, .timeout = 20)
 {
 	setup_shape(UINT32_MAX, 0, 0, 0);
