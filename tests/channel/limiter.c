@@ -162,7 +162,7 @@ Test(limiter, turns_of_a_cell_go_round, .init = setup, .fini = teardown, .timeou
 	cr_assert_eq(release(&a, &first), 0);
 	cr_assert_eq(limiter_scene_acquire(&b, &second, 0, 1), 0);
 	atomic_store(&segment->state[first.seat],
-		     (UINT64_MAX << LIMITER_TURN_SHIFT) - (UINT64_C(3) << LIMITER_TURN_SHIFT));
+		     (UINT64_MAX << LIMITER_TURN_SHIFT) - (UINT64_C(4) << LIMITER_TURN_SHIFT));
 
 	for (unsigned i = 0; i < 6; ++i) {
 		cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 2), 0);
