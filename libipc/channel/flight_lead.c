@@ -159,6 +159,7 @@ bool flight_end_if_left(struct flight *flight, uint32_t cell, uint64_t state, ui
 	seats_fence();
 	if (seats_any(&flight->segment->seats, flight->table, cell, seat))
 		return false;
+	CRASH_POINT();
 
 	return flight_swap(
 		flight, cell, checked,
