@@ -52,7 +52,8 @@ static void look_at_grant(struct look *look, uint32_t seat)
 
 static uint32_t seats_used(const struct channel *channel)
 {
-	uint64_t offset = offsetof(struct limiter_segment, seats) + offsetof(struct seats, top);
+	uint64_t offset =
+		offsetof(struct limiter_segment, seats) + offsetof(struct seats, rows.top);
 	uint64_t rows = segments_peek(channel->segment_fd, offset) & UINT32_MAX;
 
 	return (uint32_t)(rows < LIMITER_ROWS ? rows : LIMITER_ROWS) * SEATS_PER_ROW;

@@ -38,7 +38,7 @@ uint32_t limiter_n_seats(const struct limiter *limiter)
 {
 	/* A row is below `top` before anything is decided about its seats, and so before the head
 	 * that was seen. */
-	uint32_t top = atomic_load_explicit(&limiter->segment->seats.top, memory_order_acquire);
+	uint32_t top = rows_top(&limiter->segment->seats.rows);
 
 	return (top < LIMITER_ROWS ? top : LIMITER_ROWS) * SEATS_PER_ROW;
 }

@@ -8,14 +8,10 @@
  * counts only while the handle that its row belongs to is open in the liveness table; no counter is
  * left too high.
  *
- * Seats stand in rows.  A row belongs to one handle at a time, which hands out the seats of its
- * rows to its own threads without asking anybody.
+ * Seats stand in rows (core/rows.h).  A row belongs to one handle at a time, which hands out the
+ * seats of its rows to its own threads without asking anybody.
  *
  * field     written by             rule
- * owner[]   whoever takes the row  the owner's handle id; 0: nobody's.  An id that is not open any
- *                                  more holds nothing; the row is free once the process is gone
- * process[] the row's owner        its process, after `owner`
- * top       takers of rows         no row from here on was ever taken; only grows
  * object    the row's owner        number of the object + 1; 0: holds nothing.  The owner stores it
  *                                  before it looks whether the object is still to be had
  *                                  (seats_hold); who wants to end the object looks at its state
@@ -27,15 +23,13 @@
  *                                  in the middle of such a write: as long as the lock is held,
  *                                  nobody else may write there
  *
- * A process that the broker holds dead may live (it closed its descriptors), and one of its threads
- * may be anywhere in the library: what is written by right of a seat alone must not change hands
- * before the process is gone.  So rows do not; an object may change hands as soon as its holder is
- * held dead if that is done by an exchange of a word that the holder would have to exchange, too.
+ * What is written by right of a seat alone does not change hands before the process is gone, since
+ * rows do not; an object may change hands as soon as its holder is held dead if that is done by an
+ * exchange of a word that the holder would have to exchange, too.
  *
  * Deaths: between the store of `owner` and the clearing of the seats the new owner's row may name
  * objects that the dead one held; they look held until the next one clears them.  That is the only
- * trace, and seats_row_take() of anybody removes it.  Between `owner` and `process` the row has the
- * id of a process that is gone, so it is free.
+ * trace, and seats_row_take() of anybody removes it.
  */
 
 #include <stdatomic.h>
@@ -43,11 +37,12 @@
 #include <stdint.h>
 
 #include "libipc/core/liveness.h"
+#include "libipc/core/rows.h"
 #include "libipc/platform/compiler.h"
 #include "libipc/platform/quicklock.h"
 
 #define SEATS_PER_ROW 8
-#define SEATS_ROWS    4096
+#define SEATS_ROWS    ROWS_MAX
 #define SEATS_MAX     (SEATS_PER_ROW * SEATS_ROWS)
 
 #define SEAT_NONE UINT32_MAX
@@ -61,10 +56,7 @@ struct seat {
 ASSERT_SIZE(struct seat, 16);
 
 struct seats {
-	_Alignas(64) _Atomic uint32_t top;
-	uint32_t reserved[15];
-	_Atomic uint64_t owner[SEATS_ROWS];
-	_Atomic uint32_t process[SEATS_ROWS];
+	struct rows rows;
 	_Alignas(64) struct seat seat[SEATS_MAX];
 };
 

@@ -230,7 +230,7 @@ Test(limiter, row_of_a_dead_one_is_cleared_by_the_next, .init = setup, .fini = t
 
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 3), 0);
 	limiter_scene_end(&scene, a.id);
-	atomic_store(&scene.segment->seats.process[a.row], 0); /* the process is gone */
+	atomic_store(&scene.segment->seats.rows.process[a.row], 0); /* the process is gone */
 
 	limiter_scene_enter(&scene, &next, 14, 1000);
 

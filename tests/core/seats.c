@@ -271,11 +271,11 @@ Test(seats, words_that_cannot_be_are_harmless, .init = setup, .fini = teardown, 
 	uint64_t *held = calloc(2, sizeof(*held));
 
 	cr_assert(held);
-	atomic_store(&seats->top, UINT32_MAX);
+	atomic_store(&seats->rows.top, UINT32_MAX);
 	for (uint32_t i = 0; i < SEATS_PER_ROW; ++i)
 		atomic_store(&seats->seat[row * SEATS_PER_ROW + i].object, UINT32_MAX - i);
-	atomic_store(&seats->owner[5], UINT64_MAX);
-	atomic_store(&seats->process[5], UINT32_MAX);
+	atomic_store(&seats->rows.owner[5], UINT64_MAX);
+	atomic_store(&seats->rows.process[5], UINT32_MAX);
 	atomic_store(&seats->seat[5 * SEATS_PER_ROW].object, 1);
 
 	seats_mark(seats, table, held, 128);
@@ -289,7 +289,7 @@ Test(seats, words_that_cannot_be_are_harmless, .init = setup, .fini = teardown, 
 
 	/* All rows are somebody's who never was. */
 	for (uint32_t i = 0; i < SEATS_ROWS; ++i)
-		atomic_store(&seats->owner[i], UINT64_MAX - i);
+		atomic_store(&seats->rows.owner[i], UINT64_MAX - i);
 	cr_expect_neq(row_of(12), UINT32_MAX);
 }
 
@@ -328,7 +328,7 @@ Test(seats, row_is_one_owners_at_a_time, .init = setup, .fini = teardown, .timeo
 	for (unsigned i = 0; i < N_TAKERS; ++i)
 		cr_assert_eq(pthread_join(threads[i], NULL), 0);
 	cr_expect_eq(n_wrong, 0);
-	cr_expect_leq(atomic_load(&seats->top), N_TAKERS);
+	cr_expect_leq(atomic_load(&seats->rows.top), N_TAKERS);
 }
 
 /*

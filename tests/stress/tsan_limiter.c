@@ -75,7 +75,7 @@ static void *mortal(void *arg)
 		limiter_scene_enter(&scene, &member, id, 1003);
 		(void)!limiter_scene_queue(&member, &part, 0, 2);
 		limiter_scene_end(&scene, id);
-		atomic_store(&scene.segment->seats.process[member.row], 0);
+		atomic_store(&scene.segment->seats.rows.process[member.row], 0);
 	}
 	return NULL;
 }

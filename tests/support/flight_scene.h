@@ -116,7 +116,7 @@ static inline void flight_scene_die(const struct flight_scene *scene,
 {
 	struct flight_segment *segment = scene->segment;
 
-	atomic_store(&segment->seats.process[member->row], UINT32_C(0x7ffffff0));
+	atomic_store(&segment->seats.rows.process[member->row], UINT32_C(0x7ffffff0));
 	flight_scene_end(scene, member->id);
 }
 
