@@ -68,6 +68,7 @@ static void do_request(struct worker *worker, struct peer *peer, const union mes
 		if (handle)
 			presence_ring(worker, handle);
 		break;
+	case MESSAGE_GROUP:
 	case MESSAGE_WELCOME:
 	case MESSAGE_DONE:
 	case MESSAGE_RESERVE:
@@ -75,6 +76,8 @@ static void do_request(struct worker *worker, struct peer *peer, const union mes
 	case MESSAGE_INFO_REPLY:
 	case MESSAGE_LISTED:
 	case MESSAGE_HANDLED:
+	case MESSAGE_BELLS:
+	case MESSAGE_JOINED:
 		break; /* message_check_request() lets none of these in */
 	}
 }

@@ -13,6 +13,8 @@
 #include <ipc/flight.h>
 #include <ipc/limiter.h>
 #include <ipc/limits.h>
+#include <ipc/poll.h>
+#include <ipc/queue.h>
 #include <ipc/shared.h>
 #include <ipc/time.h>
 #include <ipc/version.h>

@@ -65,6 +65,9 @@ static void endpoint_free(struct endpoint *endpoint)
 {
 	ipc_client *client = endpoint->client;
 
+	if (endpoint->last_fn && !thread_is_foreign(endpoint->epoch))
+		endpoint->last_fn(endpoint);
+
 	endpoint_unmap(endpoint);
 	endpoint->release(endpoint);
 	(void)ipc_client_unref(client);

@@ -121,6 +121,10 @@ struct endpoint {
 	/* May be NULL: in close, maps still there, before the broker is told (drop an own lock). */
 	void (*closing_fn)(struct endpoint *endpoint);
 
+	/* May be NULL: in the last thread that leaves after close, maps still there; not in a
+	 * forked child. */
+	void (*last_fn)(struct endpoint *endpoint);
+
 	/* Of the role; NULL: no handle for ipc_wait_any(). Set by the opener, after success. */
 	const struct endpoint_readiness *readiness;
 
@@ -149,6 +153,12 @@ struct endpoint_request {
 	uint64_t shape[4];     /* wanted, 0: any */
 	uint64_t shape_new[4]; /* with the defaults filled in */
 	uint64_t size_new;     /* bytes of the segment; the endpoint rounds it to pages */
+
+	/* Of a queue: name of its dead letters as wanted, NULL: any.  What they are, "" for none,
+	 * goes to ret_dead_letters[256] if that is not NULL. */
+	const char *dead_letters;
+	char *ret_dead_letters;
+	bool is_uncounted; /* OPEN_UNCOUNTED */
 
 	/* Upgrade of a weak handle: name is NULL. */
 	bool is_upgrade;

@@ -85,7 +85,9 @@ enum domain_state { DOMAIN_RUNNING = 1, DOMAIN_ENDED = 2 };
 
 struct liveness_attention {
 	_Alignas(64) _Atomic uint32_t word;
-	uint32_t reserved[15];
+	_Atomic uint32_t
+		n_joined; /* in the client's own uid's table: JOINED messages ever sent to it */
+	uint32_t reserved[14];
 };
 ASSERT_SIZE(struct liveness_attention, 64);
 
@@ -97,6 +99,10 @@ struct liveness_table {
 	struct liveness_attention attention[LIVENESS_CLIENTS_MAX];
 	_Atomic uint64_t side[LIVENESS_CHANNELS_MAX][2];
 	_Atomic uint64_t handle[LIVENESS_HANDLES_MAX];
+
+	/* Grows whenever a handle of the channel begins or ends, before its opener is answered:
+	 * whom to ring has changed. */
+	_Atomic uint32_t members[LIVENESS_CHANNELS_MAX];
 };
 ASSERT_OFFSET(struct liveness_table, attention, 4096);
 

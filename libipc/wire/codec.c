@@ -20,7 +20,9 @@
 #define RESULT_MIN (-4095)
 
 #define OPEN_FLAGS_LOW   UINT64_C(0xffff) /* <sys/ipc.h> has IPC_CREAT and IPC_EXCL there */
-#define OPEN_FLAGS_KNOWN (UINT64_C(0xffff0000) | OPEN_LOOK_ONCE | OPEN_UPGRADE)
+#define OPEN_FLAGS_KNOWN (UINT64_C(0xffff0000) | OPEN_LOOK_ONCE | OPEN_UPGRADE | OPEN_UNCOUNTED)
+
+#define FDS_OF_GRANT 3 /* OPENED_FD_... */
 
 #define LISTED_SIZE(n)                                                                             \
 	(offsetof(struct message_listed, channel) + (size_t)(n) * sizeof(struct message_channel))
@@ -60,6 +62,12 @@ static bool process_name_is_terminated(const char name[PROTOCOL_PROCESS_NAME_SIZ
 static bool name_is_good(const char name[256])
 {
 	return text_is_terminated(name) && name_check(name) == 0;
+}
+
+/* "" is none. */
+static bool name_or_none_is_good(const char name[256])
+{
+	return name[0] == '\0' || name_is_good(name);
 }
 
 static bool region_is_good(const struct message_region *region)
@@ -123,6 +131,13 @@ static bool open_is_good(const union message *message)
 		return false;
 
 	if ((open->mode & ~0666u) || open->reserved != 0)
+		return false;
+
+	if (!name_or_none_is_good(open->dead_letters) ||
+	    (open->dead_letters[0] != '\0' && open->kind != IPC_KIND_QUEUE))
+		return false;
+
+	if ((open->flags & OPEN_UNCOUNTED) && open->role != IPC_ROLE_QUEUE_PRODUCER)
 		return false;
 
 	if (open->flags & OPEN_UPGRADE)
@@ -189,6 +204,11 @@ static bool ring_is_good(const union message *message)
 	return message->ring.handle_id != 0;
 }
 
+static bool group_is_good(const union message *message)
+{
+	return message->group.group_id != 0 && text_is_terminated(message->group.pattern);
+}
+
 static bool welcome_is_good(const union message *message)
 {
 	const struct message_welcome *welcome = &message->welcome;
@@ -209,15 +229,43 @@ static bool reserve_is_good(const union message *message)
 	return message->reserve.handle_id != 0 && region_is_good(&message->reserve.segment);
 }
 
-static bool opened_is_good(const union message *message)
+static bool grant_is_good(const struct message_opened *opened)
 {
-	const struct message_opened *opened = &message->opened;
-
 	return opened->handle_id != 0 && opened->generation != 0 &&
 	       opened->channel_slot < LIVENESS_CHANNELS_MAX &&
 	       (opened->fds & ~(OPENED_FD_VALUE | OPENED_FD_LINES | OPENED_FD_TABLE)) == 0 &&
 	       opened->is_writable <= 1 && region_is_good(&opened->value) &&
-	       region_is_good(&opened->lines) && region_is_good(&opened->table);
+	       region_is_good(&opened->lines) && region_is_good(&opened->table) &&
+	       name_or_none_is_good(opened->dead_letters);
+}
+
+static bool opened_is_good(const union message *message)
+{
+	return grant_is_good(&message->opened);
+}
+
+static bool bells_is_good(const union message *message)
+{
+	const struct message_bells *bells = &message->bells;
+
+	if (bells->handle_id == 0 || bells->n > PROTOCOL_BELLS_MAX)
+		return false;
+
+	for (uint32_t i = 0; i < bells->n; ++i) {
+		if (bells->slot[i] >= LIVENESS_CLIENTS_MAX)
+			return false;
+	}
+
+	return true;
+}
+
+static bool joined_is_good(const union message *message)
+{
+	const struct message_joined *joined = &message->joined;
+
+	return joined->group_id != 0 && joined->n_fds_queue <= FDS_OF_GRANT &&
+	       joined->has_dead <= 1 && grant_is_good(&joined->queue) &&
+	       (!joined->has_dead || grant_is_good(&joined->dead));
 }
 
 static bool channel_is_good(const struct message_channel *channel)
@@ -299,6 +347,7 @@ static const struct format *format_of(unsigned type)
 		[MESSAGE_HANDLES] = {sizeof(struct message_handles), true, false, false,
 				     handles_is_good},
 		[MESSAGE_RING] = {sizeof(struct message_ring), true, false, false, ring_is_good},
+		[MESSAGE_GROUP] = {sizeof(struct message_group), true, false, false, group_is_good},
 	};
 	static const struct format replies[] = {
 		[MESSAGE_WELCOME - MESSAGE_WELCOME] = {sizeof(struct message_welcome), false, false,
@@ -315,6 +364,10 @@ static const struct format *format_of(unsigned type)
 			MESSAGE_WELCOME] = {LISTED_SIZE(0), false, true, false, listed_is_good},
 		[MESSAGE_HANDLED -
 			MESSAGE_WELCOME] = {HANDLED_SIZE(0), false, true, false, handled_is_good},
+		[MESSAGE_BELLS - MESSAGE_WELCOME] = {sizeof(struct message_bells), false, false,
+						     false, bells_is_good},
+		[MESSAGE_JOINED - MESSAGE_WELCOME] = {sizeof(struct message_joined), false, false,
+						      false, joined_is_good},
 	};
 
 	if (type >= MESSAGE_HELLO && type < N_ELEMENTS(requests))

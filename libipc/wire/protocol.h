@@ -7,7 +7,7 @@
  * packet, a fixed struct in the machine's own byte order. Opening, closing, listing; never data.
  *
  * client -> broker                      broker -> client
- * HELLO                                 WELCOME [table, desk]          or DONE with a negative
+ * HELLO                                 WELCOME [table, desk, bell]    or DONE with a negative
  * result OPEN                                  RESERVE [segment], then (after CONFIRM) OPENED; or
  * OPENED [...] at once; or DONE with a negative result CONFIRM (request_id of the OPEN)      OPENED
  * CLOSE, CANCEL                         -- unanswered
@@ -15,7 +15,9 @@
  * LIST                                  LISTED
  * REMOVE                                DONE
  * HANDLES                               HANDLED
- * RING                                  -- unanswered: clients of the channel look again
+ * RING                                  BELLS [bells], unasked, or nothing: the clients of the
+ * channel look again
+ * GROUP                                 DONE, then JOINED [...] whenever a queue matches
  *
  * The socket's queue is the broker's log: a request is peeked, done, answered, and only then taken
  * off; a worker that dies in between leaves it for the next one.  So every request can be done
@@ -49,13 +51,16 @@ enum message_type {
 	MESSAGE_REMOVE,
 	MESSAGE_HANDLES,
 	MESSAGE_RING,
+	MESSAGE_GROUP,
 	MESSAGE_WELCOME = 64,
 	MESSAGE_DONE,
 	MESSAGE_RESERVE,
 	MESSAGE_OPENED,
 	MESSAGE_INFO_REPLY,
 	MESSAGE_LISTED,
-	MESSAGE_HANDLED
+	MESSAGE_HANDLED,
+	MESSAGE_BELLS,
+	MESSAGE_JOINED
 };
 
 struct message_head {
@@ -94,6 +99,7 @@ struct message_welcome {
 	uint32_t is_foreign;         /* 1: other pid namespace */
 	struct message_region table; /* of this uid: fds[0], read-only */
 	struct message_region desk;  /* of this uid: fds[1], writable */
+	/* fds[2]: this client's bell, an eventfd that is written when it should look again */
 };
 
 /* OPEN.flags: the public IPC_CREATE ... IPC_STAY and the kind's own, and: */
@@ -102,6 +108,9 @@ struct message_welcome {
 #define OPEN_UPGRADE                                                                               \
 	UINT64_C(0x200000000) /* a weak handle: channel_slot and generation name the channel, name \
 				 is empty */
+
+#define OPEN_UNCOUNTED                                                                             \
+	UINT64_C(0x400000000) /* a producer of dead letters: not counted, keeps nothing alive */
 
 struct message_open {
 	struct message_head head;
@@ -116,6 +125,8 @@ struct message_open {
 	uint32_t channel_slot;
 	uint32_t reserved;
 	char name[256];
+	char dead_letters[256]; /* of a queue: name of another one; "" fits every queue, and is none
+				   if this OPEN creates */
 };
 
 /* The client made and reserved the segment, or could not. */
@@ -158,6 +169,7 @@ struct message_opened {
 					client's own uid */
 	uint64_t fence;              /* the domain's clock: fences that are taken from now on are
 					larger (core/liveness.h) */
+	char dead_letters[256];      /* of a queue: "" is none */
 };
 
 struct message_close {
@@ -197,11 +209,45 @@ struct message_handles {
 	char name[256];
 };
 
-/* After a wake that found somebody armed (core/eventcount.h). */
+/* After a wake that found somebody armed (core/eventcount.h) where the bells are not known. */
 struct message_ring {
 	struct message_head head;
 	uint64_t handle_id; /* of the ringer: the clients of its channel look again */
 };
+
+/*
+ * The bells of all clients of a channel but the ringer's own, for ringing without the broker: good
+ * as long as liveness_table.members[] of the channel is `members`.  Only for a ringer of the same
+ * uid as all of them; others go on asking the broker.  request_id is 0.
+ */
+#define PROTOCOL_BELLS_MAX 32
+
+struct message_bells {
+	struct message_head head;
+	uint64_t handle_id; /* of the ringer */
+	uint32_t members;
+	uint32_t n;
+	uint32_t slot[PROTOCOL_BELLS_MAX];       /* client slots; fds[i] is the bell of slot[i] */
+	uint32_t generation[PROTOCOL_BELLS_MAX]; /* of the slot's tenant */
+};
+
+/* A pattern to which queues are opened as they come (ipc_group). */
+struct message_group {
+	struct message_head head;
+	uint64_t group_id; /* chosen by the client */
+	char pattern[256]; /* "": no more; ends the group's handles too */
+};
+
+/* Sent before the queue's own opener is answered.  request_id is 0. */
+struct message_joined {
+	struct message_head head;
+	uint64_t group_id;
+	struct message_opened queue; /* its head is not used */
+	uint32_t n_fds_queue;        /* the descriptors after these are the dead letters' */
+	uint32_t has_dead;
+	struct message_opened dead; /* the queue's dead letters, uncounted */
+};
+static_assert(sizeof(struct message_joined) <= PROTOCOL_SIZE_MAX, "JOINED fits a message");
 
 /* struct ipc_handle_info without its size. */
 struct message_handle {
@@ -266,6 +312,9 @@ union message {
 	struct message_handles handles;
 	struct message_ring ring;
 	struct message_handled handled;
+	struct message_bells bells;
+	struct message_group group;
+	struct message_joined joined;
 	unsigned char bytes[PROTOCOL_SIZE_MAX];
 };
 

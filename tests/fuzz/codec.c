@@ -58,6 +58,9 @@ static void check_names(const union message *message)
 	case MESSAGE_CLOSE:
 	case MESSAGE_CANCEL:
 	case MESSAGE_RING:
+	case MESSAGE_GROUP:
+	case MESSAGE_BELLS:
+	case MESSAGE_JOINED:
 	case MESSAGE_WELCOME:
 	case MESSAGE_DONE:
 	case MESSAGE_RESERVE:

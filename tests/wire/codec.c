@@ -10,11 +10,11 @@
 #include "libipc/core/liveness.h"
 
 static const enum message_type request_types[] = {
-	MESSAGE_HELLO, MESSAGE_OPEN, MESSAGE_CONFIRM, MESSAGE_CLOSE,   MESSAGE_CANCEL,
-	MESSAGE_INFO,  MESSAGE_LIST, MESSAGE_REMOVE,  MESSAGE_HANDLES, MESSAGE_RING};
+	MESSAGE_HELLO, MESSAGE_OPEN,   MESSAGE_CONFIRM, MESSAGE_CLOSE, MESSAGE_CANCEL, MESSAGE_INFO,
+	MESSAGE_LIST,  MESSAGE_REMOVE, MESSAGE_HANDLES, MESSAGE_RING,  MESSAGE_GROUP};
 static const enum message_type reply_types[] = {
-	MESSAGE_WELCOME,    MESSAGE_DONE,   MESSAGE_RESERVE, MESSAGE_OPENED,
-	MESSAGE_INFO_REPLY, MESSAGE_LISTED, MESSAGE_HANDLED};
+	MESSAGE_WELCOME, MESSAGE_DONE,    MESSAGE_RESERVE, MESSAGE_OPENED, MESSAGE_INFO_REPLY,
+	MESSAGE_LISTED,  MESSAGE_HANDLED, MESSAGE_BELLS,   MESSAGE_JOINED};
 
 static const struct message_region region = {.segment_id = 7, .offset = 4096, .size = 8192};
 
@@ -92,6 +92,20 @@ static void good_body(union message *message, enum message_type type)
 		break;
 	case MESSAGE_RING:
 		message->ring.handle_id = 1;
+		break;
+	case MESSAGE_GROUP:
+		message->group.group_id = 1;
+		strcpy(message->group.pattern, "*");
+		break;
+	case MESSAGE_BELLS:
+		message->bells.handle_id = 1;
+		message->bells.n = 2;
+		break;
+	case MESSAGE_JOINED:
+		message->joined.group_id = 1;
+		message->joined.queue.handle_id = message->joined.queue.generation = 1;
+		message->joined.queue.value = message->joined.queue.lines =
+			message->joined.queue.table = region;
 		break;
 	case MESSAGE_HANDLED:
 		message->handled.generation = 1;
