@@ -47,6 +47,7 @@ static int client_map(ipc_client *client, struct connection_call *call)
 	client->desk_size = welcome->desk.size;
 	client->slot = welcome->client_slot;
 	client->uid = welcome->uid;
+	client->is_foreign = welcome->is_foreign != 0;
 	return 0;
 }
 

@@ -29,6 +29,7 @@ struct ipc_client {
 	uint32_t slot; /* in every table's attention[] and the desk's client[] */
 	uint32_t uid;  /* as the broker sees it */
 	bool ignores_signals;
+	bool is_foreign; /* of another pid namespace than the broker's */
 	const struct liveness_table *table; /* of the own uid */
 	struct desk *desk;
 	uint64_t desk_id, desk_size;
