@@ -22,7 +22,7 @@
  * somebody died between the exchange of the entry and its own head     everybody   by exchange
  * alone, + 1: no position below it is FULL in its lap
  *
- * There are at least as many entries as blocks, and an entry whose block has moved on is freed by
+ * There are more entries than blocks, and an entry whose block has moved on is freed by
  * whoever comes across it, so the ring is never full.  Laps come round after 2^26: a process that
  * is stopped between reading an entry and exchanging it for as long as 2^26 laps, to the entry,
  * would put its block at another place in the order.
@@ -40,7 +40,12 @@
 #define INDEX_RING_BLOCKS_MAX (UINT32_C(1) << INDEX_RING_BLOCK_BITS)
 #define INDEX_RING_USE_MASK   UINT32_C(0xffff)
 
-enum index_ring_result { INDEX_RING_DONE, INDEX_RING_CLOSED, INDEX_RING_BROKEN };
+enum index_ring_result {
+	INDEX_RING_DONE,
+	INDEX_RING_EMPTY,
+	INDEX_RING_CLOSED, /* and empty */
+	INDEX_RING_BROKEN
+};
 
 struct index_ring_words {
 	_Alignas(64) _Atomic uint64_t tail;
@@ -69,7 +74,7 @@ struct index_ring_item {
 /* Whether {block, use} is still in the ring to be taken: an entry that names another is freed. */
 typedef bool (*index_ring_is_live_fn)(void *subject, uint32_t block, uint32_t use);
 
-/* How many entries a ring for so many blocks has: a power of two, at least 64. */
+/* How many entries a ring for so many blocks has: a power of two, more than blocks, at least 64. */
 uint64_t index_ring_size(uint32_t n_blocks);
 
 /* By the creator of the channel; for views of rings that have been made: index_ring_attach(). */
@@ -79,15 +84,14 @@ void index_ring_attach(struct index_ring *ret, struct index_ring_words *words,
 
 /*
  * Adds at the end.  *position is written before each attempt, so that a block can be found in the
- * ring whatever happens to who adds it.  CLOSED: it is not in the ring.
+ * ring whatever happens to who adds it.  DONE; CLOSED: it is not in the ring; BROKEN.
  */
 enum index_ring_result index_ring_add(struct index_ring *ring, uint32_t block, uint32_t use,
 				      _Atomic uint64_t *position, index_ring_is_live_fn is_live,
 				      void *subject);
 
-/* The first position that is FULL, whatever it names.  False: none; *ret_is_closed: and nothing
- * will come. */
-bool index_ring_peek(struct index_ring *ring, struct index_ring_item *ret, bool *ret_is_closed);
+/* The first position that is FULL, whatever it names.  DONE, EMPTY, CLOSED or BROKEN. */
+enum index_ring_result index_ring_peek(struct index_ring *ring, struct index_ring_item *ret);
 
 /* Whether the position still holds what was seen there: what was looked at since is about that. */
 static inline bool index_ring_is_still(const struct index_ring *ring,
@@ -104,8 +108,9 @@ void index_ring_pop(struct index_ring *ring, const struct index_ring_item *item)
 bool index_ring_holds(const struct index_ring *ring, uint64_t position, uint32_t block,
 		      uint32_t use);
 
-/* Nothing is added any more after it returns.  May be done any number of times. */
-enum index_ring_result index_ring_close(struct index_ring *ring);
+/* Nothing is added any more after it returns.  May be done any number of times.  DONE or BROKEN. */
+enum index_ring_result index_ring_close(struct index_ring *ring, index_ring_is_live_fn is_live,
+					void *subject);
 
 /* How many were ever added. */
 uint64_t index_ring_n_added(struct index_ring *ring);

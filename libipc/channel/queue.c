@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * What both roles of a queue do: having a row, giving back, sweeping up after the dead.
+ */
+
+#include "libipc/channel/queue.h"
+
+#include "libipc/channel/queue_block.h"
+
+int queue_break(const struct queue *queue)
+{
+	return header_break(&queue->segment->header, HEADER_CORRUPT);
+}
+
+bool queue_is_live(void *subject, uint32_t block, uint32_t use)
+{
+	struct queue *queue = ((struct queue_live *)subject)->queue;
+	const struct queue_class_view *class = ((struct queue_live *)subject)->class;
+	uint64_t word;
+
+	if (block >= queue->layout.items_max)
+		return false;
+
+	word = queue_load(class, block);
+	return queue_word_phase(word) == QUEUE_READY &&
+	       (queue_word_use(word) & INDEX_RING_USE_MASK) == use;
+}
+
+/* ---- what a row holds ---- */
+
+typedef void (*seen_fn)(struct queue *queue, struct queue_seen *seen);
+
+static void each_block(struct queue *queue, seen_fn fn)
+{
+	for (uint32_t i = 0; i < queue->layout.n_classes; ++i) {
+		for (uint32_t block = 0; block < queue->layout.items_max; ++block) {
+			struct queue_seen seen = {&queue->class[i], block,
+						  queue_load(&queue->class[i], block)};
+
+			if (queue_word_phase(seen.word) != QUEUE_FREE)
+				fn(queue, &seen);
+		}
+	}
+}
+
+/* Of a push that nobody is at work at. */
+static void drop_ready(struct queue *queue, struct queue_seen *seen)
+{
+	if (!queue_is_committed(queue, seen))
+		(void)queue_room_give(queue, seen);
+}
+
+static void give_back_one(struct queue *queue, struct queue_seen *seen)
+{
+	if (queue_word_row(seen->word) != queue->row)
+		return;
+
+	switch (queue_word_phase(seen->word)) {
+	case QUEUE_CLAIMED:
+		(void)queue_room_give(queue, seen);
+		break;
+	case QUEUE_LEASED:
+		(void)queue_return_own(queue, seen);
+		break;
+	case QUEUE_FREE:
+	case QUEUE_READY:
+	case QUEUE_RETURNED:
+	case QUEUE_MOVING:
+	case QUEUE_ENDED:
+		break;
+	}
+}
+
+void queue_give_back(struct queue *queue)
+{
+	each_block(queue, give_back_one);
+}
+
+/* Nobody is inside any more, or the row's last owner is gone. */
+static void clear_one(struct queue *queue, struct queue_seen *seen)
+{
+	give_back_one(queue, seen);
+	if (queue_word_row(seen->word) != queue->row)
+		return;
+
+	if (queue_word_phase(seen->word) == QUEUE_READY)
+		drop_ready(queue, seen);
+	else if (queue_word_phase(seen->word) == QUEUE_MOVING)
+		queue_resolve(queue, seen);
+}
+
+void queue_end(struct queue *queue)
+{
+	each_block(queue, clear_one);
+	CRASH_POINT();
+	rows_give(&queue->segment->rows, queue->row, queue->handle_id);
+}
+
+int queue_begin(struct queue *queue)
+{
+	bool is_inherited;
+
+	if (!rows_take(&queue->segment->rows, queue->table, queue->handle_id, queue->process,
+		       &queue->row, &is_inherited))
+		return liveness_handle_is(queue->table, queue->handle_id) ? IPC_ENOSPC : IPC_ESTALE;
+
+	if (is_inherited)
+		each_block(queue, clear_one);
+
+	return 0;
+}
+
+/* ---- sweeping ---- */
+
+/* Rows of the dead that nobody may write by any more; more of them come another time. */
+#define SWEPT_ROWS_MAX 64
+
+struct swept_rows {
+	uint32_t n;
+	uint32_t row[SWEPT_ROWS_MAX];
+	uint64_t owner[SWEPT_ROWS_MAX];
+	bool is_all;
+};
+
+static bool rows_are_dead(struct queue *queue, struct swept_rows *ret)
+{
+	struct rows *rows = &queue->segment->rows;
+	uint32_t top = rows_top(rows);
+	bool any = false;
+
+	ret->n = 0;
+	ret->is_all = true;
+	for (uint32_t row = 0; row < top; ++row) {
+		uint64_t owner = rows_owner(rows, row);
+
+		if (owner == 0 || rows_is_alive(rows, queue->table, row))
+			continue;
+
+		any = true;
+		if (!rows_is_free(rows, queue->table, row))
+			continue;
+		if (ret->n == SWEPT_ROWS_MAX) {
+			ret->is_all = false;
+			break;
+		}
+		ret->row[ret->n] = row;
+		ret->owner[ret->n] = owner;
+		++ret->n;
+	}
+
+	return any;
+}
+
+static void sweep_one(struct queue *queue, struct queue_seen *seen)
+{
+	const struct rows *rows = &queue->segment->rows;
+	uint32_t row = queue_word_row(seen->word);
+
+	/* The word first: one that a new owner of the row wrote is seen after that owner. */
+	switch (queue_word_phase(seen->word)) {
+	case QUEUE_LEASED:
+		if (!rows_is_alive(rows, queue->table, row))
+			(void)queue_return(queue, seen);
+		break;
+	case QUEUE_MOVING:
+		if (!rows_is_alive(rows, queue->table, row))
+			queue_resolve(queue, seen);
+		break;
+	case QUEUE_CLAIMED:
+		if (!rows_is_alive(rows, queue->table, row) &&
+		    rows_is_free(rows, queue->table, row))
+			(void)queue_room_give(queue, seen);
+		break;
+	case QUEUE_READY:
+		if (!rows_is_alive(rows, queue->table, row) && !queue_is_committed(queue, seen) &&
+		    rows_is_free(rows, queue->table, row))
+			drop_ready(queue, seen);
+		break;
+	case QUEUE_ENDED:
+		queue_finish(queue, seen);
+		break;
+	case QUEUE_FREE:
+	case QUEUE_RETURNED:
+		break;
+	}
+}
+
+/* The dead may have done one step of two. */
+static void sweep_halves(struct queue *queue)
+{
+	for (uint32_t i = 0; i < queue->layout.n_classes; ++i) {
+		struct queue_class *shared = queue->class[i].shared;
+
+		atomic_store_explicit(&shared->suspect, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&shared->returned, 1, memory_order_seq_cst);
+	}
+}
+
+/* What was found full before. */
+static void forget_full(struct queue *queue)
+{
+	for (uint32_t i = 0; i < queue->layout.n_classes; ++i) {
+		for (uint32_t group = 0; group < queue->layout.n_groups; ++group)
+			atomic_store_explicit(&queue->class[i].full_seen[group], 0,
+					      memory_order_relaxed);
+	}
+}
+
+void queue_sweep(struct queue *queue)
+{
+	/* [S1] The attention word before what the broker told.  */
+	uint32_t attention = atomic_load_explicit(queue->attention, memory_order_acquire);
+	struct swept_rows swept;
+
+	if (attention == atomic_load_explicit(&queue->swept, memory_order_relaxed))
+		return;
+
+	forget_full(queue);
+	if (rows_are_dead(queue, &swept)) {
+		each_block(queue, sweep_one);
+		sweep_halves(queue);
+		CRASH_POINT();
+		for (uint32_t i = 0; i < swept.n; ++i)
+			rows_give(&queue->segment->rows, swept.row[i], swept.owner[i]);
+		queue_notify(queue, QUEUE_SIDE_CONSUMERS);
+		queue_notify(queue, QUEUE_SIDE_PRODUCERS);
+		if (!swept.is_all)
+			return;
+	}
+
+	atomic_store_explicit(&queue->swept, attention, memory_order_relaxed);
+}
