@@ -57,15 +57,15 @@
  *
  * field           written by            rule
  * fairness        any consumer          {run_max 32, slice in units of 256 ns 32}, stored whole
- * run             consumers             {count 32, turn 32}: items taken in a row while a lower
- * class waited; which class had its turn last.  A hint of fairness: by exchange, after the take
- * run_since       consumers             CLOCK_MONOTONIC ns of the first of them, if there is a
- * slice bucket          who spends a token    when the bucket will be full again, CLOCK_MONOTONIC
- * in units of 1/64 ns; by exchange claimed         producers             by exchange: bytes, with
- * the bound checked claimed_max     producers             most bytes in use ever; a hint suspect
- * sweepers              1: bytes may have been lost by a death returned        who returns + 1
- * after each return.  Takers look for RETURNED blocks if it is returned_seen   takers not
- * returned_seen: the value before a search that found none ends[][]        as above [0]
+ * run             consumers             {of 16, turn 16, count 32}: items taken in a row while a
+ * lower class waited; which class had its turn last; which was taken last.  A hint of fairness: by
+ * exchange, after the take run_since       consumers             CLOCK_MONOTONIC ns of the first of
+ * them, if there is a slice bucket          who spends a token    when the bucket will be full
+ * again, CLOCK_MONOTONIC in units of 1/64 ns; by exchange claimed         producers             by
+ * exchange: bytes, with the bound checked claimed_max     producers             most bytes in use
+ * ever; a hint suspect sweepers              1: bytes may have been lost by a death returned who
+ * returns + 1 after each return.  Takers look for RETURNED blocks if it is returned_seen   takers
+ * not returned_seen: the value before a search that found none ends[][]        as above [0]
  * dead-lettered, [1] dropped; by reason full[]          producers             the same for items
  * that were refused: + 1 freed[]         who frees             by group: {times 20, bytes 44}: +
  * both cursor[]        producers             by group: where to look for a free block; a hint

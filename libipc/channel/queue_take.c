@@ -143,9 +143,19 @@ int queue_lease_first(struct queue *queue, struct queue_class_view *class, struc
 #define SLICE_UNIT_NS   256
 #define RUN_MAX_DEFAULT 8
 
-static uint64_t run_make(uint32_t count, uint32_t turn)
+static uint64_t run_make(uint32_t count, unsigned turn, unsigned of)
 {
-	return (uint64_t)turn << 32 | count;
+	return (uint64_t)of << 48 | (uint64_t)turn << 32 | count;
+}
+
+static unsigned run_turn(uint64_t run)
+{
+	return (unsigned)(run >> 32) & 0xffff;
+}
+
+static unsigned run_of(uint64_t run)
+{
+	return (unsigned)(run >> 48);
 }
 
 void queue_set_fairness(struct queue *queue, const struct ipc_queue_fairness *fairness)
@@ -183,16 +193,21 @@ static bool run_is_over(const struct queue *queue, uint64_t run)
 	       slice_ns;
 }
 
-/* Of the lower classes that wait the next one after the one that had its turn last. */
+/*
+ * Of the lower classes that wait the next one after the one that had its turn last.  Lower than
+ * what was taken in the run: where nothing of that waits any more the highest that waits is one of
+ * them, or it would be passed over each time.
+ */
 static unsigned turn_next(const struct queue *queue, unsigned top, uint32_t waiting, uint64_t run)
 {
 	unsigned n = queue->layout.n_classes;
-	unsigned turn = (unsigned)(run >> 32) % n;
+	unsigned turn = run_turn(run) % n;
+	unsigned above = run_of(run) < top ? run_of(run) : top;
 
 	for (unsigned i = 1; i <= n; ++i) {
 		unsigned class = (turn + i) % n;
 
-		if (class > top && (waiting >> class & 1))
+		if (class > above && (waiting >> class & 1))
 			return class;
 	}
 
@@ -200,34 +215,32 @@ static unsigned turn_next(const struct queue *queue, unsigned top, uint32_t wait
 }
 
 /* After the take; what somebody else counted meanwhile stands. */
-static void run_count(struct queue *queue, uint64_t run, unsigned top, unsigned taken,
+static void run_count(struct queue *queue, uint64_t run, unsigned taken, bool is_turn,
 		      bool lower_waits)
 {
 	_Atomic uint64_t *word = &queue->segment->run;
 	uint32_t count = (uint32_t)run;
-	uint32_t turn = (uint32_t)(run >> 32);
+	uint64_t next;
 
-	if (taken != top) {
-		count = 0;
-		turn = taken;
+	if (is_turn) {
+		next = run_make(0, taken, taken);
 	} else if (lower_waits) {
 		if (count == 0 &&
 		    (atomic_load_explicit(&queue->segment->fairness, memory_order_relaxed) &
 		     UINT32_MAX))
 			atomic_store_explicit(&queue->segment->run_since, clock_now_ns(),
 					      memory_order_relaxed);
-		if (count < UINT32_MAX)
-			++count;
+		next = run_make(count < UINT32_MAX ? count + 1 : count, run_turn(run), taken);
 	} else if (taken > 0) {
 		/* It was a lower class's, with no class above waiting: the row is broken. */
-		count = 0;
+		next = run_make(0, run_turn(run), taken);
+	} else {
+		return;
 	}
 
-	if (run_make(count, turn) == run)
-		return;
-
-	(void)atomic_compare_exchange_strong_explicit(word, &run, run_make(count, turn),
-						      memory_order_relaxed, memory_order_relaxed);
+	if (next != run)
+		(void)atomic_compare_exchange_strong_explicit(
+			word, &run, next, memory_order_relaxed, memory_order_relaxed);
 }
 
 /* ---- take ---- */
@@ -323,8 +336,8 @@ static int take_once(struct queue *queue, struct ipc_queue_item *ret)
 {
 	uint64_t run = atomic_load_explicit(&queue->segment->run, memory_order_acquire);
 	struct look look;
-	unsigned top, class;
-	bool lower_waits;
+	unsigned class;
+	bool lower_waits, is_turn;
 	int r;
 
 	r = look_at_all(queue, &look);
@@ -335,14 +348,15 @@ static int take_once(struct queue *queue, struct ipc_queue_item *ret)
 		return r < 0 ? r : 1;
 	}
 
-	top = (unsigned)__builtin_ctz(look.waiting);
+	class = (unsigned)__builtin_ctz(look.waiting);
 	lower_waits = (look.waiting & (look.waiting - 1)) != 0;
-	class = lower_waits && run_is_over(queue, run) ? turn_next(queue, top, look.waiting, run)
-						       : top;
+	is_turn = lower_waits && run_is_over(queue, run);
+	if (is_turn)
+		class = turn_next(queue, class, look.waiting, run);
 	if (!first_lease(queue, &look.first[class]))
 		return 1;
 
-	run_count(queue, run, top, class, lower_waits);
+	run_count(queue, run, class, is_turn, lower_waits);
 
 	/* It came back once too often with its last consumer's death. */
 	if (queue_has_too_many(queue, queue_word_attempt(look.first[class].seen.word))) {
