@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/channels.h"
 
+#include <ipc/admin.h>
 #include <ipc/client.h>
 #include <string.h>
 
@@ -8,12 +9,16 @@
 #include "broker/presence.h"
 #include "broker/segments.h"
 #include "broker/worker.h"
+#include "libipc/channel/queue.h"
+#include "libipc/core/liveness.h"
 #include "libipc/platform/crash.h"
 
 /*
  * Death: the segment is stored, then the record committed, then its reserver's handle.  A RESERVING
  * channel without that handle, and a USED one without any, is freed by the next worker; the OPEN
- * that is still in its client's queue makes it again.
+ * that is still in its client's queue makes it again.  A channel that ends before its last handle
+ * has one store that says so; that it should have been done is seen in the counts, and in the words
+ * of an earlier worker (channels_is_over).
  */
 
 #define MODE_DEFAULT 0600u
@@ -47,6 +52,7 @@ static void record_fill(struct worker *worker, struct channel_record *record,
 	record->reserver = reserver;
 	record_set(&record->is_removed, 0);
 	memcpy(record->name, open->name, sizeof(record->name));
+	memcpy(record->dead_letters, open->dead_letters, sizeof(record->dead_letters));
 }
 
 static int charge(struct account *account, uint64_t size)
@@ -136,7 +142,30 @@ bool channels_is_as_wanted(const struct channel *channel, const struct peer *pee
 	       open->size_new == record->size &&
 	       memcmp(open->shape_new, record->shape, sizeof(record->shape)) == 0 &&
 	       wanted_mode(open) == record->mode && wanted_gid(open, peer) == record->gid &&
-	       wanted_flags(open) == record->flags;
+	       wanted_flags(open) == record->flags &&
+	       strcmp(open->dead_letters, record->dead_letters) == 0;
+}
+
+void channels_end(struct worker *worker, struct channel *channel)
+{
+	record_set(&channel->record->is_removed, 1);
+	CRASH_POINT();
+	registry_name_remove(worker->registry, channel);
+}
+
+bool channels_is_over(const struct channel *channel)
+{
+	const struct channel_record *record = channel->record;
+
+	if (record->kind != IPC_KIND_QUEUE || (record->flags & IPC_KEEP) ||
+	    record_get(&record->state) != RECORD_USED || record_get(&record->is_removed) ||
+	    channel->count[QUEUE_SIDE_CONSUMERS] > 0)
+		return false;
+
+	/* Awaited consumers may still come, as long as somebody awaits them. */
+	return channel->count[QUEUE_SIDE_PRODUCERS] == 0 ||
+	       (liveness_side(channel->owner->table, channel->slot, QUEUE_SIDE_CONSUMERS) &
+		SIDE_EVER);
 }
 
 bool channels_is_empty(const struct channel *channel)

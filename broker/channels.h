@@ -23,7 +23,15 @@ IPC_CHECKED int channels_new(struct worker *worker, struct peer *peer,
 bool channels_is_as_wanted(const struct channel *channel, const struct peer *peer,
 			   const struct message_open *open);
 
-/* No handle is left, counted or reserving. */
+/* Nobody finds it by its name any more, and a side without counted handles never has one again;
+ * presence tells that. */
+void channels_end(struct worker *worker, struct channel *channel);
+
+/* Whether the end of a handle has to end the channel, with others left that it does not live on: a
+ * queue that is not kept ends with its last consumer, or with its last counted handle. */
+bool channels_is_over(const struct channel *channel);
+
+/* No handle is left, counted or not or reserving. */
 bool channels_is_empty(const struct channel *channel);
 
 /* The end of an empty channel. */

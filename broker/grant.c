@@ -51,6 +51,7 @@ static void opened_fill(union message *message, const struct worker *worker,
 	opened->table = (struct message_region){handle->channel->owner->record->table_id, 0,
 						segment_round(sizeof(struct liveness_table))};
 	opened->fence = fences_now(worker->registry->state);
+	memcpy(opened->dead_letters, record->dead_letters, sizeof(opened->dead_letters));
 }
 
 /* has_segment: the client has just reserved the segment and mapped it for writing.  0, or why it

@@ -42,7 +42,7 @@ int handles_prepare(struct worker *worker, struct peer *peer, const struct messa
 	record->flags = open->flags;
 	record->role = open->role;
 	record->side = (uint8_t)policy_role(open->role)->side;
-	record->is_counted = 1;
+	record->is_counted = !(open->flags & OPEN_UNCOUNTED);
 	record->is_ending = record->ended_by_death = 0;
 
 	*ret = handle;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "broker/channels.h"
 #include "broker/flights.h"
 #include "broker/limits.h"
 #include "broker/log.h"
@@ -251,9 +252,7 @@ void listing_list(struct worker *worker, struct peer *peer, const struct message
 
 static void take_away(struct worker *worker, struct channel *channel)
 {
-	record_set(&channel->record->is_removed, 1);
-	CRASH_POINT();
-	registry_name_remove(worker->registry, channel);
+	channels_end(worker, channel);
 	presence_remove(worker, channel);
 }
 

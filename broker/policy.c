@@ -4,9 +4,11 @@
 #include <ipc/limits.h>
 #include <ipc/shared.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "libipc/channel/flight.h"
 #include "libipc/channel/limiter.h"
+#include "libipc/channel/queue.h"
 #include "libipc/platform/peer.h"
 #include "libipc/platform/segment.h"
 
@@ -51,6 +53,12 @@ const struct policy_role *policy_role(uint32_t role)
 				       .takes_lock = true,
 				       .is_local = true,
 				       .is_followed = true},
+		[IPC_ROLE_QUEUE_PRODUCER] = {.kind = IPC_KIND_QUEUE,
+					     .side = QUEUE_SIDE_PRODUCERS,
+					     .is_followed = true},
+		[IPC_ROLE_QUEUE_CONSUMER] = {.kind = IPC_KIND_QUEUE,
+					     .side = QUEUE_SIDE_CONSUMERS,
+					     .is_followed = true},
 		[IPC_ROLE_HANDLER] = {.kind = IPC_KIND_FLIGHT,
 				      .side = FLIGHT_SIDE_HANDLERS,
 				      .is_local = true,
@@ -78,6 +86,7 @@ uint64_t policy_shape_flags(uint32_t kind)
 		return IPC_SHARED_IN_PLACE;
 	case IPC_KIND_FLIGHT:
 		return IPC_FLIGHT_TABLE_NO_PROMOTE;
+	case IPC_KIND_QUEUE:
 	case IPC_KIND_LIMITER:
 		return IPC_KEEP;
 	default:
@@ -90,6 +99,7 @@ static bool kind_is_served(uint32_t kind)
 	switch (kind) {
 	case IPC_KIND_WATCH:
 	case IPC_KIND_SHARED:
+	case IPC_KIND_QUEUE:
 	case IPC_KIND_FLIGHT:
 	case IPC_KIND_LIMITER:
 		return true;
@@ -107,8 +117,8 @@ static bool kind_has_lock(uint32_t kind)
 int policy_check_request(const struct message_open *open)
 {
 	const struct policy_role *role = policy_role(open->role);
-	uint64_t flags =
-		IPC_CREATE | IPC_EXCLUSIVE | IPC_AWAIT | IPC_STAY | OPEN_LOOK_ONCE | OPEN_UPGRADE;
+	uint64_t flags = IPC_CREATE | IPC_EXCLUSIVE | IPC_AWAIT | IPC_STAY | OPEN_LOOK_ONCE |
+			 OPEN_UPGRADE | OPEN_UNCOUNTED;
 
 	if (!kind_is_served(open->kind))
 		return IPC_EPROTONOSUPPORT;
@@ -125,6 +135,11 @@ int policy_check_request(const struct message_open *open)
 		return IPC_EINVAL;
 
 	if ((open->flags & OPEN_UPGRADE) && open->role != IPC_ROLE_WATCH_PRODUCER)
+		return IPC_EINVAL;
+
+	/* It keeps no channel alive, so it makes none. */
+	if ((open->flags & OPEN_UNCOUNTED) &&
+	    (open->role != IPC_ROLE_QUEUE_PRODUCER || (open->flags & IPC_CREATE)))
 		return IPC_EINVAL;
 
 	return 0;
@@ -159,6 +174,21 @@ static int check_flight_shapes(const struct message_open *open)
 	return size > open->size_new ? IPC_EINVAL : 0;
 }
 
+static int check_queue_shapes(const struct message_open *open)
+{
+	uint64_t size = queue_segment_size(open->shape_new);
+
+	/* A queue with dead letters is not the dead letters of any, of itself neither. */
+	if (size == 0 || strcmp(open->name, open->dead_letters) == 0)
+		return IPC_EINVAL;
+
+	/* As above. */
+	if (size > SEGMENT_SIZE_MAX)
+		return IPC_ENOSPC;
+
+	return size > open->size_new ? IPC_EINVAL : 0;
+}
+
 static int check_limiter_shapes(const struct message_open *open)
 {
 	uint64_t size = limiter_segment_size(open->shape_new);
@@ -184,6 +214,8 @@ static int check_value_shapes(const struct message_open *open)
 static int check_shapes_of_kind(const struct message_open *open)
 {
 	switch (open->kind) {
+	case IPC_KIND_QUEUE:
+		return check_queue_shapes(open);
 	case IPC_KIND_FLIGHT:
 		return check_flight_shapes(open);
 	case IPC_KIND_LIMITER:
@@ -248,11 +280,36 @@ static int check_rights(const struct policy_subject *subject, const struct chann
 	return subject->uid == 0 || (mode_bits(subject, channel) & BITS_READ) ? 0 : IPC_EACCES;
 }
 
+static bool number_fits(uint64_t wanted, uint64_t is)
+{
+	return wanted == 0 || wanted == is;
+}
+
+/* Words of a queue hold two numbers each, but for one (libipc/channel/queue.h). */
+static bool word_fits(uint32_t kind, unsigned i, uint64_t wanted, uint64_t is)
+{
+	if (kind != IPC_KIND_QUEUE || i == 1)
+		return number_fits(wanted, is);
+
+	return number_fits(wanted & UINT32_MAX, is & UINT32_MAX) &&
+	       number_fits(wanted >> 32, is >> 32);
+}
+
+static bool shape_fits(const struct channel_record *channel, const uint64_t wanted[4])
+{
+	unsigned i;
+
+	for (i = 0; i < N_ELEMENTS(channel->shape); ++i) {
+		if (!word_fits(channel->kind, i, wanted[i], channel->shape[i]))
+			return false;
+	}
+	return true;
+}
+
 int policy_check_open(const struct policy_subject *subject, const struct channel_record *channel,
 		      const struct message_open *open)
 {
 	const struct policy_role *role = policy_role(open->role);
-	unsigned i;
 	int r;
 
 	if (open->flags & IPC_EXCLUSIVE)
@@ -268,13 +325,16 @@ int policy_check_open(const struct policy_subject *subject, const struct channel
 	if (role->is_local && subject->is_foreign)
 		return IPC_EPROTONOSUPPORT;
 
-	for (i = 0; i < N_ELEMENTS(open->shape); ++i) {
-		if (open->shape[i] != 0 && open->shape[i] != channel->shape[i])
-			return IPC_EPROTOTYPE;
-	}
-
-	if (open->flags & policy_shape_flags(channel->kind) & ~channel->flags)
+	if (!shape_fits(channel, open->shape) ||
+	    (open->flags & policy_shape_flags(channel->kind) & ~channel->flags))
 		return IPC_EPROTOTYPE;
+
+	if (open->dead_letters[0] != '\0' && strcmp(open->dead_letters, channel->dead_letters) != 0)
+		return IPC_EPROTOTYPE;
+
+	/* Dead letters do not move on. */
+	if ((open->flags & OPEN_UNCOUNTED) && channel->dead_letters[0] != '\0')
+		return IPC_EINVAL;
 
 	return 0;
 }
@@ -295,6 +355,7 @@ bool policy_is_public(uint32_t kind, uint32_t mode)
 	switch (kind) {
 	case IPC_KIND_WATCH:
 		return (mode & MODE_OTHERS_READ) != 0;
+	case IPC_KIND_QUEUE:
 	case IPC_KIND_FLIGHT:
 	case IPC_KIND_LIMITER:
 		return (mode & MODE_GROUP_BOTH) == MODE_GROUP_BOTH ||

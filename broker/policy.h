@@ -43,7 +43,8 @@ IPC_CHECKED int policy_check_request(const struct message_open *open);
 IPC_CHECKED int policy_check_creation(const struct policy_subject *subject,
 				      const struct message_open *open);
 
-/* An existing channel: IPC_EEXIST, IPC_EACCES, IPC_EPROTONOSUPPORT, IPC_EPROTOTYPE. */
+/* An existing channel: IPC_EEXIST, IPC_EACCES, IPC_EPROTONOSUPPORT, IPC_EPROTOTYPE; IPC_EINVAL: it
+ * cannot be anybody's dead letters, since it has some. */
 IPC_CHECKED int policy_check_open(const struct policy_subject *subject,
 				  const struct channel_record *channel,
 				  const struct message_open *open);

@@ -3,6 +3,7 @@
 
 #include <utlist.h>
 
+#include "broker/channels.h"
 #include "broker/policy.h"
 #include "broker/worker.h"
 #include "libipc/core/liveness.h"
@@ -39,16 +40,23 @@ static void attend(struct worker *worker, struct user *user, struct peer *peer)
 		liveness_attend(peer->user->table, peer->slot);
 }
 
-static void attend_side(struct worker *worker, struct channel *channel, unsigned side,
-			const struct peer *except)
+/* All but one handle, which may be NULL, and but one client. */
+static void attend_others(struct worker *worker, struct channel *channel, unsigned side,
+			  const struct handle *one, const struct peer *except)
 {
 	struct handle *handle;
 
 	DL_FOREACH2(channel->handles[side], handle, channel_next)
 	{
-		if (handle->peer != except)
+		if (handle != one && handle->peer != except)
 			attend(worker, channel->owner, handle->peer);
 	}
+}
+
+static void attend_side(struct worker *worker, struct channel *channel, unsigned side,
+			const struct peer *except)
+{
+	attend_others(worker, channel, side, NULL, except);
 }
 
 void presence_batch(struct worker *worker)
@@ -64,6 +72,9 @@ static void begin(struct worker *worker, struct handle *handle, bool is_first)
 
 	liveness_handle_set(channel->owner->table, handle->slot, handle->record->id);
 	CRASH_POINT();
+	if (!handle->record->is_counted)
+		return;
+
 	side_tell(
 		channel, side,
 		side_make(side_ends(word), channel->count[side], (word & SIDE_FLAGS) | SIDE_EVER));
@@ -77,8 +88,10 @@ static void begin(struct worker *worker, struct handle *handle, bool is_first)
 
 void presence_begin(struct worker *worker, struct handle *handle)
 {
-	++handle->channel->count[handle->record->side];
-	begin(worker, handle, handle->channel->count[handle->record->side] == 1);
+	uint32_t *count = &handle->channel->count[handle->record->side];
+
+	*count += handle->record->is_counted;
+	begin(worker, handle, *count == 1);
 }
 
 void presence_begin_again(struct worker *worker, struct handle *handle)
@@ -98,15 +111,34 @@ static uint64_t gone_word(const struct channel *channel, unsigned side, bool die
 	return side_make(side_ends(side_word(channel, side)) + 1, 0, flags);
 }
 
-bool presence_end(struct handle *handle)
+/* Nobody comes to a channel without a name: what is told once is told for ever. */
+static void tell_final(struct channel *channel, unsigned side)
+{
+	uint64_t word = side_word(channel, side);
+
+	if (channel->count[side] > 0 || (word & SIDE_FINAL))
+		return;
+
+	side_tell(channel, side,
+		  side_make(side_ends(word) + 1, 0, (word & SIDE_FLAGS) | SIDE_FINAL));
+	CRASH_POINT();
+}
+
+bool presence_end(struct worker *worker, struct handle *handle)
 {
 	struct channel *channel = handle->channel;
 	unsigned side = handle->record->side;
 	uint64_t word = side_word(channel, side);
 
-	--channel->count[side];
 	liveness_handle_set(channel->owner->table, handle->slot, 0);
 	CRASH_POINT();
+	if (!handle->record->is_counted)
+		return false;
+
+	/* Before the word of the side, which says that this was the last end. */
+	--channel->count[side];
+	if (channels_is_over(channel))
+		channels_end(worker, channel);
 
 	if (channel->count[side] > 0) {
 		side_tell(channel, side,
@@ -116,7 +148,15 @@ bool presence_end(struct handle *handle)
 
 	side_tell(channel, side, gone_word(channel, side, handle->record->ended_by_death));
 	CRASH_POINT();
+	if (record_get(&channel->record->is_removed))
+		tell_final(channel, !side);
 	return true;
+}
+
+/* With the last counted handle the other side may have ended as well; who is left is concerned. */
+static bool is_deserted(const struct channel *channel)
+{
+	return channel->count[0] + channel->count[1] == 0;
 }
 
 void presence_attend(struct worker *worker, const struct handle *handle, bool is_gone)
@@ -135,8 +175,8 @@ void presence_attend(struct worker *worker, const struct handle *handle, bool is
 		except = handle->peer;
 
 	attend_side(worker, channel, !side, except);
-	if (died && policy_role(handle->record->role)->is_followed)
-		attend_side(worker, channel, side, except);
+	if ((died && policy_role(handle->record->role)->is_followed) || is_deserted(channel))
+		attend_others(worker, channel, side, handle, except);
 }
 
 void presence_ring(struct worker *worker, const struct handle *handle)
@@ -154,17 +194,9 @@ void presence_remove(struct worker *worker, struct channel *channel)
 
 	presence_batch(worker);
 	for (side = 0; side < 2; ++side) {
-		uint64_t word = side_word(channel, side);
-
-		if (channel->count[side] > 0)
-			continue;
-
-		if (!(word & SIDE_FINAL))
-			side_tell(channel, side,
-				  side_make(side_ends(word) + 1, 0,
-					    (word & SIDE_FLAGS) | SIDE_FINAL));
-		CRASH_POINT();
-		attend_side(worker, channel, !side, NULL);
+		tell_final(channel, side);
+		if (channel->count[side] == 0)
+			attend_side(worker, channel, !side, NULL);
 	}
 }
 
@@ -179,6 +211,9 @@ void presence_reset(struct channel *channel)
 void presence_repair(struct worker *worker, struct channel *channel, bool died)
 {
 	unsigned side;
+
+	if (channels_is_over(channel))
+		channels_end(worker, channel);
 
 	for (side = 0; side < 2; ++side) {
 		uint64_t word = side_word(channel, side);

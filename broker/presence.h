@@ -10,7 +10,8 @@
  * handle on the opposite side when a side came, went or ended finally; and after a death, which may
  * have swallowed a wake, always: those on the opposite side, and where its own side waits for what
  * such a role holds (a lock, of which a killed waiter may have swallowed the wake; the lead of a
- * flight), those on its own.  Nobody else is woken.
+ * flight), those on its own; and with the last counted handle of all, whoever is left.  Nobody
+ * else is woken.
  *
  * A client has an attention word in each table that it maps.  What concerns a channel is told in
  * the table of the channel's owner; and, to a client of another user, in that of its own as well:
@@ -23,14 +24,15 @@
 
 struct worker;
 
-/* A handle is open now: counted and told. */
+/* A handle is open now: told; and counted, unless its record says that it is not. */
 void presence_begin(struct worker *worker, struct handle *handle);
 /* The same once more, for a worker that cannot know whether it was told. */
 void presence_begin_again(struct worker *worker, struct handle *handle);
 
-/* A handle whose record says is_ending: not counted any more, words told.  True: its side is gone
- * now.  presence_attend() follows. */
-bool presence_end(struct handle *handle);
+/* A handle whose record says is_ending: not counted any more, words told; and if the channel does
+ * not outlive it (channels_is_over), that.  True: its side is gone now.  presence_attend() follows.
+ */
+bool presence_end(struct worker *worker, struct handle *handle);
 
 /* A batch: each client concerned is bumped once in it, however many of its handles are. */
 void presence_batch(struct worker *worker);

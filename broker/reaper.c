@@ -36,33 +36,29 @@ static bool channel_is_kept(const struct channel *channel)
 void reaper_settle(struct worker *worker, struct channel *channel)
 {
 	char name[sizeof(channel->record->name)];
-	bool is_named = channel->is_named;
+	bool is_over = channel->count[0] + channel->count[1] == 0 && !channel_is_kept(channel);
 
-	if (channel->count[0] + channel->count[1] == 0 && !channel_is_kept(channel)) {
+	memcpy(name, channel->record->name, sizeof(name));
+	if (is_over && channels_is_empty(channel))
+		channels_free(worker, channel);
+	else if (is_over && channel->is_named)
 		/* What is left of it are other handles of the client that is being ended: the last
 		 * of them ends the channel, and nobody comes in before. */
-		if (!channels_is_empty(channel))
-			return;
-
-		memcpy(name, channel->record->name, sizeof(name));
-		channels_free(worker, channel);
-		if (is_named)
-			opener_resume(worker, name);
 		return;
-	}
 
-	if (is_named && worker->registry->pending_slots.n_used > 0)
-		opener_resume(worker, channel->record->name);
+	/* Also where the name was given up before (channels_end). */
+	if (worker->registry->pending_slots.n_used > 0)
+		opener_resume(worker, name);
 }
 
-static bool handle_mark(struct handle *handle, bool died)
+static bool handle_mark(struct worker *worker, struct handle *handle, bool died)
 {
 	handle->record->ended_by_death = died;
 	record_fence();
 	handle->record->is_ending = 1;
 	record_fence();
 	CRASH_POINT();
-	return presence_end(handle);
+	return presence_end(worker, handle);
 }
 
 void reaper_close(struct worker *worker, struct handle *handle)
@@ -75,7 +71,7 @@ void reaper_close(struct worker *worker, struct handle *handle)
 		return;
 	}
 
-	is_gone = handle_mark(handle, false);
+	is_gone = handle_mark(worker, handle, false);
 	presence_batch(worker);
 	presence_attend(worker, handle, is_gone);
 	handles_free(worker, handle);
@@ -189,7 +185,7 @@ static void tell_death(struct worker *worker, struct peer *peer)
 	DL_FOREACH2(peer->handles, handle, client_next)
 	{
 		if (record_get(&handle->record->state) == RECORD_USED)
-			(void)handle_mark(handle, true);
+			(void)handle_mark(worker, handle, true);
 	}
 
 	presence_batch(worker);

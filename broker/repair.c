@@ -241,7 +241,7 @@ static void adopt_handle(struct registry *registry, struct handle *handle)
 	    record_get(&handle->channel->record->state) == RECORD_USED)
 		record_set(&record->state, RECORD_USED);
 
-	if (record_get(&record->state) == RECORD_USED && !record->is_ending)
+	if (record_get(&record->state) == RECORD_USED && !record->is_ending && record->is_counted)
 		++handle->channel->count[record->side];
 }
 

@@ -87,6 +87,7 @@ struct channel_record {
 	_Atomic uint32_t is_removed;   /* nameless: nobody finds it any more */
 	uint32_t reserved;
 	char name[256];
+	char dead_letters[256]; /* of a queue: the name of another one; "": none */
 };
 
 struct handle_record {

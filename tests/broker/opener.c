@@ -136,10 +136,10 @@ Test(opener, other_kinds_and_other_shapes_are_eprototype)
 /* M-43: kept are queues and listeners only; a broker says what it does not serve. */
 Test(opener, illegal_flags_and_unknown_kinds_are_told_apart)
 {
-	union message open = rawpeer_open_message(IPC_ROLE_QUEUE_PRODUCER, "q", IPC_CREATE);
+	union message open = rawpeer_open_message(IPC_ROLE_INBOX_SENDER, "i", IPC_CREATE);
 	uint64_t id;
 
-	open.open.kind = IPC_KIND_QUEUE;
+	open.open.kind = IPC_KIND_INBOX;
 	cr_assert_eq(rawpeer_open(&a, &open, &id), IPC_EPROTONOSUPPORT);
 	cr_assert_eq(
 		rawpeer_open_role(&a, IPC_ROLE_WATCH_PRODUCER, "w", IPC_CREATE | IPC_KEEP, &id),

@@ -15,6 +15,7 @@
 
 #include "broker/policy.h"
 #include "libipc/channel/flight.h"
+#include "libipc/channel/queue.h"
 #include "tests/support/rawpeer.h"
 
 static const struct policy_subject root = {.uid = 0, .gid = 0, .socket_fd = -1};
@@ -241,7 +242,7 @@ Test(policy, roles_and_flags_of_the_kinds, .timeout = 10)
 	open = rawpeer_open_message(IPC_ROLE_WATCH_CONSUMER, "", OPEN_UPGRADE);
 	cr_assert_eq(policy_check_request(&open.open), IPC_EINVAL, "consumers are not upgraded");
 	for (uint32_t kind = IPC_KIND_QUEUE; kind <= IPC_KIND_LIMITER; ++kind) {
-		if (kind == IPC_KIND_FLIGHT || kind == IPC_KIND_LIMITER)
+		if (kind == IPC_KIND_QUEUE || kind == IPC_KIND_FLIGHT || kind == IPC_KIND_LIMITER)
 			continue;
 		open.open.kind = kind;
 		cr_assert_eq(policy_check_request(&open.open), IPC_EPROTONOSUPPORT);
@@ -343,6 +344,156 @@ Test(policy, rights_of_a_limiter, .timeout = 10)
 	cr_assert_eq(policy_check_creation(&owner, &open.open), 0);
 	cr_assert(policy_is_public(IPC_KIND_LIMITER, 0660));
 	cr_assert_not(policy_is_public(IPC_KIND_LIMITER, 0640));
+}
+
+static struct channel_record queue_of(uint32_t mode, uint64_t flags)
+{
+	return (struct channel_record){
+		.kind = IPC_KIND_QUEUE,
+		.uid = 10,
+		.gid = 100,
+		.mode = mode,
+		.flags = flags,
+		.shape = {16 | UINT64_C(2) << 32, 4096, 1024 | UINT64_C(3) << 32,
+			  5 | UINT64_C(7) << 32},
+		.size = UINT64_C(1) << 20,
+	};
+}
+
+/* M-43, M-22, Q-16: one that is not counted makes nothing, and is a producer. */
+Test(policy, flags_of_a_queue, .timeout = 10)
+{
+	struct channel_record channel = queue_of(0600, 0), kept = queue_of(0600, IPC_KEEP);
+	union message open = rawpeer_open_message(IPC_ROLE_QUEUE_CONSUMER, "q",
+						  IPC_CREATE | IPC_KEEP | IPC_STAY);
+
+	cr_assert_eq(policy_check_request(&open.open), 0);
+	cr_assert_eq(policy_check_open(&owner, &channel, &open.open), IPC_EPROTOTYPE);
+	cr_assert_eq(policy_check_open(&owner, &kept, &open.open), 0);
+	open.open.flags = OPEN_UNCOUNTED;
+	cr_assert_eq(policy_check_request(&open.open), IPC_EINVAL, "a consumer");
+	open.open.role = IPC_ROLE_QUEUE_PRODUCER;
+	cr_assert_eq(policy_check_request(&open.open), 0);
+	cr_assert_eq(policy_check_open(&owner, &kept, &open.open), 0);
+	open.open.flags |= IPC_CREATE;
+	cr_assert_eq(policy_check_request(&open.open), IPC_EINVAL, "it would end at once");
+	open = rawpeer_open_message(IPC_ROLE_SHARED_A, "s", OPEN_UNCOUNTED);
+	cr_assert_eq(policy_check_request(&open.open), IPC_EINVAL, "another kind");
+}
+
+/* M-43, Q-16: two numbers in a word are two shapes. */
+Test(policy, each_shape_of_a_queue_is_compared_by_itself, .timeout = 10)
+{
+	static const struct {
+		unsigned word, shift;
+		uint64_t is;
+	} shapes[] = {{0, 0, 16}, {0, 32, 2}, {1, 0, 4096}, {2, 0, 1024},
+		      {2, 32, 3}, {3, 0, 5},  {3, 32, 7}};
+	struct channel_record channel = queue_of(0600, 0);
+
+	for (size_t i = 0; i < N_ELEMENTS(shapes); ++i) {
+		union message open = rawpeer_open_message(IPC_ROLE_QUEUE_PRODUCER, "q", 0);
+		uint64_t *word = &open.open.shape[shapes[i].word];
+
+		cr_assert_eq(policy_check_open(&owner, &channel, &open.open), 0);
+		*word = shapes[i].is << shapes[i].shift;
+		cr_assert_eq(policy_check_open(&owner, &channel, &open.open), 0, "%zu", i);
+		*word = (shapes[i].is + 1) << shapes[i].shift;
+		cr_assert_eq(policy_check_open(&owner, &channel, &open.open), IPC_EPROTOTYPE, "%zu",
+			     i);
+	}
+}
+
+/* */
+Test(policy, dead_letters_are_a_shape_and_have_none, .timeout = 10)
+{
+	struct channel_record channel = queue_of(0600, 0), with = channel;
+	union message open = rawpeer_open_message(IPC_ROLE_QUEUE_PRODUCER, "q", 0);
+
+	strcpy(with.dead_letters, "dead");
+	cr_assert_eq(policy_check_open(&owner, &with, &open.open), 0, "any");
+	strcpy(open.open.dead_letters, "dead");
+	cr_assert_eq(policy_check_open(&owner, &with, &open.open), 0);
+	cr_assert_eq(policy_check_open(&owner, &channel, &open.open), IPC_EPROTOTYPE, "none");
+	strcpy(open.open.dead_letters, "deaf");
+	cr_assert_eq(policy_check_open(&owner, &with, &open.open), IPC_EPROTOTYPE);
+
+	open = rawpeer_open_message(IPC_ROLE_QUEUE_PRODUCER, "q", OPEN_UNCOUNTED);
+	cr_assert_eq(policy_check_open(&owner, &channel, &open.open), 0);
+	cr_assert_eq(policy_check_open(&owner, &with, &open.open), IPC_EINVAL);
+
+	open = rawpeer_open_message(IPC_ROLE_QUEUE_PRODUCER, "q", IPC_CREATE);
+	strcpy(open.open.dead_letters, "dead");
+	cr_assert_eq(policy_check_creation(&owner, &open.open), 0);
+	strcpy(open.open.dead_letters, "q");
+	cr_assert_eq(policy_check_creation(&owner, &open.open), IPC_EINVAL, "its own");
+}
+
+/* M-50, M-53, M-54: no lock is in it, and no thread's number. */
+Test(policy, rights_of_a_queue, .timeout = 10)
+{
+	static const uint32_t roles[] = {IPC_ROLE_QUEUE_PRODUCER, IPC_ROLE_QUEUE_CONSUMER};
+	struct policy_subject foreign = owner;
+
+	foreign.is_foreign = true;
+	for (size_t i = 0; i < N_ELEMENTS(roles); ++i) {
+		union message open = rawpeer_open_message(roles[i], "q", 0);
+		struct channel_record channel = queue_of(0660, 0);
+
+		cr_assert_eq(policy_check_open(&mate, &channel, &open.open), 0);
+		cr_assert_eq(policy_check_open(&stranger, &channel, &open.open), IPC_EACCES);
+		cr_assert_eq(policy_check_open(&root, &channel, &open.open), IPC_EACCES);
+		cr_assert_eq(policy_check_open(&foreign, &channel, &open.open), 0);
+		channel.mode = 0620;
+		cr_assert_eq(policy_check_open(&mate, &channel, &open.open), IPC_EACCES,
+			     "what is mapped for writing is mapped for reading");
+
+		open.open.mode = 0666;
+		open.open.flags = IPC_CREATE;
+		cr_assert_eq(policy_check_creation(&owner, &open.open), 0);
+		cr_assert_eq(policy_check_creation(&foreign, &open.open), 0);
+	}
+	cr_assert(policy_is_public(IPC_KIND_QUEUE, 0660));
+	cr_assert_not(policy_is_public(IPC_KIND_QUEUE, 0640));
+}
+
+static int create_queue(uint64_t items_max, uint64_t priorities, uint64_t bytes_max,
+			uint64_t item_size_max)
+{
+	const uint64_t shape[4] = {items_max | priorities << 32, bytes_max,
+				   item_size_max | UINT64_C(3) << 32, 0};
+	union message open = rawpeer_open_message(IPC_ROLE_QUEUE_PRODUCER, "q", IPC_CREATE);
+
+	memcpy(open.open.shape_new, shape, sizeof(shape));
+	open.open.size_new = (queue_segment_size(shape) + 4095) & ~UINT64_C(4095);
+	if (open.open.size_new == 0)
+		open.open.size_new = UINT64_C(1) << 30;
+	return policy_check_creation(&owner, &open.open);
+}
+
+/* M-76, M-60 */
+Test(policy, creation_of_a_queue_knows_its_limits, .timeout = 10)
+{
+	union message open = rawpeer_open_message(IPC_ROLE_QUEUE_PRODUCER, "q", IPC_CREATE);
+
+	cr_assert_eq(create_queue(1, 1, 1, 1), 0);
+	cr_assert_eq(create_queue(QUEUE_ITEMS_MAX, 1, 4096, 16), 0);
+	cr_assert_eq(create_queue(16, IPC_PRIORITIES_MAX, 4096, 16), 0);
+	cr_assert_eq(create_queue(QUEUE_ITEMS_MAX, 2, QUEUE_BYTES_MAX, IPC_ITEM_SIZE_MAX),
+		     IPC_ENOSPC, "legal numbers of which no memory is large enough");
+
+	cr_assert_eq(create_queue(0, 1, 4096, 16), IPC_EINVAL);
+	cr_assert_eq(create_queue(QUEUE_ITEMS_MAX + 1, 1, 4096, 16), IPC_EINVAL);
+	cr_assert_eq(create_queue(16, 0, 4096, 16), IPC_EINVAL);
+	cr_assert_eq(create_queue(16, IPC_PRIORITIES_MAX + 1, 4096, 16), IPC_EINVAL);
+	cr_assert_eq(create_queue(16, 1, 0, 16), IPC_EINVAL);
+	cr_assert_eq(create_queue(16, 1, 4096, 4097), IPC_EINVAL);
+
+	cr_assert_eq(policy_check_creation(&owner, &open.open), 0);
+	open.open.size_new = queue_segment_size(open.open.shape_new) & ~UINT64_C(4095);
+	cr_assert_eq(policy_check_creation(&owner, &open.open), IPC_EINVAL, "it does not fit");
+	open.open.size_new += 4096;
+	cr_assert_eq(policy_check_creation(&owner, &open.open), 0);
 }
 
 /* M-45, M-48 */

@@ -28,7 +28,13 @@
 
 #define PEERS   6
 #define HANDLES 64
-#define NAMES   5
+#define NAMES   7
+
+/* What stands under the names: others are watches and shared values. */
+enum { NAME_QUEUE = 5, NAME_KEPT = 6 };
+
+/* The side of a handle that is not counted. */
+#define SIDE_NONE 2
 
 struct model_handle {
 	uint64_t id; /* 0: none */
@@ -50,6 +56,7 @@ struct model_side {
 
 struct model_slot {
 	uint64_t generation;
+	unsigned name;
 	bool is_removed;
 	struct model_side side[2];
 };
@@ -110,39 +117,23 @@ static void teardown(void)
 	domain_kill(&domain);
 }
 
-static void model_begin(uint32_t slot, uint64_t generation, unsigned side)
+static void model_begin(uint32_t slot, uint64_t generation, unsigned name, unsigned side)
 {
 	struct model_slot *model = &slots[slot];
 
 	cr_assert_lt(slot, SLOTS);
 	if (model->generation != generation) {
 		model->generation = generation;
+		model->name = name;
 		model->is_removed = false;
 		for (unsigned i = 0; i < 2; ++i)
 			model->side[i] = (struct model_side){.ends = model->side[i].ends};
 	}
+
+	if (side == SIDE_NONE)
+		return;
 	++model->side[side].count;
 	model->side[side].flags |= SIDE_EVER;
-}
-
-static void model_end(uint32_t slot, unsigned side, bool died)
-{
-	struct model_slot *model = &slots[slot];
-	struct model_side *gone = &model->side[side];
-
-	if (--gone->count == 0) {
-		++gone->ends;
-		gone->flags =
-			SIDE_EVER | (died ? SIDE_DIED : 0) | (model->is_removed ? SIDE_FINAL : 0);
-	}
-
-	/* It ended with its last handle. */
-	if (model->side[0].count + model->side[1].count > 0)
-		return;
-	for (unsigned i = 0; i < NAMES; ++i) {
-		if (names[i].generation == model->generation)
-			names[i].generation = 0;
-	}
 }
 
 static void model_remove(uint32_t slot)
@@ -151,10 +142,49 @@ static void model_remove(uint32_t slot)
 	for (unsigned i = 0; i < 2; ++i) {
 		struct model_side *side = &slots[slot].side[i];
 
-		if (side->count == 0) {
+		if (side->count == 0 && !(side->flags & SIDE_FINAL)) {
 			++side->ends;
 			side->flags |= SIDE_FINAL;
 		}
+	}
+}
+
+/* Whether the channel gives its name up: a queue with its last consumer, every one that is not
+ * kept with its last handle. */
+static bool model_is_over(const struct model_slot *model)
+{
+	const struct model_side *consumers = &model->side[1];
+
+	if (model->name == NAME_KEPT)
+		return false;
+	if (model->name == NAME_QUEUE && consumers->count == 0 && (consumers->flags & SIDE_EVER))
+		return true;
+	return model->side[0].count + model->side[1].count == 0;
+}
+
+static void model_end(uint32_t slot, unsigned side, bool died)
+{
+	struct model_slot *model = &slots[slot];
+	struct model_side *gone = &model->side[side];
+	bool is_over;
+
+	if (side == SIDE_NONE)
+		return;
+
+	--gone->count;
+	is_over = model_is_over(model);
+	if (gone->count == 0) {
+		bool is_final = model->is_removed || (is_over && model->name == NAME_QUEUE);
+
+		++gone->ends;
+		gone->flags = SIDE_EVER | (died ? SIDE_DIED : 0) | (is_final ? SIDE_FINAL : 0);
+	}
+
+	if (is_over && model->name == NAME_QUEUE)
+		model_remove(slot);
+	for (unsigned i = 0; is_over && i < NAMES; ++i) {
+		if (names[i].generation == model->generation)
+			names[i].generation = 0;
 	}
 }
 
@@ -167,7 +197,8 @@ static void check_slot(uint32_t slot)
 	for (unsigned side = 0; side < 2; ++side) {
 		const struct model_side *model = &slots[slot].side[side];
 		uint64_t want = side_make(model->ends, model->count, model->flags);
-		bool is_over = slots[slot].side[0].count + slots[slot].side[1].count == 0;
+		bool is_over = slots[slot].side[0].count + slots[slot].side[1].count == 0 &&
+			       (slots[slot].name != NAME_KEPT || slots[slot].is_removed);
 
 		/* The slot of a channel that is over may have been prepared for the next one. */
 		while (liveness_side(watcher.table, slot, side) != want &&
@@ -179,6 +210,17 @@ static void check_slot(uint32_t slot)
 				     (unsigned long)want);
 			rawpeer_sync(&watcher);
 		}
+	}
+}
+
+/* A silent close is seen after the answer to what was asked before it. */
+static void until_ended(uint64_t id)
+{
+	uint64_t deadline_ns = clock_after_ns(10 * NS_PER_S);
+
+	while (liveness_handle_is(watcher.table, id)) {
+		cr_assert_lt(clock_now_ns(), deadline_ns);
+		rawpeer_sync(&watcher);
 	}
 }
 
@@ -204,15 +246,38 @@ static void name_of(unsigned name, char *ret)
 	sprintf(ret, "name/%u", name);
 }
 
+static uint32_t role_of(unsigned name, unsigned side)
+{
+	if (name >= NAME_QUEUE)
+		return side == 1 ? IPC_ROLE_QUEUE_CONSUMER : IPC_ROLE_QUEUE_PRODUCER;
+	if (name % 2)
+		return side ? IPC_ROLE_SHARED_B : IPC_ROLE_SHARED_A;
+	return side ? IPC_ROLE_WATCH_CONSUMER : IPC_ROLE_WATCH_PRODUCER;
+}
+
+/* A client has one side of queues: of one that dies with both, either may end first. */
+static unsigned side_of(unsigned name, unsigned p)
+{
+	if (name < NAME_QUEUE)
+		return dice(2);
+	return dice(3) == 0 ? SIDE_NONE : p % 2;
+}
+
+static uint64_t flags_of(unsigned name, unsigned side)
+{
+	if (side == SIDE_NONE)
+		return OPEN_UNCOUNTED;
+	if (dice(3) == 0)
+		return 0;
+	return IPC_CREATE | (name == NAME_KEPT ? IPC_KEEP : 0);
+}
+
 static void step_open(unsigned p, unsigned n)
 {
 	struct model_handle *handle = model_free();
-	unsigned side = dice(2);
-	uint32_t role = n % 2  ? (side ? IPC_ROLE_SHARED_B : IPC_ROLE_SHARED_A)
-			: side ? IPC_ROLE_WATCH_CONSUMER
-			       : IPC_ROLE_WATCH_PRODUCER;
+	unsigned side = side_of(n, p);
+	uint64_t flags = flags_of(n, side);
 	const struct message_opened *opened = &peers[p].reply.opened;
-	bool creates = dice(3) != 0;
 	char name[32];
 	uint64_t id;
 	int r;
@@ -221,8 +286,8 @@ static void step_open(unsigned p, unsigned n)
 		return;
 
 	name_of(n, name);
-	r = rawpeer_open_role(&peers[p], role, name, creates ? IPC_CREATE : 0, &id);
-	if (!creates && !names[n].generation) {
+	r = rawpeer_open_role(&peers[p], role_of(n, side), name, flags, &id);
+	if (!(flags & IPC_CREATE) && !names[n].generation) {
 		cr_assert_eq(r, IPC_ENOENT, "%s", ipc_error_name(r));
 		return;
 	}
@@ -234,7 +299,7 @@ static void step_open(unsigned p, unsigned n)
 	}
 	names[n] = (struct model_name){opened->generation, opened->channel_slot};
 	*handle = (struct model_handle){id, p, side, opened->channel_slot, opened->generation};
-	model_begin(handle->slot, handle->generation, side);
+	model_begin(handle->slot, handle->generation, n, side);
 	check_slot(handle->slot);
 }
 
@@ -253,7 +318,7 @@ static void step_close(unsigned h)
 	rawpeer_sync(&peers[handle.peer]);
 	model_end(handle.slot, handle.side, false);
 	check_slot(handle.slot);
-	cr_assert_not(liveness_handle_is(watcher.table, handle.id));
+	until_ended(handle.id);
 }
 
 static void step_die(unsigned p)
@@ -317,8 +382,8 @@ static void step_await(unsigned p, unsigned q)
 		     0);
 	opened = peers[q].reply.opened;
 	cr_assert_eq(rawpeer_answer(&peers[p], request_id), MESSAGE_OPENED);
-	model_begin(opened.channel_slot, opened.generation, 1);
-	model_begin(opened.channel_slot, opened.generation, 0);
+	model_begin(opened.channel_slot, opened.generation, NAMES, 1);
+	model_begin(opened.channel_slot, opened.generation, NAMES, 0);
 	check_slot(opened.channel_slot);
 	rawpeer_close(&peers[q], id);
 	rawpeer_close(&peers[p], peers[p].reply.opened.handle_id);
@@ -355,7 +420,7 @@ static void step_reserver_dies(unsigned p, unsigned q)
 	cr_assert_eq(rawpeer_answer(&peers[q], request_id), MESSAGE_RESERVE);
 	cr_assert_eq(rawpeer_reserve(&peers[q], request_id, &id), 0);
 	slot = peers[q].reply.opened.channel_slot;
-	model_begin(slot, peers[q].reply.opened.generation, 0);
+	model_begin(slot, peers[q].reply.opened.generation, NAMES, 0);
 	check_slot(slot);
 	rawpeer_close(&peers[q], id);
 	rawpeer_sync(&peers[q]);
@@ -410,6 +475,8 @@ Test(repair, workers_that_die_anywhere_are_not_noticed, .init = setup, .fini = t
 		char name[32];
 
 		name_of(n, name);
+		if (names[n].generation)
+			cr_assert_eq(rawpeer_remove(&watcher, name, names[n].generation), 0);
 		cr_assert_eq(rawpeer_info(&watcher, name), IPC_ENOENT);
 	}
 

@@ -168,6 +168,12 @@ union message rawpeer_open_message(uint32_t role, const char *name, uint64_t fla
 		open.open.shape_new[2] = 256;
 		open.open.shape_new[3] = 3;
 		open.open.size_new = UINT64_C(1) << 20;
+	} else if (role == IPC_ROLE_QUEUE_PRODUCER || role == IPC_ROLE_QUEUE_CONSUMER) {
+		open.open.kind = IPC_KIND_QUEUE;
+		open.open.shape_new[0] = 16 | UINT64_C(2) << 32;
+		open.open.shape_new[1] = 4096;
+		open.open.shape_new[2] = 1024 | UINT64_C(3) << 32;
+		open.open.size_new = UINT64_C(1) << 20;
 	} else if (role == IPC_ROLE_LIMITER) {
 		open.open.kind = IPC_KIND_LIMITER;
 		open.open.shape_new[0] = 4;
