@@ -50,12 +50,17 @@ static int opening_ask(struct opening *opening)
 	message.open.gid = request->gid;
 	memcpy(message.open.shape, request->shape, sizeof(message.open.shape));
 	memcpy(message.open.shape_new, request->shape_new, sizeof(message.open.shape_new));
+	if (request->dead_letters)
+		memcpy(message.open.dead_letters, request->dead_letters,
+		       strlen(request->dead_letters) + 1);
 	message.open.size_new = segment_round(request->size_new);
 	if (request->size_new && !message.open.size_new)
 		return IPC_ENOSPC;
 
 	if (opening->deadline_ns <= clock_now_ns())
 		message.open.flags |= OPEN_LOOK_ONCE;
+	if (request->is_uncounted)
+		message.open.flags |= OPEN_UNCOUNTED;
 	if (request->is_upgrade) {
 		message.open.flags |= OPEN_UPGRADE;
 		message.open.channel_slot = request->channel_slot;
@@ -230,6 +235,9 @@ static void opening_fill(struct opening *opening, const struct message_opened *o
 	endpoint->generation = opened->generation;
 	endpoint->channel_flags = opened->flags;
 	memcpy(endpoint->shape, opened->shape, sizeof(endpoint->shape));
+	if (request->ret_dead_letters)
+		memcpy(request->ret_dead_letters, opened->dead_letters,
+		       sizeof(opened->dead_letters));
 	endpoint->channel_slot = opened->channel_slot;
 	endpoint->kind = request->kind;
 	endpoint->role = request->role;
@@ -394,6 +402,8 @@ int endpoint_open_wait(struct endpoint *endpoint, ipc_client *client,
 		return r;
 
 	r = request->is_upgrade ? 0 : name_check(request->name);
+	if (r == 0 && request->dead_letters)
+		r = name_check(request->dead_letters);
 	if (r == 0)
 		r = clock_deadline(&deadline_ns, deadline);
 	if (r == 0)
