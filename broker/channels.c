@@ -7,6 +7,7 @@
 
 #include "broker/policy.h"
 #include "broker/presence.h"
+#include "broker/queues.h"
 #include "broker/segments.h"
 #include "broker/worker.h"
 #include "libipc/channel/queue.h"
@@ -176,6 +177,9 @@ bool channels_is_empty(const struct channel *channel)
 void channels_free(struct worker *worker, struct channel *channel)
 {
 	struct channel_record *record = channel->record;
+
+	if (record->kind == IPC_KIND_QUEUE && record_get(&record->state) == RECORD_USED)
+		queues_log_rest(channel);
 
 	registry_name_remove(worker->registry, channel);
 	CRASH_POINT();

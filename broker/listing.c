@@ -14,6 +14,7 @@
 #include "broker/peer.h"
 #include "broker/policy.h"
 #include "broker/presence.h"
+#include "broker/queues.h"
 #include "broker/reaper.h"
 #include "broker/segments.h"
 #include "broker/worker.h"
@@ -138,6 +139,16 @@ static void fill_limiter(struct registry *registry, const struct channel *channe
 		fill_holder(ret, oldest.leader, oldest.since_ns);
 }
 
+static void fill_queue(const struct channel *channel, struct message_channel *ret)
+{
+	struct queues_depth depth = queues_depth(channel);
+
+	ret->item_size_max = channel->record->shape[2] & UINT32_MAX;
+	ret->capacity = channel->record->shape[1];
+	ret->depth = depth.now;
+	ret->depth_max = depth.ever;
+}
+
 /* How much one request may still look at. */
 struct budget {
 	unsigned n_cells; /* of desks */
@@ -170,6 +181,8 @@ static void fill(struct registry *registry, const struct channel *channel,
 		fill_flight(registry, channel, ret, &budget->flights);
 	else if (record->kind == IPC_KIND_LIMITER)
 		fill_limiter(registry, channel, ret, &budget->n_grants);
+	else if (record->kind == IPC_KIND_QUEUE)
+		fill_queue(channel, ret);
 	else
 		fill_lock(registry, channel, ret);
 }

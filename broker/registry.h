@@ -32,8 +32,9 @@ struct user {
 	int reader_fd; /* the table once more, read-only: for handing out; -1 until first needed */
 	struct liveness_table *table;
 	struct account account;
-	uint64_t logged_ns; /* when something about its clients was last logged */
-	uint32_t n_quiet;   /* connections that have not said HELLO yet */
+	uint64_t logged_ns;      /* when something about its clients was last logged */
+	uint64_t rest_logged_ns; /* when what ended with a queue of its was last logged aloud */
+	uint32_t n_quiet;        /* connections that have not said HELLO yet */
 };
 
 struct peer { /* a client, as seen from here */

@@ -7,6 +7,7 @@
 #include "broker/limits.h"
 #include "broker/peer.h"
 #include "broker/policy.h"
+#include "broker/queues.h"
 #include "broker/segments.h"
 #include "broker/worker.h"
 #include "libipc/core/header.h"
@@ -81,6 +82,26 @@ static void add_grant(const struct handle *holder, uint32_t n_permits, uint64_t 
 	add_held(userdata, holder, IPC_HOLDS_PERMITS, n_permits, since_ns);
 }
 
+static void add_item(const struct handle *holder, enum ipc_holding holding, uint64_t since_ns,
+		     void *userdata)
+{
+	add_held(userdata, holder, holding, 1, since_ns);
+}
+
+static void fill_held(struct registry *registry, const struct channel *channel, struct page *page)
+{
+	struct flights_budget flights = FLIGHTS_BUDGET;
+	struct queues_budget queues = QUEUES_BUDGET;
+	uint32_t n_grants = LIMITS_BUDGET;
+
+	if (channel->record->kind == IPC_KIND_FLIGHT)
+		(void)flights_look(registry, channel, &flights, add_lead, page);
+	else if (channel->record->kind == IPC_KIND_LIMITER)
+		(void)limits_look(registry, channel, &n_grants, add_grant, page);
+	else if (channel->record->kind == IPC_KIND_QUEUE)
+		queues_look(registry, channel, &queues, add_item, page);
+}
+
 /* ---- whom it waits for ---- */
 
 /* What the client wrote into its desk; it may have made that up, so only an open handle of this
@@ -144,8 +165,6 @@ void roster_handles(struct worker *worker, struct peer *peer, const struct messa
 	struct registry *registry = worker->registry;
 	struct channel *channel = registry_find(registry, handles->name);
 	uint32_t top = registry->handle_slots.top;
-	struct flights_budget budget = FLIGHTS_BUDGET;
-	uint32_t n_grants = LIMITS_BUDGET;
 	uint64_t now_ns = clock_now_ns();
 	uint64_t slot = handles->cursor;
 	unsigned n_looks = 0;
@@ -166,12 +185,7 @@ void roster_handles(struct worker *worker, struct peer *peer, const struct messa
 
 	handled->generation = channel->record->generation;
 	handled->n = n;
-	if (channel->record->kind == IPC_KIND_FLIGHT)
-		(void)flights_look(registry, channel, &budget, add_lead,
-				   &(struct page){handled, now_ns});
-	else if (channel->record->kind == IPC_KIND_LIMITER)
-		(void)limits_look(registry, channel, &n_grants, add_grant,
-				  &(struct page){handled, now_ns});
+	fill_held(registry, channel, &(struct page){handled, now_ns});
 	handled->cursor = slot < top ? slot : PROTOCOL_CURSOR_END;
 	handled->head.size = (uint32_t)(offsetof(struct message_handled, handle) +
 					n * sizeof(handled->handle[0]));
