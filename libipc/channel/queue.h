@@ -11,21 +11,23 @@
  * The word of a block is {use 29, attempt 20, row 12, phase 3}; use grows each time the block
  * becomes FREE, so a value never comes again; row (core/rows.h) names a handle.
  *
- * phase     whose it is                                  goes to
- * FREE      nobody's                                     CLAIMED, READY: by exchange, whoever needs
- * it CLAIMED   an open claim of the program of `row`        READY: commit; FREE: abort, close READY
- * being pushed by `row`; or, once an entry     LEASED: whoever takes it.  FREE: `row`, whose of the
- * ring names this use: a waiting item   push came to nothing LEASED    a taker's, `row` FREE: ack;
- * RETURNED: requeue; ENDED: reject without dead letters; MOVING RETURNED  a waiting item again,
- * before all others      LEASED MOVING    its copy is being committed in the dead      ENDED
+ * phase     whose it is                              goes to
+ * FREE      nobody's                                 CLAIMED, READY: whoever needs a block
+ * CLAIMED   an open claim of the program of `row`    READY: commit; FREE: abort, close
+ * READY     being pushed by `row`; or, once the      LEASED: whoever takes it; FREE: `row`, whose
+ *           ring names this use, a waiting item      push came to nothing
+ * LEASED    a taker's, `row`                         FREE: ack; RETURNED: requeue; ENDED: reject
+ *                                                    without dead letters; MOVING: with them
+ * RETURNED  a waiting item again, before all others  LEASED
+ * MOVING    its copy is being committed in the dead  ENDED
  *           letters, by `row`
- * ENDED     dead-lettered or dropped; row is             FREE, by whoever counts it, or comes
- * across {kind, reason}
+ * ENDED     dead-lettered or dropped; row is         FREE: by whoever counts it, or comes across
+ *           {kind, reason}
  *
  * A dead row (its handle is not open in the liveness table) is swept by the next one who calls and
  * sees that the broker has told something:
  * - LEASED becomes RETURNED with attempt + 1.  Whoever meets a RETURNED block with more attempts
- * than there may be sends it to the dead letters.
+ *   than there may be sends it to the dead letters.
  * - CLAIMED, and READY that is not in the ring, become FREE when the process is gone, and not only
  *   held dead: it may be writing there.
  * - MOVING: if its copy is not in the dead letters, RETURNED, as LEASED; if it is, ENDED; if that
@@ -34,44 +36,53 @@
  * Each is one exchange of the word, so it does not matter who does it, or how often.
  *
  * A death between any two instructions of
- * push    before the entry's exchange: a block that is swept.  After it: the item is committed; the
- *         broker wakes those who may have missed the wake.  A rate token may be spent for nothing.
- * take    before the word's exchange: nothing.  After it: a lease of the dead.  The entry is freed
- * by the next one who looks at the head. ack     before the word's exchange: a lease of the dead.
- * After it: it has happened; the bytes may not have been given back (below), and the broker wakes
- * those who wait for room. ending  (reject, too many attempts) LEASED -> ENDED is what happens.
- * Then the count, then FREE, by anybody.  The counter's word is {value 44, block + 1 20}: who
- * counts first frees the block that the word names, then exchanges it for {value + 1, own block},
- * then frees its own.  So of an ENDED block it can be told whether it was counted: the word names
- * it, or not. moving  the copy is claimed in the dead letters, and named in `target`; LEASED ->
- * MOVING; the copy is committed there; MOVING -> ENDED.
+ * push      before the entry's exchange: a block that is swept.  After it: the item is committed;
+ *           the broker wakes those who may have missed the wake.  A rate token may be spent for
+ *           nothing.
+ * take      before the word's exchange: nothing.  After it: a lease of the dead.  The entry is
+ *           freed by the next one who looks at the head.
+ * ack       before the word's exchange: a lease of the dead.  After it: it has happened; the bytes
+ *           may not have been given back (below), and the broker wakes those who wait for room.
+ * ending    (reject, too many attempts) LEASED -> ENDED is what happens.  Then the count, then
+ *           FREE, by anybody.  The counter's word is {value 44, block + 1 20}: who counts first
+ *           frees the block that the word names, then exchanges it for {value + 1, own block},
+ *           then frees its own.  So of an ENDED block it can be told whether it was counted: the
+ *           word names it, or not.
+ * moving    the copy is claimed in the dead letters, and named in `target`; LEASED -> MOVING; the
+ *           copy is committed there; MOVING -> ENDED.
+ * refusing  (a push into a full class, with dead letters) the copy is committed there; then it is
+ *           counted.  In between, one more is in the dead letters than was counted.
  *
  * Room.  Each class has items_max blocks.  The k-th largest has room for bytes_max / k bytes (and
  * no more than item_size_max), so whatever n items of one size the two bounds allow find n blocks,
  * and so does any number of items that come without others going.  The smallest fitting blocks are
  * used first.  Sizes are rounded up to four steps an octave, so that blocks of a size stand in
- * groups. Bytes are counted by two numbers that only grow: claimed (by producers, before a block is
- * taken) and freed (by group, after a block is free).  A death between the two steps leaves bytes
- * claimed that nobody has; who finds the class full after a death compares with the blocks and
- * corrects it.
+ * groups.  Where items_max items of any size are within bytes_max nothing is counted.  Else bytes
+ * are counted by two numbers that only grow: claimed (by producers, after a block was taken) and
+ * freed (by group, after a block was freed).  A death between the two steps leaves bytes claimed
+ * that nobody has; who finds the class full after a death compares with the blocks and corrects it.
  *
- * field           written by            rule
- * fairness        any consumer          {run_max 32, slice in units of 256 ns 32}, stored whole
- * run             consumers             {of 16, turn 16, count 32}: items taken in a row while a
- * lower class waited; which class had its turn last; which was taken last.  A hint of fairness: by
- * exchange, after the take run_since       consumers             CLOCK_MONOTONIC ns of the first of
- * them, if there is a slice bucket          who spends a token    when the bucket will be full
- * again, CLOCK_MONOTONIC in units of 1/64 ns; by exchange claimed         producers             by
- * exchange: bytes, with the bound checked claimed_max     producers             most bytes in use
- * ever; a hint suspect sweepers              1: bytes may have been lost by a death returned who
- * returns + 1 after each return.  Takers look for RETURNED blocks if it is returned_seen   takers
- * not returned_seen: the value before a search that found none ends[][]        as above [0]
- * dead-lettered, [1] dropped; by reason full[]          producers             the same for items
- * that were refused: + 1 freed[]         who frees             by group: {times 20, bytes 44}: +
- * both cursor[]        producers             by group: where to look for a free block; a hint
- * word[]          as above              by exchange alone
- * block           whoever the block     while CLAIMED, or READY and not committed; `since` and
- * `target` belongs to            while LEASED
+ * field          written by          rule
+ * fairness       any consumer        {run_max 32, slice in units of 256 ns 32}, stored whole
+ * run            consumers           {of 16, turn 16, count 32}: items taken in a row while a lower
+ *                                    class waited; which class had its turn last; which was taken
+ *                                    last.  A hint of fairness: by exchange, after the take
+ * run_since      consumers           CLOCK_MONOTONIC ns of the first of them, if there is a slice
+ * bucket         who spends a token  when the bucket will be full again, CLOCK_MONOTONIC in units
+ *                                    of 1/64 ns; by exchange
+ * claimed        producers           by exchange: bytes, with the bound checked
+ * claimed_max    producers           most bytes in use ever; a hint
+ * suspect        sweepers            1: bytes may have been lost by a death
+ * returned       who returns         + 1 after each return.  Takers look for RETURNED blocks if it
+ *                                    is not returned_seen
+ * returned_seen  takers              the value before a search that found none; by exchange
+ * ends[][]       as above            [0] dead-lettered, [1] dropped; by reason
+ * full[]         producers           the same for items that were refused: + 1
+ * freed[]        who frees           by group: {times 20, bytes 44}: + both
+ * cursor[]       producers           by group: where to look for a free block; a hint
+ * word[]         as above            by exchange alone
+ * block          whoever it belongs  while CLAIMED, or READY and not committed; `since`, `reason`
+ *                to                  and `target` while LEASED
  */
 
 #include <stdatomic.h>
@@ -223,6 +234,7 @@ struct queue {
 	struct queue_segment *segment;
 	struct queue_layout layout;
 	struct queue_class_view class[IPC_PRIORITIES_MAX];
+	bool bytes_bind; /* items_max of the largest items are more than bytes_max */
 	uint64_t handle_id;
 	uint32_t row;
 	_Atomic uint32_t swept; /* the attention word when dead rows were last looked for */
@@ -309,6 +321,9 @@ IPC_CHECKED int queue_take(struct queue *queue, struct ipc_queue_item *ret);
 
 /* 0; IPC_ESTALE: no lease of this handle, or not any more. */
 IPC_CHECKED int queue_ack(struct queue *queue, uint64_t lease);
+/* How many were acknowledged before the first that was not, or its error if none; n is at least 1.
+ */
+IPC_CHECKED int queue_ack_many(struct queue *queue, const struct ipc_queue_item *items, unsigned n);
 IPC_CHECKED int queue_requeue(struct queue *queue, uint64_t lease);
 IPC_CHECKED int queue_reject(struct queue *queue, uint64_t lease);
 

@@ -146,6 +146,15 @@ IPC_CHECKED int queue_room_take(struct queue *queue, struct queue_class_view *cl
 /* The block becomes FREE, if it still is as seen; tells the producers. */
 bool queue_room_give(struct queue *queue, const struct queue_seen *seen);
 
+/* The same for many: what was freed is told when the next one is of another group, and at the end.
+ */
+struct queue_freed {
+	_Atomic uint64_t *counter; /* NULL: nothing to tell */
+	uint64_t amount;
+};
+bool queue_room_free(struct queue *queue, const struct queue_seen *seen, struct queue_freed *freed);
+void queue_room_tell(struct queue *queue, struct queue_freed *freed);
+
 /* Of a block that is this handle's: fewer bytes are needed than were claimed. */
 void queue_room_shrink(struct queue *queue, const struct queue_seen *seen, uint64_t size);
 

@@ -4,6 +4,7 @@
  * Where things stand in a queue's segment, and how large its blocks are.
  */
 
+#include <ipc/admin.h>
 #include <ipc/error.h>
 #include <ipc/limits.h>
 #include <string.h>
@@ -211,6 +212,7 @@ int queue_attach(struct queue *ret, void *segment, uint64_t size, const uint64_t
 
 	ret->segment = attached;
 	ret->handle_id = handle_id;
+	ret->bytes_bind = ret->layout.items_max * ret->layout.item_size_max > ret->layout.bytes_max;
 	view_classes(ret);
 	return 0;
 }

@@ -12,6 +12,8 @@
 
 #include "libipc/channel/queue_block.h"
 
+#define PREFETCH_BLOCKS 3
+
 #define BYTES_BITS  44
 #define BYTES_MASK  ((UINT64_C(1) << BYTES_BITS) - 1)
 #define FREED_ONCE  (UINT64_C(1) << BYTES_BITS)
@@ -199,6 +201,22 @@ static bool group_search(struct queue *queue, struct queue_class_view *class, ui
 	return false;
 }
 
+/* The lines of a block that was used lie in the consumer's cache: on their way before they are
+ * needed. */
+static void prefetch_ahead(const struct queue *queue, const struct queue_class_view *class,
+			   uint32_t number, uint32_t at)
+{
+	const struct queue_group *group = &queue->layout.group[number];
+	const unsigned char *block;
+
+	if (at + PREFETCH_BLOCKS >= group->n)
+		return;
+
+	block = class->blocks + group->distance + (at + PREFETCH_BLOCKS) * group->stride;
+	__builtin_prefetch(block, 1);
+	__builtin_prefetch(block + sizeof(struct queue_block), 1);
+}
+
 /* What is free stands, if items come and go in order, just behind what was taken last. */
 static bool group_take(struct queue *queue, struct queue_class_view *class, uint32_t number,
 		       enum queue_phase phase, uint32_t attempt, struct queue_seen *ret)
@@ -213,6 +231,7 @@ static bool group_take(struct queue *queue, struct queue_class_view *class, uint
 
 	if (take_free(queue, class, group->first + at, phase, attempt, ret)) {
 		atomic_store_explicit(cursor, at + 1, memory_order_relaxed);
+		prefetch_ahead(queue, class, number, at);
 		return true;
 	}
 
@@ -250,7 +269,7 @@ int queue_room_take(struct queue *queue, struct queue_class_view *class, uint64_
 {
 	uint32_t number = group_fitting(queue, size) + 1;
 
-	if (!bytes_may_fit(queue, class, size))
+	if (queue->bytes_bind && !bytes_may_fit(queue, class, size))
 		return IPC_EAGAIN;
 
 	while (number-- > 0) {
@@ -258,7 +277,7 @@ int queue_room_take(struct queue *queue, struct queue_class_view *class, uint64_
 			continue;
 
 		CRASH_POINT();
-		if (bytes_take(queue, ret, size))
+		if (!queue->bytes_bind || bytes_take(queue, ret, size))
 			return 0;
 
 		/* Somebody was faster. */
@@ -269,20 +288,44 @@ int queue_room_take(struct queue *queue, struct queue_class_view *class, uint64_
 	return IPC_EAGAIN;
 }
 
-bool queue_room_give(struct queue *queue, const struct queue_seen *seen)
+void queue_room_tell(struct queue *queue, struct queue_freed *freed)
+{
+	if (!freed->counter)
+		return;
+
+	CRASH_POINT();
+	atomic_fetch_add_explicit(freed->counter, freed->amount, memory_order_seq_cst);
+	CRASH_POINT();
+	freed->counter = NULL;
+	queue_notify(queue, QUEUE_SIDE_PRODUCERS);
+}
+
+bool queue_room_free(struct queue *queue, const struct queue_seen *seen, struct queue_freed *freed)
 {
 	uint32_t number = queue_group_of(queue, seen->block);
 	struct queue_block *block = queue_block_in(queue, seen->class, number, seen->block);
+	_Atomic uint64_t *counter = &seen->class->shared->freed[number];
 	uint64_t bytes = charge_of(queue, block, seen->word);
 
 	if (!queue_swap(seen, queue_word_make(queue_word_use(seen->word) + 1, 0, 0, QUEUE_FREE)))
 		return false;
 
-	CRASH_POINT();
-	atomic_fetch_add_explicit(&seen->class->shared->freed[number], FREED_ONCE + bytes,
-				  memory_order_seq_cst);
-	CRASH_POINT();
-	queue_notify(queue, QUEUE_SIDE_PRODUCERS);
+	if (freed->counter != counter) {
+		queue_room_tell(queue, freed);
+		*freed = (struct queue_freed){.counter = counter};
+	}
+	freed->amount += FREED_ONCE + bytes;
+	return true;
+}
+
+bool queue_room_give(struct queue *queue, const struct queue_seen *seen)
+{
+	struct queue_freed freed = {0};
+
+	if (!queue_room_free(queue, seen, &freed))
+		return false;
+
+	queue_room_tell(queue, &freed);
 	return true;
 }
 
@@ -309,7 +352,7 @@ bool queue_room_is_there(struct queue *queue, struct queue_class_view *class)
 
 		for (uint32_t i = 0; i < group->n; ++i) {
 			if (queue_word_phase(queue_load(class, group->first + i)) == QUEUE_FREE)
-				return bytes_may_fit(queue, class, 1);
+				return !queue->bytes_bind || bytes_may_fit(queue, class, 1);
 		}
 	}
 

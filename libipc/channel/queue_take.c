@@ -10,6 +10,8 @@
 #include "libipc/channel/queue_block.h"
 #include "libipc/platform/clock.h"
 
+#define PREFETCH_ITEMS 3
+
 /* ---- the first of a class ---- */
 
 /* What would be taken next of a class, as it was seen. */
@@ -105,6 +107,22 @@ static int first_of(struct queue *queue, struct queue_class_view *class, struct 
 	return first_in_ring(queue, class, ret);
 }
 
+/* The lines of an item that was just pushed lie in the producer's cache: on their way before they
+ * are needed. */
+static void prefetch_next(const struct queue *queue, const struct first *first)
+{
+	struct queue_seen next = {.class = first->seen.class};
+	const struct queue_block *block;
+
+	next.block = index_ring_block_at(&next.class->ring, first->item.position + PREFETCH_ITEMS);
+	if (next.block >= queue->layout.items_max)
+		return;
+
+	block = queue_block_of(queue, &next);
+	__builtin_prefetch(block);
+	__builtin_prefetch(block + 1);
+}
+
 /* False: somebody was faster. */
 static bool first_lease(struct queue *queue, struct first *first)
 {
@@ -113,8 +131,10 @@ static bool first_lease(struct queue *queue, struct first *first)
 		return false;
 
 	CRASH_POINT();
-	if (!first->is_returned)
+	if (!first->is_returned) {
 		index_ring_pop(&first->seen.class->ring, &first->item);
+		prefetch_next(queue, first);
+	}
 	atomic_store_explicit(&queue_block_of(queue, &first->seen)->since, clock_coarse_now_ns(),
 			      memory_order_relaxed);
 	return true;
@@ -443,6 +463,27 @@ int queue_ack(struct queue *queue, uint64_t lease)
 		return r;
 
 	return queue_room_give(queue, &seen) ? 0 : IPC_ESTALE;
+}
+
+int queue_ack_many(struct queue *queue, const struct ipc_queue_item *items, unsigned n)
+{
+	struct queue_freed freed = {0};
+	int r = 0;
+	unsigned i;
+
+	for (i = 0; i < n && r == 0; ++i) {
+		struct queue_seen seen;
+
+		r = lease_find(queue, items[i].lease, &seen);
+		if (r == 0 && !queue_room_free(queue, &seen, &freed))
+			r = IPC_ESTALE;
+	}
+
+	queue_room_tell(queue, &freed);
+	if (r < 0)
+		--i;
+
+	return i > 0 ? (int)i : r;
 }
 
 int queue_requeue(struct queue *queue, uint64_t lease)

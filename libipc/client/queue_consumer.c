@@ -211,7 +211,6 @@ int ipc_queue_reject(ipc_queue_consumer *consumer, const struct ipc_queue_item *
 
 int ipc_queue_ack_many(ipc_queue_consumer *consumer, const struct ipc_queue_item *items, unsigned n)
 {
-	unsigned n_done = 0;
 	int r;
 
 	if (!items && n > 0)
@@ -222,14 +221,11 @@ int ipc_queue_ack_many(ipc_queue_consumer *consumer, const struct ipc_queue_item
 		return r;
 
 	r = header_fault(consumer->handle.endpoint.header);
-	while (r == 0 && n_done < n) {
-		r = queue_ack(&consumer->handle.view, items[n_done].lease);
-		if (r == 0)
-			++n_done;
-	}
+	if (r == 0 && n > 0)
+		r = queue_ack_many(&consumer->handle.view, items, n);
 
 	endpoint_leave(&consumer->handle.endpoint);
-	return n_done > 0 ? (int)n_done : r;
+	return r;
 }
 
 /* ---- the queue ---- */

@@ -64,11 +64,25 @@ static bool ring_swap(const struct index_ring *ring, uint64_t position, uint64_t
 						       memory_order_relaxed);
 }
 
-/* head or tail: past this position. */
+/* head or tail: past this position, which is filled or freed. */
 static void ring_advance(_Atomic uint64_t *word, uint64_t position)
 {
-	(void)atomic_compare_exchange_strong_explicit(word, &position, position + 1,
-						      memory_order_acq_rel, memory_order_relaxed);
+	/* [N3] Whoever goes on from there sees what was there.  Pairs with [N4]. */
+	atomic_store_explicit(word, position + 1, memory_order_release);
+}
+
+/* The word stands at `position`, whose entry is laps ahead: somebody who was stopped for long has
+ * put it back.  Less than one lap before that entry's own position it cannot be. */
+static void ring_catch_up(const struct index_ring *ring, _Atomic uint64_t *word, uint64_t position,
+			  int64_t ahead)
+{
+	ring_advance(word, position + ((uint64_t)(ahead - 1) << ring->bits));
+}
+
+static uint64_t ring_place(const _Atomic uint64_t *word)
+{
+	/* [N4] Pairs with [N3]. */
+	return atomic_load_explicit(word, memory_order_acquire);
 }
 
 uint64_t index_ring_size(uint32_t n_blocks)
@@ -110,7 +124,7 @@ static enum index_ring_result ring_end(struct index_ring *ring, uint64_t *ret_po
 				       void *subject)
 {
 	for (unsigned tries = 0; tries < TRIES_MAX; ++tries) {
-		uint64_t tail = atomic_load_explicit(&ring->words->tail, memory_order_acquire);
+		uint64_t tail = ring_place(&ring->words->tail);
 		uint64_t entry = ring_load(ring, tail);
 		int64_t ahead = entry_ahead(ring, entry, tail);
 
@@ -123,9 +137,14 @@ static enum index_ring_result ring_end(struct index_ring *ring, uint64_t *ret_po
 			return INDEX_RING_EMPTY;
 		}
 
-		if (ahead >= 0) {
-			/* Filled, and maybe freed again; whoever did so has not moved the tail. */
+		if (ahead == 0) {
+			/* Filled; whoever did so has not moved the tail. */
 			ring_advance(&ring->words->tail, tail);
+			continue;
+		}
+
+		if (ahead > 0) {
+			ring_catch_up(ring, &ring->words->tail, tail, ahead);
 			continue;
 		}
 
@@ -188,16 +207,22 @@ enum index_ring_result index_ring_close(struct index_ring *ring, index_ring_is_l
 
 uint64_t index_ring_n_added(struct index_ring *ring)
 {
-	uint64_t tail = atomic_load_explicit(&ring->words->tail, memory_order_acquire);
-	uint64_t entry = ring_load(ring, tail);
+	for (unsigned tries = 0; tries < TRIES_MAX; ++tries) {
+		uint64_t tail = ring_place(&ring->words->tail);
+		uint64_t entry = ring_load(ring, tail);
+		int64_t ahead = entry_ahead(ring, entry, tail);
 
-	/* Behind by one where somebody died. */
-	if (entry_kind(entry) != KIND_CLOSED &&
-	    (entry_ahead(ring, entry, tail) > 0 ||
-	     (entry_ahead(ring, entry, tail) == 0 && entry_kind(entry) == KIND_FULL)))
-		ring_advance(&ring->words->tail, tail);
+		if (entry_kind(entry) == KIND_CLOSED || ahead < 0 ||
+		    (ahead == 0 && entry_kind(entry) == KIND_FREE))
+			return tail;
 
-	return atomic_load_explicit(&ring->words->tail, memory_order_acquire);
+		if (ahead == 0)
+			ring_advance(&ring->words->tail, tail);
+		else
+			ring_catch_up(ring, &ring->words->tail, tail, ahead);
+	}
+
+	return ring_place(&ring->words->tail);
 }
 
 /* ---- the begin ---- */
@@ -205,7 +230,7 @@ uint64_t index_ring_n_added(struct index_ring *ring)
 enum index_ring_result index_ring_peek(struct index_ring *ring, struct index_ring_item *ret)
 {
 	for (unsigned tries = 0; tries < TRIES_MAX; ++tries) {
-		uint64_t head = atomic_load_explicit(&ring->words->head, memory_order_acquire);
+		uint64_t head = ring_place(&ring->words->head);
 		uint64_t entry = ring_load(ring, head);
 		int64_t ahead = entry_ahead(ring, entry, head);
 
@@ -214,7 +239,7 @@ enum index_ring_result index_ring_peek(struct index_ring *ring, struct index_rin
 
 		if (ahead > 0) {
 			/* Freed already; whoever did so has not moved the head. */
-			ring_advance(&ring->words->head, head);
+			ring_catch_up(ring, &ring->words->head, head, ahead);
 			continue;
 		}
 

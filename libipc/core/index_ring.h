@@ -16,11 +16,14 @@
  * CLOSED   nothing will be added any more, in this or any lap
  *
  * word     written by  rule
- * entry[]  everybody   by exchange alone: FREE(lap) -> FULL(lap) by who adds; FULL(lap) -> FREE(lap
- * + 1) by anybody, once the block is not in that use, or taken in it; FREE -> CLOSED tail everybody
- * by exchange alone, + 1: no position below it is FREE in its lap.  It is behind by one where
- * somebody died between the exchange of the entry and its own head     everybody   by exchange
- * alone, + 1: no position below it is FULL in its lap
+ * entry[]  everybody   by exchange alone: FREE(lap) -> FULL(lap) by who adds; FULL(lap) ->
+ *                      FREE(lap + 1) by anybody, once the block is not in that use, or taken in
+ *                      it; FREE -> CLOSED
+ * tail     everybody   plainly, to one more than a position that was seen filled in its lap.  A
+ *                      hint: no position below it is FREE in its lap, but it may be behind, by as
+ *                      much as whoever stored it was stopped before; who reads it goes on there
+ * head     everybody   the same, of positions that were freed: no position below it is FULL in its
+ *                      lap
  *
  * There are more entries than blocks, and an entry whose block has moved on is freed by
  * whoever comes across it, so the ring is never full.  Laps come round after 2^26: a process that
@@ -99,6 +102,15 @@ static inline bool index_ring_is_still(const struct index_ring *ring,
 {
 	return atomic_load_explicit(&ring->entry[item->position & ring->mask],
 				    memory_order_acquire) == item->entry;
+}
+
+/* The block that a position names, or would: a hint of what comes. */
+static inline uint32_t index_ring_block_at(const struct index_ring *ring, uint64_t position)
+{
+	return (uint32_t)(atomic_load_explicit(&ring->entry[position & ring->mask],
+					       memory_order_relaxed) >>
+			  2) &
+	       (INDEX_RING_BLOCKS_MAX - 1);
 }
 
 /* What it names was taken, or has moved on: the next one is the first. */
