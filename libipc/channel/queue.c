@@ -97,6 +97,20 @@ void queue_end(struct queue *queue)
 	rows_give(&queue->segment->rows, queue->row, queue->handle_id);
 }
 
+/* The dead may have done one step of two, and told nobody. */
+static void finish_halves(struct queue *queue)
+{
+	for (uint32_t i = 0; i < queue->layout.n_classes; ++i) {
+		struct queue_class *shared = queue->class[i].shared;
+
+		atomic_store_explicit(&shared->suspect, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&shared->returned, 1, memory_order_seq_cst);
+	}
+
+	queue_notify(queue, QUEUE_SIDE_CONSUMERS);
+	queue_notify(queue, QUEUE_SIDE_PRODUCERS);
+}
+
 int queue_begin(struct queue *queue)
 {
 	bool is_inherited;
@@ -105,8 +119,11 @@ int queue_begin(struct queue *queue)
 		       &queue->row, &is_inherited))
 		return liveness_handle_is(queue->table, queue->handle_id) ? IPC_ENOSPC : IPC_ESTALE;
 
-	if (is_inherited)
+	/* Nobody will find a dead one's row any more: all that a sweep does is done here. */
+	if (is_inherited) {
 		each_block(queue, clear_one);
+		finish_halves(queue);
+	}
 
 	return 0;
 }
@@ -186,17 +203,6 @@ static void sweep_one(struct queue *queue, struct queue_seen *seen)
 	}
 }
 
-/* The dead may have done one step of two. */
-static void sweep_halves(struct queue *queue)
-{
-	for (uint32_t i = 0; i < queue->layout.n_classes; ++i) {
-		struct queue_class *shared = queue->class[i].shared;
-
-		atomic_store_explicit(&shared->suspect, 1, memory_order_relaxed);
-		atomic_fetch_add_explicit(&shared->returned, 1, memory_order_seq_cst);
-	}
-}
-
 /* What was found full before. */
 static void forget_full(struct queue *queue)
 {
@@ -219,12 +225,10 @@ void queue_sweep(struct queue *queue)
 	forget_full(queue);
 	if (rows_are_dead(queue, &swept)) {
 		each_block(queue, sweep_one);
-		sweep_halves(queue);
+		finish_halves(queue);
 		CRASH_POINT();
 		for (uint32_t i = 0; i < swept.n; ++i)
 			rows_give(&queue->segment->rows, swept.row[i], swept.owner[i]);
-		queue_notify(queue, QUEUE_SIDE_CONSUMERS);
-		queue_notify(queue, QUEUE_SIDE_PRODUCERS);
 		if (!swept.is_all)
 			return;
 	}

@@ -263,6 +263,29 @@ Test(queue_deaths, bytes_that_nobody_has_are_found_when_there_is_no_room, .init 
 	expect_empty();
 }
 
+/* M-25: nobody finds the dead any more then. */
+Test(queue_deaths, what_the_dead_did_by_half_is_done_by_who_inherits_its_row, .init = setup,
+     .fini = teardown)
+{
+	uint32_t block = 0;
+	uint64_t word;
+
+	push(&a, 1, 100);
+	expect_take(&mortal, 1, 1);
+	while (queue_word_phase(atomic_load(&a.view.class[0].word[block])) != QUEUE_LEASED)
+		++block;
+	word = atomic_load(&a.view.class[0].word[block]);
+	atomic_store(&a.view.class[0].word[block], (word & ~UINT64_C(7)) | QUEUE_RETURNED);
+	atomic_fetch_add(&a.view.class[0].shared->claimed, 3000);
+	queue_scene_die(&scene, &mortal);
+	queue_scene_enter(&scene, &heir, 14);
+	cr_assert_eq(heir.view.row, mortal.view.row);
+
+	expect_take(&a, 1, 1);
+	cr_assert_eq(queue_ack(&a.view, item.lease), 0);
+	expect_empty();
+}
+
 /* READY, and no entry of the ring names it. */
 Test(queue_deaths, push_that_came_to_nothing_leaves_nothing, .init = setup, .fini = teardown)
 {
