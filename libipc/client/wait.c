@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * ipc_wait_any(): one waiter over the event counts of many handles.  What makes a handle ready says
- * its role (struct endpoint_readiness); here is what they have in common.
+ * ipc_wait_any(): one waiter over the event counts of many handles.  What makes a handle ready is
+ * in ready.c.
  */
 
 #include <ipc/wait.h>
@@ -12,23 +12,17 @@
 #include <ipc/limits.h>
 
 #include "libipc/client/client.h"
-#include "libipc/client/endpoint.h"
+#include "libipc/client/ready.h"
 #include "libipc/platform/clock.h"
 #include "libipc/platform/compiler.h"
 
 static_assert(IPC_WAIT_ITEMS_MAX <= THREAD_CROWD_MAX && IPC_WAIT_ITEMS_MAX <= WAITER_MORE_MAX,
 	      "items find room everywhere");
 
-#define EVENTS_OF_PEERS (IPC_READY_PEER_PRESENT | IPC_READY_PEER_GONE)
-
 /* One item that is not skipped. */
 struct wait_entry {
-	void *handle;
 	unsigned index; /* of the item */
-	struct endpoint *endpoint;
-	struct endpoint_part *part; /* NULL: the handle is the endpoint */
-	const struct endpoint_readiness *readiness;
-	struct endpoint_wanted wanted;
+	struct ready ready;
 };
 
 struct wait {
@@ -46,61 +40,6 @@ struct wait {
 };
 
 /* ---- what is waited for ---- */
-
-/* What has close alone begins like an endpoint and is none. */
-static bool wait_is_endpoint(const struct endpoint *endpoint)
-{
-	if (!endpoint_is(endpoint, 0))
-		return false;
-
-	switch ((enum ipc_role)(endpoint->magic & ~ENDPOINT_MAGIC)) {
-	case IPC_ROLE_WATCH_PRODUCER:
-	case IPC_ROLE_WATCH_CONSUMER:
-	case IPC_ROLE_SHARED_A:
-	case IPC_ROLE_SHARED_B:
-	case IPC_ROLE_QUEUE_PRODUCER:
-	case IPC_ROLE_QUEUE_CONSUMER:
-	case IPC_ROLE_FLIGHT_TABLE:
-	case IPC_ROLE_HANDLER:
-	case IPC_ROLE_INBOX_SENDER:
-	case IPC_ROLE_INBOX_RECEIVER:
-	case IPC_ROLE_LISTENER:
-	case IPC_ROLE_SESSION:
-	case IPC_ROLE_LIMITER:
-		return endpoint->readiness;
-	case IPC_ROLE_WATCH_WEAK:
-	case IPC_ROLE_GROUP:
-	case IPC_ROLE_INBOX_OBSERVER:
-		return false;
-	}
-
-	return false;
-}
-
-static int wait_resolve(struct wait_entry *ret, const struct ipc_wait_item *item, unsigned index)
-{
-	*ret = (struct wait_entry){
-		.handle = item->handle,
-		.index = index,
-		.wanted = {.events = item->events, .version = item->version},
-	};
-
-	if (wait_is_endpoint(item->handle)) {
-		ret->endpoint = item->handle;
-		ret->readiness = ret->endpoint->readiness;
-	} else if (endpoint_is_part(item->handle)) {
-		ret->part = item->handle;
-		ret->endpoint = ret->part->endpoint;
-		ret->readiness = ret->part->readiness;
-	} else {
-		return IPC_EINVAL;
-	}
-
-	if (item->events == 0 || item->events & ~ret->readiness->events)
-		return IPC_EINVAL;
-
-	return 0;
-}
 
 /* One may come twice, which costs less than to look for it; parts of one table stand side by side.
  */
@@ -120,13 +59,15 @@ static int wait_add_items(struct wait *wait, const struct ipc_wait_item *items, 
 		if (!items[i].handle)
 			continue;
 
-		r = wait_resolve(entry, &items[i], i);
+		r = ready_resolve(&entry->ready, items[i].handle, items[i].events);
 		if (r < 0)
 			return r;
-		if (entry->endpoint->client != wait->entries[0].endpoint->client)
+		if (entry->ready.endpoint->client != wait->entries[0].ready.endpoint->client)
 			return IPC_EINVAL;
 
-		wait_add_endpoint(wait, entry->endpoint);
+		entry->index = i;
+		entry->ready.wanted.version = items[i].version;
+		wait_add_endpoint(wait, entry->ready.endpoint);
 		++wait->n_entries;
 	}
 
@@ -138,20 +79,20 @@ static int wait_add_items(struct wait *wait, const struct ipc_wait_item *items, 
 static void wait_end_parts(struct wait *wait, unsigned n_entries)
 {
 	for (unsigned i = 0; i < n_entries; ++i)
-		if (wait->entries[i].readiness->end)
-			wait->entries[i].readiness->end(wait->entries[i].handle);
+		if (wait->entries[i].ready.readiness->end)
+			wait->entries[i].ready.readiness->end(wait->entries[i].ready.handle);
 }
 
 static int wait_begin_parts(struct wait *wait)
 {
 	for (unsigned i = 0; i < wait->n_entries; ++i) {
-		const struct wait_entry *entry = &wait->entries[i];
+		const struct ready *ready = &wait->entries[i].ready;
 		int r;
 
-		if (!entry->readiness->begin)
+		if (!ready->readiness->begin)
 			continue;
 
-		r = entry->readiness->begin(entry->handle);
+		r = ready->readiness->begin(ready->handle);
 		if (r < 0) {
 			wait_end_parts(wait, i);
 			return r;
@@ -200,28 +141,11 @@ static void wait_leave(struct wait *wait)
 
 /* ---- the look ---- */
 
-static uint32_t wait_look_at(const struct wait_entry *entry)
-{
-	uint32_t ready = entry->readiness->look(entry->handle, &entry->wanted);
-
-	if (entry->wanted.events & EVENTS_OF_PEERS)
-		ready |= endpoint_peers_ready(entry->endpoint, &entry->wanted);
-
-	return ready;
-}
-
 static bool wait_is_cancelled(const struct wait *wait)
 {
-	for (unsigned i = 0; i < wait->n_entries; ++i) {
-		const struct wait_entry *entry = &wait->entries[i];
-
-		/* [A2] of core/waiter.c. */
-		if (atomic_load_explicit(&entry->endpoint->cancelled, memory_order_acquire))
+	for (unsigned i = 0; i < wait->n_entries; ++i)
+		if (ready_is_cancelled(&wait->entries[i].ready))
 			return true;
-		if (entry->part &&
-		    atomic_load_explicit(&entry->part->cancelled, memory_order_acquire))
-			return true;
-	}
 
 	return false;
 }
@@ -230,14 +154,14 @@ static bool wait_is_cancelled(const struct wait *wait)
 static void wait_show_holders(const struct wait *wait)
 {
 	for (unsigned i = 0; i < wait->n_entries; ++i) {
-		const struct wait_entry *entry = &wait->entries[i];
-		uint64_t holder = entry->readiness->waits_for
-					  ? entry->readiness->waits_for(entry->handle)
+		const struct ready *ready = &wait->entries[i].ready;
+		uint64_t holder = ready->readiness->waits_for
+					  ? ready->readiness->waits_for(ready->handle)
 					  : 0;
 
 		/* Several parts of one handle share its line: one of their leaders is shown. */
 		if (holder)
-			atomic_store_explicit(&entry->endpoint->cell->waits_for, holder,
+			atomic_store_explicit(&ready->endpoint->cell->waits_for, holder,
 					      memory_order_relaxed);
 	}
 }
@@ -248,9 +172,7 @@ static void wait_set_deadline(const struct wait *wait)
 	uint64_t due_ns = wait->deadline_ns;
 
 	for (unsigned i = 0; i < wait->n_entries; ++i) {
-		const struct wait_entry *entry = &wait->entries[i];
-		uint64_t ns = entry->readiness->due_ns ? entry->readiness->due_ns(entry->handle)
-						       : CLOCK_FOREVER;
+		uint64_t ns = ready_due_ns(&wait->entries[i].ready);
 
 		if (ns < due_ns)
 			due_ns = ns;
@@ -265,7 +187,7 @@ static int wait_look(void *subject)
 	struct wait *wait = subject;
 
 	for (unsigned i = 0; i < wait->n_entries; ++i) {
-		wait->ready = wait_look_at(&wait->entries[i]);
+		wait->ready = ready_look(&wait->entries[i].ready);
 		if (wait->ready)
 			return (int)wait->entries[i].index;
 	}
@@ -309,11 +231,8 @@ static void wait_add_events(struct wait *wait)
 	wait->more = (struct waiter_more){.events = wait->events, .show = wait_show};
 
 	for (unsigned i = 0; i < wait->n_entries; ++i) {
-		const struct wait_entry *entry = &wait->entries[i];
-		struct eventcount *event = NULL;
+		struct eventcount *event = ready_event(&wait->entries[i].ready);
 
-		if (entry->readiness->event)
-			event = entry->readiness->event(entry->handle);
 		if (event)
 			wait->events[wait->more.n_events++] = event;
 	}
@@ -354,8 +273,11 @@ static int wait_for_any(struct wait *wait, uint64_t deadline_ns)
 {
 	int r;
 
-	for (unsigned i = 0; i < wait->n_entries; ++i)
-		wait->entries[i].wanted.began = endpoint_opposite(wait->entries[i].endpoint);
+	for (unsigned i = 0; i < wait->n_entries; ++i) {
+		struct ready *ready = &wait->entries[i].ready;
+
+		ready->wanted.began = endpoint_opposite(ready->endpoint);
+	}
 
 	/* What is ready already needs no waiter. */
 	r = wait_look(wait);
