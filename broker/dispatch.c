@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/dispatch.h"
 
+#include "broker/bells.h"
 #include "broker/listing.h"
 #include "broker/opener.h"
 #include "broker/peer.h"
@@ -65,8 +66,10 @@ static void do_request(struct worker *worker, struct peer *peer, const union mes
 		break;
 	case MESSAGE_RING:
 		handle = registry_handle(worker->registry, peer, request->ring.handle_id);
-		if (handle)
+		if (handle) {
 			presence_ring(worker, handle);
+			bells_give(worker, handle);
+		}
 		break;
 	case MESSAGE_GROUP:
 	case MESSAGE_WELCOME:

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "broker/bells.h"
 #include "broker/log.h"
 #include "broker/segments.h"
 #include "broker/users.h"
@@ -284,6 +285,7 @@ static int peer_new(struct worker *worker, int socket_fd, const struct peer_iden
 		.record = &registry->state->client[slot],
 		.socket_fd = socket_fd,
 		.pidfd = identity->pidfd,
+		.bell_fd = -1,
 	};
 
 	r = peer_commit(worker, peer, identity);
@@ -309,7 +311,7 @@ static int check_place(struct worker *worker, struct user *user)
 		return IPC_EDQUOT;
 	}
 
-	return segments_check_room(worker, 2);
+	return segments_check_room(worker, 3);
 }
 
 void peer_accept(struct worker *worker, int socket_fd)
@@ -408,7 +410,7 @@ static void answer_welcome(struct worker *worker, struct peer *peer, uint64_t re
 {
 	struct message_welcome *welcome = &worker->reply.welcome;
 	const struct user_record *user = peer->user->record;
-	int fds[2] = {-1, peer->user->desk_fd};
+	int fds[3] = {-1, peer->user->desk_fd, peer->bell_fd};
 	int r;
 
 	r = segments_reader(worker, peer->user, &fds[0]);
@@ -422,13 +424,24 @@ static void answer_welcome(struct worker *worker, struct peer *peer, uint64_t re
 			user->table_id, 0, segment_round(sizeof(struct liveness_table))};
 		welcome->desk = (struct message_region){user->desk_id, 0,
 							segment_round(sizeof(struct desk))};
-		r = peer_answer(worker, peer, &worker->reply, fds, 2);
+		r = peer_answer(worker, peer, &worker->reply, fds, 3);
 	}
 
 	if (r < 0) {
 		peer_answer_result(worker, peer, request_id, r);
 		peer_doom(worker, peer);
 	}
+}
+
+void peer_read_desk(const struct peer *peer, uint32_t *ret_closings, uint32_t *ret_ringings)
+{
+	uint64_t offset =
+		offsetof(struct desk, client) + (uint64_t)peer->slot * sizeof(struct desk_client);
+	uint32_t counters[2] = {0, 0};
+
+	(void)segments_read(peer->user->desk_fd, offset, counters, sizeof(counters));
+	*ret_closings = counters[0];
+	*ret_ringings = counters[1];
 }
 
 void peer_hello(struct worker *worker, struct peer *peer, const struct message_hello *hello)
@@ -444,7 +457,9 @@ void peer_hello(struct worker *worker, struct peer *peer, const struct message_h
 	}
 
 	if (!record->is_welcome) {
-		r = check_hello(peer, hello);
+		r = bells_make(worker, peer);
+		if (r == 0)
+			r = check_hello(peer, hello);
 		if (r < 0) {
 			peer_answer_result(worker, peer, hello->head.request_id, r);
 			/* Nothing unread may be left in the queue, or the client sees a reset
@@ -458,10 +473,7 @@ void peer_hello(struct worker *worker, struct peer *peer, const struct message_h
 		unset_quiet(worker, peer);
 		record->is_foreign = hello->pid != record->pid;
 		record_process_name(record, hello);
-		record->closings_seen = (uint32_t)segments_peek(
-			peer->user->desk_fd,
-			offsetof(struct desk, client) +
-				(uint64_t)peer->slot * sizeof(struct desk_client));
+		peer_read_desk(peer, &record->closings_seen, &record->ringings_seen);
 		CRASH_POINT();
 		record_fence();
 		record->is_welcome = 1;
@@ -491,6 +503,7 @@ void peer_remove(struct worker *worker, struct peer *peer)
 		(void)loop_remove(&worker->loop, peer->pidfd);
 		segments_unstore(worker, 'p', slot, record->generation);
 	}
+	bells_drop(worker, peer);
 	fd_close(peer->socket_fd);
 	fd_close(peer->pidfd);
 
@@ -498,7 +511,7 @@ void peer_remove(struct worker *worker, struct peer *peer)
 	record_set(&record->state, RECORD_FREE);
 	CRASH_POINT();
 
-	*peer = (struct peer){.slot = slot, .socket_fd = -1, .pidfd = -1};
+	*peer = (struct peer){.slot = slot, .socket_fd = -1, .pidfd = -1, .bell_fd = -1};
 	slots_put(&worker->registry->client_slots, slot);
 	if (worker->registry->client_slots.n_used == 0)
 		worker->idle_since_ns = clock_now_ns();

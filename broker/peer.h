@@ -22,6 +22,9 @@ void peer_accept(struct worker *worker, int socket_fd);
 /* An adopted client, whose descriptors are in place: watched again.  Negative: it cannot be. */
 IPC_CHECKED int peer_watch(struct worker *worker, struct peer *peer);
 
+/* The counters of its desk by which it says what it could not send. */
+void peer_read_desk(const struct peer *peer, uint32_t *ret_closings, uint32_t *ret_ringings);
+
 void peer_hello(struct worker *worker, struct peer *peer, const struct message_hello *hello);
 
 /* 0; IPC_ENFILE, IPC_EMFILE: its descriptors cannot be sent now; else the peer is doomed: gone, or

@@ -3,6 +3,7 @@
 
 #include <utlist.h>
 
+#include "broker/bells.h"
 #include "broker/channels.h"
 #include "broker/policy.h"
 #include "broker/worker.h"
@@ -38,6 +39,29 @@ static void attend(struct worker *worker, struct user *user, struct peer *peer)
 	liveness_attend(user->table, peer->slot);
 	if (peer->user != user)
 		liveness_attend(peer->user->table, peer->slot);
+	bells_ring(peer);
+}
+
+/*
+ * Of a dead client's own side: what it had published it may have told to nobody.  Who sleeps in a
+ * wait looks again after a slice, so only those are told who sleep on their descriptor.
+ */
+static void ring_side(struct worker *worker, struct channel *channel, unsigned side,
+		      const struct peer *except)
+{
+	struct handle *handle;
+
+	DL_FOREACH2(channel->handles[side], handle, channel_next)
+	{
+		struct peer *peer = handle->peer;
+
+		if (peer == except || peer->attended_batch == worker->batch ||
+		    peer->rung_batch == worker->batch)
+			continue;
+
+		peer->rung_batch = worker->batch;
+		bells_ring(peer);
+	}
 }
 
 /* All but one handle, which may be NULL, and but one client. */
@@ -70,6 +94,7 @@ static void begin(struct worker *worker, struct handle *handle, bool is_first)
 	unsigned side = handle->record->side;
 	uint64_t word = side_word(channel, side);
 
+	liveness_members_change(channel->owner->table, channel->slot);
 	liveness_handle_set(channel->owner->table, handle->slot, handle->record->id);
 	CRASH_POINT();
 	if (!handle->record->is_counted)
@@ -130,6 +155,7 @@ bool presence_end(struct worker *worker, struct handle *handle)
 	unsigned side = handle->record->side;
 	uint64_t word = side_word(channel, side);
 
+	liveness_members_change(channel->owner->table, channel->slot);
 	liveness_handle_set(channel->owner->table, handle->slot, 0);
 	CRASH_POINT();
 	if (!handle->record->is_counted)
@@ -177,6 +203,8 @@ void presence_attend(struct worker *worker, const struct handle *handle, bool is
 	attend_side(worker, channel, !side, except);
 	if ((died && policy_role(handle->record->role)->is_followed) || is_deserted(channel))
 		attend_others(worker, channel, side, handle, except);
+	if (died)
+		ring_side(worker, channel, side, except);
 }
 
 void presence_ring(struct worker *worker, const struct handle *handle)

@@ -91,12 +91,6 @@ void reaper_finish_handle(struct worker *worker, struct handle *handle)
 
 /* ---- the desk ---- */
 
-static uint64_t desk_client_offset(const struct peer *peer)
-{
-	return offsetof(struct desk, client) + (uint64_t)peer->slot * sizeof(struct desk_client) +
-	       offsetof(struct desk_client, closings);
-}
-
 static bool desk_says_closed(const struct handle *handle)
 {
 	uint64_t offset = offsetof(struct desk, cell) +
@@ -113,27 +107,57 @@ static void close_what_cells_say(struct worker *worker, struct peer *peer)
 	/* What a close lets in stands at the head of the list: never `next`. */
 	for (handle = peer->handles; handle; handle = next) {
 		next = handle->client_next;
-		if (desk_says_closed(handle))
-			reaper_close(worker, handle);
+		if (!desk_says_closed(handle))
+			continue;
+
+		/* The close may have overtaken a RING. */
+		presence_ring(worker, handle);
+		reaper_close(worker, handle);
 	}
+}
+
+/* By a client whose socket was full. */
+static void ring_what_desk_says(struct worker *worker, struct peer *peer, uint32_t ringings)
+{
+	struct handle *handle;
+
+	if (ringings == peer->record->ringings_seen)
+		return;
+
+	DL_FOREACH2(peer->handles, handle, client_next)
+	presence_ring(worker, handle);
+
+	/* Not before they are rung: a worker that dies in between looks again. */
+	CRASH_POINT();
+	record_fence();
+	peer->record->ringings_seen = ringings;
 }
 
 void reaper_look_at_cells(struct worker *worker, struct peer *peer)
 {
+	uint32_t closings, ringings;
+
+	if (!peer->record->is_welcome)
+		return;
+
+	peer_read_desk(peer, &closings, &ringings);
+	ring_what_desk_says(worker, peer, ringings);
+
 	/* The handle of an OPEN that is still in the queue has to be found by it. */
-	if (peer->record->is_welcome && !peer->may_repeat)
+	if (!peer->may_repeat)
 		close_what_cells_say(worker, peer);
 }
 
 void reaper_look_at_desk(struct worker *worker, struct peer *peer)
 {
 	struct client_record *record = peer->record;
-	uint32_t closings;
+	uint32_t closings, ringings;
 
 	if (!record->is_welcome)
 		return;
 
-	closings = (uint32_t)segments_peek(peer->user->desk_fd, desk_client_offset(peer));
+	peer_read_desk(peer, &closings, &ringings);
+	ring_what_desk_says(worker, peer, ringings);
 	if (closings == record->closings_seen)
 		return;
 
@@ -147,12 +171,26 @@ void reaper_look_at_desk(struct worker *worker, struct peer *peer)
 
 /* ---- clients ---- */
 
-/* What a dead client had said before: only what it had closed is worth knowing, since it tells a
- * close from a death. */
+static void hear_last_word(struct worker *worker, struct peer *peer, const union message *message)
+{
+	struct handle *handle;
+
+	if (message->head.type == MESSAGE_CLOSE) {
+		handle = registry_handle(worker->registry, peer, message->close.handle_id);
+		if (handle)
+			reaper_close(worker, handle);
+	} else if (message->head.type == MESSAGE_RING) {
+		handle = registry_handle(worker->registry, peer, message->ring.handle_id);
+		if (handle)
+			presence_ring(worker, handle);
+	}
+}
+
+/* What a dead client had said before: what it had closed is worth knowing, since it tells a close
+ * from a death; and whom it had rung before that. */
 static void hear_last_words(struct worker *worker, struct peer *peer)
 {
 	union message *message = &worker->request;
-	struct handle *handle;
 	unsigned i;
 	size_t size;
 
@@ -165,12 +203,8 @@ static void hear_last_words(struct worker *worker, struct peer *peer)
 		if (r < 0 && r != IPC_EMSGSIZE)
 			return;
 
-		if (r == 0 && message_check_request(message, size) == 0 &&
-		    message->head.type == MESSAGE_CLOSE) {
-			handle = registry_handle(worker->registry, peer, message->close.handle_id);
-			if (handle)
-				reaper_close(worker, handle);
-		}
+		if (r == 0 && message_check_request(message, size) == 0)
+			hear_last_word(worker, peer, message);
 
 		CRASH_POINT();
 		(void)fdpass_receive(peer->socket_fd, message, sizeof(*message), &size, NULL, NULL);

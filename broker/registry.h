@@ -41,6 +41,7 @@ struct peer { /* a client, as seen from here */
 	uint32_t slot;
 	struct client_record *record;
 	int socket_fd, pidfd;
+	int bell_fd; /* -1: before HELLO */
 	struct user *user;
 	struct handle *handles;   /* by client_next */
 	struct pending *pendings; /* by peer_next */
@@ -54,6 +55,7 @@ struct peer { /* a client, as seen from here */
 	uint64_t attended_batch; /* in which batch, and in whose table, its attention word was
 				    bumped last */
 	const struct user *attended_user;
+	uint64_t rung_batch; /* in which batch its bell was rung last without that */
 };
 
 struct channel {

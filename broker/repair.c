@@ -4,6 +4,7 @@
 #include <ipc/client.h>
 #include <utlist.h>
 
+#include "broker/bells.h"
 #include "broker/channels.h"
 #include "broker/dispatch.h"
 #include "broker/fences.h"
@@ -52,12 +53,14 @@ static int *place_of(struct registry *registry, const struct repair_fd *entry)
 					  : &registry->user[slot].desk_fd;
 	case 's':
 	case 'p':
+	case 'b':
 		if (slot >= registry->client_slots.top ||
 		    record_get(&state->client[slot].state) == RECORD_FREE ||
 		    !generation_is(state->client[slot].generation, entry->generation))
 			return NULL;
-		return entry->kind == 's' ? &registry->peer[slot].socket_fd
-					  : &registry->peer[slot].pidfd;
+		return entry->kind == 's'   ? &registry->peer[slot].socket_fd
+		       : entry->kind == 'p' ? &registry->peer[slot].pidfd
+					    : &registry->peer[slot].bell_fd;
 	case 'c':
 	case 'l':
 		if (slot >= registry->channel_slots.top ||
@@ -76,7 +79,8 @@ static void objects_prepare(struct registry *registry)
 	uint32_t slot;
 
 	for (slot = 0; slot < registry->client_slots.top; ++slot)
-		registry->peer[slot] = (struct peer){.slot = slot, .socket_fd = -1, .pidfd = -1};
+		registry->peer[slot] =
+			(struct peer){.slot = slot, .socket_fd = -1, .pidfd = -1, .bell_fd = -1};
 	for (slot = 0; slot < registry->channel_slots.top; ++slot)
 		registry->channel[slot] =
 			(struct channel){.slot = slot, .segment_fd = -1, .lines_fd = -1};
@@ -137,6 +141,7 @@ static void forget_client(struct worker *worker, struct peer *peer)
 {
 	segments_unstore(worker, 's', peer->slot, peer->record->generation);
 	segments_unstore(worker, 'p', peer->slot, peer->record->generation);
+	bells_drop(worker, peer);
 	peer->socket_fd = fd_close(peer->socket_fd);
 	peer->pidfd = fd_close(peer->pidfd);
 	record_set(&peer->record->state, RECORD_FREE);
@@ -172,7 +177,7 @@ static void adopt_clients(struct worker *worker)
 		}
 
 		if (record_get(&record->state) == RECORD_DYING || peer->socket_fd < 0 ||
-		    peer->pidfd < 0)
+		    peer->pidfd < 0 || (record->is_welcome && peer->bell_fd < 0))
 			peer_doom(worker, peer);
 	}
 }
@@ -290,6 +295,9 @@ static void repair_channel(struct worker *worker, struct channel *channel)
 {
 	unsigned side;
 	bool is_untold = false;
+
+	/* Whom to ring may have changed without anybody having been told. */
+	liveness_members_change(channel->owner->table, channel->slot);
 
 	for (side = 0; side < 2; ++side) {
 		struct handle *handle, *next;

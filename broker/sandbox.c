@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/sockios.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -133,6 +135,7 @@ static const int calls_allowed[] = {
 	SCMP_SYS(poll),
 	SCMP_SYS(ppoll),
 	SCMP_SYS(timerfd_settime),
+	SCMP_SYS(eventfd2),
 	/* sockets that are there already */
 	SCMP_SYS(accept4),
 	SCMP_SYS(recvmsg),
@@ -242,6 +245,7 @@ static int allow_files(scmp_filter_ctx filter, const struct segment_maker *maker
 					       masked(2, (uint32_t)~O_CLOEXEC, O_RDONLY)};
 	const struct scmp_arg_cmp empty_path[] = {masked(3, AT_EMPTY_PATH, AT_EMPTY_PATH)};
 	const struct scmp_arg_cmp socket_level[] = {equal(1, SOL_SOCKET)};
+	const struct scmp_arg_cmp unread[] = {equal(1, SIOCOUTQ)};
 	int r = 0;
 
 	if (maker->shm_fd >= 0)
@@ -254,6 +258,8 @@ static int allow_files(scmp_filter_ctx filter, const struct segment_maker *maker
 		r = allow(filter, SCMP_SYS(newfstatat), 1, empty_path);
 	if (r == 0)
 		r = allow(filter, SCMP_SYS(setsockopt), 1, socket_level);
+	if (r == 0)
+		r = allow(filter, SCMP_SYS(ioctl), 1, unread);
 	for (unsigned i = 0; r == 0 && i < N_ELEMENTS(fcntl_allowed); ++i) {
 		const struct scmp_arg_cmp command[] = {equal(1, (uint32_t)fcntl_allowed[i])};
 

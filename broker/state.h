@@ -15,7 +15,7 @@
  * <kind><slot>.<generation>, with the generation of the record's slot (hexadecimal, 16 bits' worth
  * is enough: it tells tenants of one slot apart).  Kinds:
  *
- * s  client's socket      p  client's pidfd
+ * s  client's socket      p  client's pidfd      b  client's bell
  * c  channel's segment    l  channel's own lines
  * t  a uid's table        d  a uid's desk
  *
@@ -68,7 +68,7 @@ struct client_record {
 	uint64_t remove_request, remove_generation;
 	uint64_t done_request;
 	int32_t done_result;
-	uint32_t reserved;
+	uint32_t ringings_seen;
 	char process_name[PROTOCOL_PROCESS_NAME_SIZE]; /* printable, ends with 0 */
 };
 

@@ -11,6 +11,7 @@
 #include "libipc/client/thread.h"
 #include "libipc/platform/clock.h"
 #include "libipc/platform/compiler.h"
+#include "libipc/platform/fdpass.h"
 #include "libipc/platform/futex.h"
 #include "libipc/platform/segment.h"
 
@@ -30,7 +31,7 @@ static int client_map(ipc_client *client, struct connection_call *call)
 	void *desk;
 	int r;
 
-	if (call->n_fds != 2 || welcome->version != PROTOCOL_VERSION ||
+	if (call->n_fds != 3 || welcome->version != PROTOCOL_VERSION ||
 	    welcome->desk.size < sizeof(struct desk))
 		return IPC_EPROTO;
 
@@ -48,6 +49,47 @@ static int client_map(ipc_client *client, struct connection_call *call)
 	client->slot = welcome->client_slot;
 	client->uid = welcome->uid;
 	client->is_foreign = welcome->is_foreign != 0;
+	return 0;
+}
+
+/* What the broker says without having been asked. */
+static void client_hear(void *userdata, const union message *message, int *fds, unsigned n_fds)
+{
+	ipc_client *client = userdata;
+
+	if (message->head.type == MESSAGE_BELLS) {
+		bells_take(client, &message->bells, fds, n_fds);
+		return;
+	}
+
+	for (unsigned i = 0; i < n_fds; ++i)
+		(void)fd_close(fds[i]);
+}
+
+/* The bell, and the descriptor that it makes readable. */
+static int client_take_bell(ipc_client *client, struct connection_call *call)
+{
+	struct forked_fds *forked = client->connection.fds;
+	int r;
+
+	r = fd_move_up(&call->fds[2]);
+	if (r == 0)
+		r = bells_init(&client->bells, call->fds[2]);
+	if (r < 0)
+		return r;
+
+	call->fds[2] = -1;
+	r = poll_set_init(&client->polls, client);
+	if (r < 0) {
+		bells_deinit(&client->bells, true);
+		return r;
+	}
+
+	forked_fds_add(forked, client->bells.fd);
+	forked_fds_add(forked, client->polls.epoll_fd);
+	forked_fds_add(forked, client->polls.timer_fd);
+	client->connection.news_userdata = client;
+	client->connection.news_fn = client_hear;
 	return 0;
 }
 
@@ -74,6 +116,8 @@ static int client_dial(ipc_client *client, const struct ipc_client_options *opti
 		return r;
 
 	r = client_map(client, &call);
+	if (r == 0)
+		r = client_take_bell(client, &call);
 	connection_end(&client->connection, &call);
 	if (r < 0)
 		connection_deinit(&client->connection, false);
@@ -155,6 +199,12 @@ static void client_free(ipc_client *client)
 	bool is_foreign = thread_is_foreign(client->epoch);
 
 	client->magic = 0;
+	if (!is_foreign) {
+		bool is_ours = connection_is_ours(&client->connection);
+
+		poll_set_deinit(&client->polls, is_ours);
+		bells_deinit(&client->bells, is_ours);
+	}
 	connection_deinit(&client->connection, is_foreign);
 	if (!is_foreign)
 		segment_unmap(client->desk, client->desk_size);
@@ -221,6 +271,7 @@ int ipc_client_cancel(ipc_client *client)
 
 	connection_cancel(&client->connection);
 	client_wake_fallback(client);
+	poll_set_look_again(&client->polls);
 	return 0;
 }
 

@@ -14,7 +14,9 @@
 
 #include <ipc/client.h>
 
+#include "libipc/client/bell.h"
 #include "libipc/client/connection.h"
+#include "libipc/client/poll_set.h"
 #include "libipc/client/table.h"
 #include "libipc/core/liveness.h"
 #include "libipc/core/waiter.h"
@@ -29,12 +31,14 @@ struct ipc_client {
 	uint32_t slot; /* in every table's attention[] and the desk's client[] */
 	uint32_t uid;  /* as the broker sees it */
 	bool ignores_signals;
-	bool is_foreign; /* of another pid namespace than the broker's */
+	bool is_foreign;                    /* of another pid namespace than the broker's */
 	const struct liveness_table *table; /* of the own uid */
 	struct desk *desk;
 	uint64_t desk_id, desk_size;
 	struct table_list tables;
 	struct connection connection;
+	struct bells bells;
+	struct poll_set polls;
 	struct waiter_patience patience; /* of waits for several handles */
 };
 

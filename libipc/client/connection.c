@@ -64,7 +64,7 @@ int connection_init(struct connection *connection, int fd)
 	return r;
 }
 
-static bool connection_is_ours(const struct connection *connection)
+bool connection_is_ours(const struct connection *connection)
 {
 	return connection->fd >= 0 &&
 	       forked_fd_is(connection->fd, connection->device, connection->inode);
@@ -309,6 +309,11 @@ static void connection_dispatch(struct connection *connection, size_t size, int 
 	close_fds(fds, n_fds);
 }
 
+static bool connection_is_news(const union message *message)
+{
+	return message->head.type == MESSAGE_BELLS || message->head.type == MESSAGE_JOINED;
+}
+
 /* By the one thread that reads.  0: one message was taken; IPC_EAGAIN; the fault; IPC_ENOMEM. */
 static int connection_receive(struct connection *connection)
 {
@@ -323,7 +328,10 @@ static int connection_receive(struct connection *connection)
 	switch (r) {
 	case 0:
 		if (message_check_reply(message, size) == 0) {
-			connection_dispatch(connection, size, fds, n_fds, 0);
+			if (connection_is_news(message) && connection->news_fn)
+				connection->news_fn(connection->news_userdata, message, fds, n_fds);
+			else
+				connection_dispatch(connection, size, fds, n_fds, 0);
 			return 0;
 		}
 		close_fds(fds, n_fds);
@@ -524,6 +532,13 @@ static void connection_drain(struct connection *connection)
 	connection->is_reading = false;
 	connection_pass_on(connection);
 	pthread_mutex_unlock(&connection->mutex);
+}
+
+void connection_take(struct connection *connection)
+{
+	if (!atomic_load_explicit(&connection->fault, memory_order_acquire) &&
+	    connection_is_ours(connection))
+		connection_drain(connection);
 }
 
 int connection_check(struct connection *connection)

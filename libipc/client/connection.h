@@ -69,6 +69,11 @@ struct connection {
 	_Atomic uint32_t n_unsent;
 	uint64_t unsent[CONNECTION_UNSENT_MAX];
 	union message message;
+
+	/* Messages that nobody awaits, in whichever thread reads, without locks held.  Takes the
+	 * descriptors.  NULL: they are dropped. */
+	void (*news_fn)(void *userdata, const union message *message, int *fds, unsigned n_fds);
+	void *news_userdata;
 };
 
 /* Takes the socket, also on failure. */
@@ -113,6 +118,12 @@ void connection_withdraw(struct connection *connection, uint64_t id);
 
 /* Once a slice, from whoever sleeps for long: 0 or the fault.  Drops answers that nobody awaits. */
 int connection_check(struct connection *connection);
+
+/* Takes what lies in the socket, without sleeping; another thread that reads does it instead. */
+void connection_take(struct connection *connection);
+
+/* Whether the socket is still ours: else descriptors of the library are not, either. */
+bool connection_is_ours(const struct connection *connection);
 
 /* The broker says that it ends (which may be seen before the end of the stream). */
 void connection_lose(struct connection *connection);

@@ -13,6 +13,7 @@
 #include "libipc/client/autostart.h"
 #include "libipc/platform/clock.h"
 #include "libipc/platform/compiler.h"
+#include "libipc/platform/fdpass.h"
 #include "libipc/platform/futex.h"
 #include "libipc/platform/lock.h"
 #include "libipc/platform/syserr.h"
@@ -92,23 +93,6 @@ static int dial_check_owner(int fd, const struct location *location)
 	return owner.uid == geteuid() || owner.uid == 0 ? 0 : IPC_EACCES;
 }
 
-/* Away from the numbers of the standard streams, which programs open and close without looking. */
-static int dial_move_up(int *fd)
-{
-	int moved;
-
-	if (*fd > STDERR_FILENO)
-		return 0;
-
-	moved = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	if (moved < 0)
-		return syserr(SYSERR_SOCKET, errno);
-
-	(void)fd_close(*fd);
-	*fd = moved;
-	return 0;
-}
-
 static int dial_socket(int *ret_fd, const struct dial *dial)
 {
 	CLEANUP(fd_closep) int fd = -1;
@@ -118,7 +102,7 @@ static int dial_socket(int *ret_fd, const struct dial *dial)
 	if (fd < 0)
 		return syserr(SYSERR_SOCKET, errno);
 
-	r = dial_move_up(&fd);
+	r = fd_move_up(&fd);
 	if (r == 0)
 		r = dial_connect(fd, dial);
 	if (r == 0)

@@ -31,6 +31,23 @@ void endpoint_unmap(struct endpoint *endpoint)
 	endpoint->lines_map = NULL;
 }
 
+static int endpoint_try_ring(struct endpoint *endpoint)
+{
+	union message message;
+
+	message_init(&message, MESSAGE_RING, 0);
+	message.ring.handle_id = endpoint->id;
+	return connection_try_send(&endpoint->client->connection, &message);
+}
+
+/* The broker rings for a handle that it knows: before it hears of the close, or by the desk that
+ * says both.  False: not now. */
+static bool endpoint_pay_ring(struct endpoint *endpoint)
+{
+	return LIKELY(!atomic_load_explicit(&endpoint->owes_ring, memory_order_relaxed)) ||
+	       endpoint_try_ring(endpoint) != IPC_EAGAIN;
+}
+
 /*
  * The desk says it at once, whatever becomes of the message: who looks at the cell after our death
  * finds a close and not a death.  The cell of a handle that the broker has ended already may belong
@@ -48,7 +65,8 @@ void endpoint_tell_closed(struct endpoint *endpoint)
 	CRASH_POINT();
 	message_init(&message, MESSAGE_CLOSE, 0);
 	message.close.handle_id = endpoint->id;
-	if (connection_try_send(&client->connection, &message) != IPC_EAGAIN)
+	if (endpoint_pay_ring(endpoint) &&
+	    connection_try_send(&client->connection, &message) != IPC_EAGAIN)
 		return;
 
 	/*
@@ -57,7 +75,8 @@ void endpoint_tell_closed(struct endpoint *endpoint)
 	 */
 	atomic_fetch_add_explicit(&client->desk->client[client->slot].closings, 1,
 				  memory_order_seq_cst);
-	(void)connection_try_send(&client->connection, &message);
+	if (endpoint_pay_ring(endpoint))
+		(void)connection_try_send(&client->connection, &message);
 }
 
 /* In the last thread that leaves, or in close. */
@@ -69,6 +88,8 @@ static void endpoint_free(struct endpoint *endpoint)
 		endpoint->last_fn(endpoint);
 
 	endpoint_unmap(endpoint);
+	if (!thread_is_foreign(endpoint->epoch))
+		bells_forget(endpoint);
 	endpoint->release(endpoint);
 	(void)ipc_client_unref(client);
 }
@@ -105,6 +126,7 @@ void endpoint_close(struct endpoint *endpoint)
 	endpoint_bump(endpoint);
 	process_fence_heavy();
 
+	poll_set_forget(&endpoint->client->polls, &endpoint->polled);
 	if (endpoint->closing_fn)
 		endpoint->closing_fn(endpoint);
 	CRASH_POINT();
@@ -301,16 +323,30 @@ uint32_t endpoint_peers_ready(const struct endpoint *endpoint, const struct endp
 
 /* ---- what every role has ---- */
 
+void endpoint_send_ring(struct endpoint *endpoint)
+{
+	ipc_client *client = endpoint->client;
+
+	if (LIKELY(endpoint_try_ring(endpoint) != IPC_EAGAIN))
+		return;
+
+	/* As endpoint_tell_closed(): the desk says it. */
+	atomic_store_explicit(&endpoint->owes_ring, 1, memory_order_relaxed);
+	CRASH_POINT();
+	atomic_fetch_add_explicit(&client->desk->client[client->slot].ringings, 1,
+				  memory_order_seq_cst);
+	CRASH_POINT();
+	(void)endpoint_try_ring(endpoint);
+}
+
 void endpoint_ring(void *userdata)
 {
-	struct endpoint *endpoint = userdata;
-	union message message;
+	int cancel_state;
 
-	message_init(&message, MESSAGE_RING, 0);
-	message.ring.handle_id = endpoint->id;
-
-	/* If it cannot be sent now, the slice of who sleeps is short. */
-	(void)connection_try_send(&endpoint->client->connection, &message);
+	/* Writing is where a thread may be cancelled: this may be in the middle of anything. */
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+	bells_ring_all(userdata);
+	(void)pthread_setcancelstate(cancel_state, NULL);
 }
 
 int endpoint_cancel(struct endpoint *endpoint)
@@ -328,6 +364,7 @@ int endpoint_cancel(struct endpoint *endpoint)
 	if (liveness_handle_is(endpoint->table, endpoint->id)) {
 		atomic_store_explicit(&endpoint->cancelled, 1, memory_order_release);
 		endpoint_bump(endpoint);
+		poll_set_look_again(&endpoint->client->polls);
 	} else {
 		r = IPC_ESTALE;
 	}

@@ -19,6 +19,7 @@
 
 #include "include/ipc/admin.h"
 #include "include/ipc/client.h"
+#include "libipc/client/bell.h"
 #include "libipc/client/thread.h"
 #include "libipc/core/eventcount.h"
 #include "libipc/core/header.h"
@@ -30,6 +31,7 @@ struct endpoint_wanted {
 	uint32_t events;  /* IPC_READY_... */
 	uint64_t version; /* of the item */
 	uint64_t began;   /* the opposite side's word when the wait began */
+	bool is_polled;   /* by the poll set: version counts from what the handle has read */
 };
 
 /*
@@ -79,6 +81,7 @@ struct endpoint_part {
 	const struct endpoint_readiness *readiness;
 	_Atomic uint32_t cancelled; /* its waits say IPC_ECANCELED */
 	uint32_t reserved;
+	struct poll_entry *_Atomic polled; /* as in struct endpoint */
 };
 
 struct endpoint {
@@ -134,6 +137,13 @@ struct endpoint {
 	/* Set by closing_fn: what the handle held is given back later, and the kind calls
 	 * endpoint_tell_closed() after that. */
 	bool tells_later;
+
+	/* In the client's poll set, or NULL; written under its mutex. */
+	struct poll_entry *_Atomic polled;
+
+	/* Whom its notifications ring. */
+	struct bell_ringer ringer;
+	_Atomic uint32_t owes_ring; /* a RING found the socket full: before CLOSE */
 
 	/* Of endpoint_close(). */
 	struct thread_object object;
@@ -266,10 +276,12 @@ uint32_t endpoint_peers_ready(const struct endpoint *endpoint,
 			      const struct endpoint_wanted *wanted);
 
 /*
- * The `ring` of a view: somebody who cannot sleep on this event count (no futex_waitv) is told by
- * the broker.  userdata is the endpoint.  Called with no lock held; never sleeps.
+ * The `ring` of a view: somebody who does not sleep on this event count (but on its client's
+ * descriptor; or has no futex_waitv) is told by its bell or by the broker (bell.h).  userdata is
+ * the endpoint.  Called with no lock held; never sleeps.
  */
 void endpoint_ring(void *userdata);
+void endpoint_send_ring(struct endpoint *endpoint); /* by the broker */
 
 /* Of open.c and close: gives back what is mapped (not in a forked child, where nothing is); says to
  * the broker that the handle is closed, without sleeping. */

@@ -8,6 +8,7 @@
 #include <ipc/error.h>
 #include <ipc/wait.h>
 
+#include "libipc/client/client.h"
 #include "libipc/client/flight.h"
 #include "libipc/platform/clock.h"
 
@@ -427,6 +428,7 @@ int ipc_flight_cancel(ipc_flight *flight)
 	if (endpoint_check(endpoint) == 0) {
 		atomic_store_explicit(&flight->handle.cancelled, 1, memory_order_release);
 		endpoint_bump(endpoint);
+		poll_set_look_again(&endpoint->client->polls);
 	} else {
 		r = IPC_ESTALE;
 	}

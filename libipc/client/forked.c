@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "libipc/platform/fdpass.h"
+
 static _Atomic(struct forked_fds *) forked_list;
 
 bool forked_fd_is(int fd, dev_t device, ino_t inode)
@@ -57,9 +59,22 @@ void forked_fds_set(struct forked_fds *fds, int fd, dev_t device, ino_t inode, i
 	fds->device = device;
 	fds->inode = inode;
 	fds->other_fd = other_fd;
+	for (unsigned i = 0; i < FORKED_MORE_MAX; ++i)
+		atomic_store_explicit(&fds->more_fds[i], -1, memory_order_relaxed);
 
 	/* [F5] Whoever sees the number sees what it should be.  Pairs with [F6]. */
 	atomic_store_explicit(&fds->fd, fd, memory_order_release);
+}
+
+void forked_fds_add(struct forked_fds *fds, int other_fd)
+{
+	for (unsigned i = 0; i < FORKED_MORE_MAX; ++i) {
+		if (atomic_load_explicit(&fds->more_fds[i], memory_order_relaxed) >= 0)
+			continue;
+
+		atomic_store_explicit(&fds->more_fds[i], other_fd, memory_order_relaxed);
+		return;
+	}
 }
 
 struct forked_fds *forked_fds_free(struct forked_fds *fds)
@@ -87,6 +102,9 @@ void forked_close_all(void)
 		if (fd >= 0 && forked_fd_is(fd, fds->device, fds->inode)) {
 			(void)close(fd);
 			(void)close(fds->other_fd);
+			for (unsigned i = 0; i < FORKED_MORE_MAX; ++i)
+				(void)fd_close(atomic_load_explicit(&fds->more_fds[i],
+								    memory_order_relaxed));
 		}
 		(void)forked_fds_free(fds);
 	}

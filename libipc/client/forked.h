@@ -15,14 +15,17 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#define FORKED_MORE_MAX 3
+
 struct forked_fds {
 	struct forked_fds *next;
 	_Atomic uint32_t is_used;
 	dev_t device; /* of fd: tells our socket from what another thread has opened under its
 			 number since */
 	ino_t inode;
-	_Atomic int fd; /* -1: not open (any more) */
-	int other_fd;   /* open as long as fd is */
+	_Atomic int fd;                        /* -1: not open (any more) */
+	int other_fd;                          /* open as long as fd is */
+	_Atomic int more_fds[FORKED_MORE_MAX]; /* the same; -1: none */
 };
 
 /* An entry with fd -1.  NULL: no memory. */
@@ -30,6 +33,9 @@ struct forked_fds *forked_fds_new(void);
 
 /* From now on a child closes both. */
 void forked_fds_set(struct forked_fds *fds, int fd, dev_t device, ino_t inode, int other_fd);
+
+/* One more; FORKED_MORE_MAX of them. */
+void forked_fds_add(struct forked_fds *fds, int other_fd);
 
 /* After they were closed.  NULL is fine. */
 struct forked_fds *forked_fds_free(struct forked_fds *fds);

@@ -9,6 +9,7 @@
 
 #include <ipc/error.h>
 
+#include "libipc/client/client.h"
 #include "libipc/client/flight.h"
 #include "libipc/platform/crash.h"
 #include "libipc/platform/process.h"
@@ -153,6 +154,16 @@ static void part_leave_slow(ipc_flight *flight)
 	part_end(flight);
 }
 
+/*
+ * After LEFT was set, which is a full barrier: either whoever puts the part into the poll set finds
+ * it left, or it is found there.
+ */
+static void part_unpoll(ipc_flight *flight)
+{
+	if (UNLIKELY(atomic_load_explicit(&flight->handle.polled, memory_order_seq_cst)))
+		poll_set_forget(&flight->handle.endpoint->client->polls, &flight->handle.polled);
+}
+
 void part_leave(ipc_flight *flight)
 {
 	uint64_t use = part_use(flight);
@@ -164,6 +175,7 @@ void part_leave(ipc_flight *flight)
 	} while (!atomic_compare_exchange_weak_explicit(&flight->part.use, &use,
 							(use | PART_LEFT) + 1, memory_order_seq_cst,
 							memory_order_acquire));
+	part_unpoll(flight);
 
 	if (LIKELY((use & PART_VISITORS) == 0 && !part_is_busy(flight)))
 		part_free(flight);
@@ -185,6 +197,7 @@ void part_leave_visited(ipc_flight *flight)
 	} while (!atomic_compare_exchange_weak_explicit(&flight->part.use, &use, use | PART_LEFT,
 							memory_order_seq_cst,
 							memory_order_acquire));
+	part_unpoll(flight);
 
 	if (LIKELY((use & PART_VISITORS) == 1 && !part_is_busy(flight)))
 		part_free(flight);

@@ -228,7 +228,13 @@ static void wait_show(void *subject, uint64_t since_ns)
 
 static void wait_add_events(struct wait *wait)
 {
-	wait->more = (struct waiter_more){.events = wait->events, .show = wait_show};
+	ipc_client *client = wait->endpoints[0]->client;
+
+	wait->more = (struct waiter_more){
+		.events = wait->events,
+		.is_deaf = &client->desk->client[client->slot].is_deaf,
+		.show = wait_show,
+	};
 
 	for (unsigned i = 0; i < wait->n_entries; ++i) {
 		struct eventcount *event = ready_event(&wait->entries[i].ready);

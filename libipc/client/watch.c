@@ -423,6 +423,17 @@ static void tell_size(size_t *ret_size, int result, uint64_t size)
 		*ret_size = size;
 }
 
+/* For the poll set, which wants to know of newer ones (M-34). */
+static void consumer_has_read(ipc_watch_consumer *consumer, uint64_t version)
+{
+	uint64_t known = atomic_load_explicit(&consumer->version_read, memory_order_relaxed);
+
+	while (known < version &&
+	       !atomic_compare_exchange_weak_explicit(&consumer->version_read, &known, version,
+						      memory_order_relaxed, memory_order_relaxed))
+		;
+}
+
 int ipc_watch_read(ipc_watch_consumer *consumer, void *buffer, size_t size, size_t *ret_size,
 		   uint64_t *ret_version)
 {
@@ -438,6 +449,8 @@ int ipc_watch_read(ipc_watch_consumer *consumer, void *buffer, size_t size, size
 
 	r = watch_read(&consumer->view, 0, buffer, size, &value_size, &version);
 	tell_size(ret_size, r, value_size);
+	if (r == 0)
+		consumer_has_read(consumer, version);
 	if (r == 0 && ret_version)
 		*ret_version = version;
 
@@ -510,8 +523,10 @@ int ipc_watch_read_next(ipc_watch_consumer *consumer, void *buffer, size_t size,
 		r = IPC_EAGAIN;
 
 	tell_size(ret_size, r, reading.value_size);
-	if (r == 0)
+	if (r == 0) {
+		consumer_has_read(consumer, reading.version);
 		*version = reading.version;
+	}
 
 	endpoint_leave(&consumer->endpoint);
 	return r;
@@ -546,8 +561,10 @@ int ipc_watch_read_wait(ipc_watch_consumer *consumer, void *buffer, size_t size,
 	}
 
 	tell_size(ret_size, r, reading.value_size);
-	if (r == 0)
+	if (r == 0) {
+		consumer_has_read(consumer, reading.version);
 		*version = reading.version;
+	}
 
 	endpoint_leave(&consumer->endpoint);
 	return r;

@@ -25,6 +25,7 @@ ASSERT_OFFSET(struct ipc_watch_producer, endpoint, 0);
 struct ipc_watch_consumer {
 	struct endpoint endpoint;
 	struct watch view;
+	_Atomic uint64_t version_read; /* the newest */
 };
 ASSERT_OFFSET(struct ipc_watch_consumer, endpoint, 0);
 

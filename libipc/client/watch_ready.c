@@ -44,7 +44,11 @@ static struct eventcount *consumer_event(void *handle)
 static bool consumer_has_newer(const ipc_watch_consumer *consumer,
 			       const struct endpoint_wanted *wanted)
 {
-	return value_version(&consumer->view.value) > wanted->version;
+	uint64_t version = wanted->is_polled ? atomic_load_explicit(&consumer->version_read,
+								    memory_order_relaxed)
+					     : wanted->version;
+
+	return value_version(&consumer->view.value) > version;
 }
 
 /* The end, if it has come, as read_wait sees it. */

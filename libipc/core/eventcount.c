@@ -26,12 +26,17 @@ uint32_t eventcount_announce(struct eventcount *event)
 	return word | EVENTCOUNT_SLEEPERS;
 }
 
-void eventcount_arm(struct eventcount *event)
+uint32_t eventcount_arm(struct eventcount *event)
 {
-	atomic_fetch_or_explicit(&event->word, EVENTCOUNT_ARMED, memory_order_relaxed);
+	uint32_t word;
+
+	/* [E4] Whoever finds it armed sees what the waiter did before: that it is there and polls.
+	 * Pairs with [E5] in bell.c. */
+	word = atomic_fetch_or_explicit(&event->word, EVENTCOUNT_ARMED, memory_order_release);
 
 	/* [E2] As above. */
 	atomic_thread_fence(memory_order_seq_cst);
+	return word & EVENTCOUNT_COUNT;
 }
 
 bool eventcount_wake(struct eventcount *event)

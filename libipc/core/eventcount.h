@@ -50,10 +50,20 @@ uint32_t eventcount_announce(struct eventcount *event);
 
 /*
  * For who cannot sleep on this word: sets ARMED.  Whoever notifies next rings, and the ring bumps a
- * word on which this one sleeps.  Then look again, as after an announcement.  What a dead waiter
- * left set costs one ring.
+ * word on which this one sleeps, or writes its bell.  Then look again, as after an announcement.
+ * What a dead waiter left set costs one ring.  Returns the count: as long as eventcount_armed() is
+ * the same, nobody has notified since.
  */
-void eventcount_arm(struct eventcount *event);
+uint32_t eventcount_arm(struct eventcount *event);
+
+/* The count if it is still armed, else something that arm never returns. */
+static inline uint32_t eventcount_armed(const struct eventcount *event)
+{
+	/* [E3] What the notifier published is seen by the look that follows.  Pairs with [E1]. */
+	uint32_t word = atomic_load_explicit(&event->word, memory_order_acquire);
+
+	return word & EVENTCOUNT_ARMED ? word & EVENTCOUNT_COUNT : UINT32_MAX;
+}
 
 /* Clears the hints, counts one wake, wakes everybody.  True if ARMED was set: the caller rings the
  * bell. */

@@ -39,6 +39,22 @@ void liveness_attend(struct liveness_table *table, uint32_t client_slot)
 	futex_wake_all(&table->attention[client_slot].word);
 }
 
+void liveness_look_again(struct liveness_table *table, uint32_t client_slot)
+{
+	/* [V4] What is told is visible before the word moves.  Pairs with the acquire load in the
+	 * client's poll set. */
+	if (client_slot < LIVENESS_CLIENTS_MAX)
+		atomic_fetch_add_explicit(&table->attention[client_slot].n_looks, 1,
+					  memory_order_release);
+}
+
+void liveness_members_change(struct liveness_table *table, uint32_t channel_slot)
+{
+	/* [V5] Before the opener is answered, and so before it arms anything.  Pairs with [V6]. */
+	if (channel_slot < LIVENESS_CHANNELS_MAX)
+		atomic_fetch_add_explicit(&table->members[channel_slot], 1, memory_order_release);
+}
+
 void liveness_domain_end(struct liveness_table *table)
 {
 	atomic_store_explicit(&table->domain, DOMAIN_ENDED, memory_order_release);
@@ -66,5 +82,12 @@ uint64_t liveness_side(const struct liveness_table *table, uint32_t channel_slot
 {
 	/* [V2] Pairs with [V1]. */
 	return atomic_load_explicit(&table->side[channel_slot % LIVENESS_CHANNELS_MAX][side & 1],
+				    memory_order_acquire);
+}
+
+uint32_t liveness_members(const struct liveness_table *table, uint32_t channel_slot)
+{
+	/* [V6] Pairs with [V5]. */
+	return atomic_load_explicit(&table->members[channel_slot % LIVENESS_CHANNELS_MAX],
 				    memory_order_acquire);
 }

@@ -87,7 +87,8 @@ struct liveness_attention {
 	_Alignas(64) _Atomic uint32_t word;
 	_Atomic uint32_t
 		n_joined; /* in the client's own uid's table: JOINED messages ever sent to it */
-	uint32_t reserved[14];
+	_Atomic uint32_t n_looks; /* there, too: how often its bell was rung by the broker */
+	uint32_t reserved[13];
 };
 ASSERT_SIZE(struct liveness_attention, 64);
 
@@ -118,7 +119,10 @@ ASSERT_SIZE(struct desk_cell, 64);
 
 struct desk_client {
 	_Alignas(64) _Atomic uint32_t closings;
-	uint32_t reserved[15];
+	_Atomic uint32_t ringings; /* grows when a RING could not be sent: all its channels */
+	_Atomic uint32_t is_deaf;  /* not 0: it sleeps on its attention word alone, which the broker
+				      moves: ring by RING */
+	uint32_t reserved[13];
 	unsigned char
 		life[64]; /* place of the life word (a struct lock) for the early death notice */
 };
@@ -153,7 +157,9 @@ void liveness_handle_set(struct liveness_table *table, uint32_t slot,
 			 uint64_t handle_id); /* 0: ended */
 void liveness_side_set(struct liveness_table *table, uint32_t channel_slot, unsigned side,
 		       uint64_t word);
-void liveness_attend(struct liveness_table *table, uint32_t client_slot); /* +1, wake all */
+void liveness_attend(struct liveness_table *table, uint32_t client_slot);     /* +1, wake all */
+void liveness_look_again(struct liveness_table *table, uint32_t client_slot); /* n_looks + 1 */
+void liveness_members_change(struct liveness_table *table, uint32_t channel_slot);
 void liveness_domain_end(struct liveness_table *table);
 
 /* ---- the clients' side ---- */
@@ -161,5 +167,6 @@ int liveness_table_check(const struct liveness_table *table, uint64_t size,
 			 uint32_t owner_uid); /* 0, IPC_EBADMSG */
 bool liveness_handle_is(const struct liveness_table *table, uint64_t handle_id);
 uint64_t liveness_side(const struct liveness_table *table, uint32_t channel_slot, unsigned side);
+uint32_t liveness_members(const struct liveness_table *table, uint32_t channel_slot);
 
 #endif

@@ -72,11 +72,15 @@ static void waiter_load_more(const struct waiter_more *more, struct waiter_words
 {
 	bool is_heard = futex_has_waitv();
 
+	/* Before anything is armed: who rings reads it after that. */
+	if (!is_heard && more->is_deaf && more->n_events > 0)
+		atomic_store_explicit(more->is_deaf, 1, memory_order_relaxed);
+
 	for (unsigned i = 0; i < more->n_events; ++i)
 		if (is_heard)
 			waiter_announce(more->events[i], words);
 		else
-			eventcount_arm(more->events[i]);
+			(void)eventcount_arm(more->events[i]);
 }
 
 static bool waiter_is_cancelled(const struct waiter *waiter)

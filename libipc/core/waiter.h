@@ -50,6 +50,10 @@ struct waiter_more {
 	struct eventcount *const *events;
 	unsigned n_events; /* at most WAITER_MORE_MAX */
 
+	/* Set before an event is armed for a sleep on the attention word alone, which the broker
+	 * moves: this client's bell would not be heard.  May be NULL. */
+	_Atomic uint32_t *is_deaf;
+
 	/* For people who look on: it begins to sleep (CLOCK_MONOTONIC ns), or ended (0). */
 	void (*show)(void *subject, uint64_t since_ns);
 };

@@ -8,6 +8,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <string.h>
@@ -38,6 +39,22 @@ int fd_close(int fd)
 void fd_closep(int *fd)
 {
 	*fd = fd_close(*fd);
+}
+
+int fd_move_up(int *fd)
+{
+	int moved;
+
+	if (*fd > STDERR_FILENO)
+		return 0;
+
+	moved = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	if (moved < 0)
+		return syserr(SYSERR_SOCKET, errno);
+
+	(void)fd_close(*fd);
+	*fd = moved;
+	return 0;
 }
 
 int fdpass_send(int socket_fd, const void *data, size_t size, const int *fds, unsigned n_fds)

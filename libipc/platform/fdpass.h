@@ -9,7 +9,7 @@
 
 #include <stddef.h>
 
-#define FDPASS_FDS_MAX 8
+#define FDPASS_FDS_MAX 32
 
 /* 0, IPC_EAGAIN (no room now), IPC_EPIPE (peer gone), or another entry of the table. */
 int fdpass_send(int socket_fd, const void *data, size_t size, const int *fds, unsigned n_fds);
@@ -29,5 +29,8 @@ int fdpass_peek(int socket_fd, void *data, size_t size, size_t *ret_size);
 
 int fd_close(int fd); /* accepts -1; returns -1 */
 void fd_closep(int *fd);
+
+/* Away from the numbers of the standard streams, which programs open and close without looking. */
+int fd_move_up(int *fd);
 
 #endif

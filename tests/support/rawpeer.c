@@ -123,7 +123,7 @@ int rawpeer_hello(struct rawpeer *peer)
 		return peer->reply.head.result;
 	if (type == RAWPEER_END)
 		return 1;
-	if (type != MESSAGE_WELCOME || peer->n_fds != 2)
+	if (type != MESSAGE_WELCOME || peer->n_fds != 3)
 		failure("HELLO is answered by %d with %u descriptors", type, peer->n_fds);
 
 	peer->slot = welcome->client_slot;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -145,7 +146,7 @@ void session_done(struct session *session, uint64_t request_id, int result)
 void session_welcome(struct session *session, int fd)
 {
 	union message message;
-	int fds[2];
+	int fds[3];
 
 	*session = (struct session){.fd = fd, .slot = 3, .next_id = 1000};
 	session->table_fd = segment(sizeof(struct liveness_table));
@@ -163,7 +164,9 @@ void session_welcome(struct session *session, int fd)
 	message.welcome.desk = (struct message_region){DESK_ID, 0, sizeof(*session->desk)};
 	fds[0] = session->table_fd;
 	fds[1] = session->desk_fd;
-	session_say(session, &message, fds, 2);
+	fds[2] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	session_say(session, &message, fds, 3);
+	close(fds[2]);
 }
 
 void session_begin(struct session *session, struct script *script)
