@@ -481,6 +481,7 @@ void domain_stop(struct domain *domain)
 
 void domain_kill(struct domain *domain)
 {
+	struct timespec deadline = process_deadline(READY_MS);
 	pid_t worker = domain_worker(domain);
 
 	/* Stopped first: it must not see its keeper die, and give everything to the spare. */
@@ -489,6 +490,9 @@ void domain_kill(struct domain *domain)
 	kill_for_good(worker);
 	(void)keeper_reap(domain);
 
+	/* It may have died by itself just before: then another one saw its keeper die. */
+	while ((worker = member_find(domain, "ipc")) && !process_has_passed(&deadline))
+		kill_for_good(worker);
 	until_no_member(domain);
 	domain_end(domain);
 }
