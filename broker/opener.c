@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/opener.h"
 
+#include <ipc/admin.h>
 #include <ipc/client.h>
 #include <string.h>
 
@@ -61,6 +62,28 @@ static bool role_is_taken(const struct channel *channel, const struct message_op
 	       channel->count[1] >= channel->record->shape[1];
 }
 
+/*
+ * Whoever opens a queue opens its dead letters, too (Q-16).  That is another OPEN, but what would
+ * be its answer is looked at here: a consumer who came only to find that it cannot have both would
+ * be the last one, with whom the queue ends.
+ */
+static int check_dead_letters(struct worker *worker, struct peer *peer, const char *name)
+{
+	const struct message_open open = {
+		.kind = IPC_KIND_QUEUE,
+		.role = IPC_ROLE_QUEUE_PRODUCER,
+		.flags = OPEN_UNCOUNTED,
+	};
+	struct policy_subject subject = peer_subject(peer);
+	struct channel *channel;
+
+	if (name[0] == '\0')
+		return 0;
+
+	channel = registry_find(worker->registry, name);
+	return channel ? policy_check_open(&subject, channel->record, &open) : IPC_ENOENT;
+}
+
 static int try_named(struct worker *worker, struct peer *peer, struct channel *channel,
 		     const struct message_open *open)
 {
@@ -72,6 +95,8 @@ static int try_named(struct worker *worker, struct peer *peer, struct channel *c
 		return OPENER_WAITS;
 
 	r = policy_check_open(&subject, channel->record, open);
+	if (r == 0)
+		r = check_dead_letters(worker, peer, channel->record->dead_letters);
 	if (r < 0)
 		return r;
 
@@ -89,6 +114,8 @@ static int try_create(struct worker *worker, struct peer *peer, const struct mes
 	int r;
 
 	r = policy_check_creation(&subject, open);
+	if (r == 0)
+		r = check_dead_letters(worker, peer, open->dead_letters);
 	if (r < 0)
 		return r;
 

@@ -377,6 +377,8 @@ Test(policy, flags_of_a_queue, .timeout = 10)
 	cr_assert_eq(policy_check_open(&owner, &kept, &open.open), 0);
 	open.open.flags |= IPC_CREATE;
 	cr_assert_eq(policy_check_request(&open.open), IPC_EINVAL, "it would end at once");
+	open.open.flags = OPEN_UPGRADE;
+	cr_assert_eq(policy_check_request(&open.open), IPC_EINVAL, "there are no weak ones");
 	open = rawpeer_open_message(IPC_ROLE_SHARED_A, "s", OPEN_UNCOUNTED);
 	cr_assert_eq(policy_check_request(&open.open), IPC_EINVAL, "another kind");
 }

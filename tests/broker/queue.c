@@ -7,9 +7,11 @@
 
 #include <criterion/criterion.h>
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <ipc/admin.h>
 #include <ipc/client.h>
@@ -17,6 +19,7 @@
 #include "libipc/channel/queue.h"
 #include "libipc/platform/clock.h"
 #include "libipc/wire/codec.h"
+#include "tests/support/actor.h"
 #include "tests/support/domain.h"
 #include "tests/support/rawpeer.h"
 
@@ -430,6 +433,87 @@ Test(queue, the_name_of_its_dead_letters_is_told)
 	cr_assert_eq(rawpeer_open(&b, &open, &id), IPC_EINVAL);
 	cr_assert_eq(rawpeer_open_role(&b, IPC_ROLE_QUEUE_PRODUCER, "q", OPEN_UNCOUNTED, &id),
 		     IPC_EINVAL, "dead letters have none");
+}
+
+/* and nobody was there, nothing was made and nothing has ended. */
+Test(queue, who_cannot_have_its_dead_letters_does_not_open_it)
+{
+	union message open = rawpeer_open_message(IPC_ROLE_QUEUE_PRODUCER, "q", IPC_CREATE);
+	uint64_t dead, id;
+	uint32_t slot;
+
+	strcpy(open.open.dead_letters, "dead");
+	cr_assert_eq(rawpeer_open(&a, &open, &id), IPC_ENOENT);
+	cr_assert_eq(rawpeer_info(&a, "q"), IPC_ENOENT);
+
+	open_role(&c, IPC_ROLE_SHARED_A, "dead", IPC_CREATE);
+	cr_assert_eq(rawpeer_open(&a, &open, &id), IPC_EPROTOTYPE);
+	cr_assert_eq(rawpeer_remove(&c, "dead", 0), 0);
+
+	dead = consume(&c, "dead");
+	cr_assert_eq(rawpeer_open(&a, &open, &id), 0);
+	slot = a.reply.opened.channel_slot;
+	strcpy(open.open.name, "r");
+	strcpy(open.open.dead_letters, "q");
+	cr_assert_eq(rawpeer_open(&a, &open, &id), IPC_EINVAL, "it has some itself");
+
+	shut(&c, dead);
+	cr_assert_eq(rawpeer_open_role(&b, IPC_ROLE_QUEUE_CONSUMER, "q", 0, &id), IPC_ENOENT);
+	cr_assert_eq(word_of(slot, CONSUMERS), 0, "awaited");
+	cr_assert_eq(rawpeer_info(&a, "q"), 0);
+}
+
+/* Runs as another uid; tells what it gets. */
+static void stranger(struct actor *self, void *arg)
+{
+	union message open = rawpeer_open_message(IPC_ROLE_QUEUE_CONSUMER, "with", 0);
+	uint64_t id;
+
+	(void)arg;
+	if (setgid(54321) < 0 || setuid(54321) < 0)
+		_exit(1);
+	memset(&b, 0, sizeof(b));
+	rawpeer_join(&b, domain.address);
+	actor_say(self, rawpeer_open_role(&b, IPC_ROLE_QUEUE_PRODUCER, "own", 0, &id));
+	actor_say(self, rawpeer_open_role(&b, IPC_ROLE_QUEUE_PRODUCER, "all", 0, &id));
+	actor_say(self, b.reply.opened.fds);
+	actor_say(self, fcntl(b.fds[0], F_GET_SEALS));
+	actor_say(self, rawpeer_open(&b, &open, &id));
+	(void)actor_hear(self);
+	rawpeer_disconnect(&b);
+}
+
+/* M-50, M-54, Q-16: sealed memory and lines of its own; dead letters have rights of their own. */
+Test(queue, others_open_what_they_may_write)
+{
+	union message open = rawpeer_open_message(IPC_ROLE_QUEUE_CONSUMER, "all", IPC_CREATE);
+	struct actor actor;
+	uint64_t id;
+	int seals;
+
+	/* A test that is skipped is not torn down. */
+	if (getuid() != 0) {
+		teardown();
+		cr_skip_test("needs another uid");
+	}
+
+	consume(&a, "own");
+	open.open.mode = 0666;
+	cr_assert_eq(rawpeer_open(&a, &open, &id), 0);
+	cr_assert_eq(a.reply.opened.fds, OPENED_FD_LINES);
+	strcpy(open.open.name, "with");
+	strcpy(open.open.dead_letters, "own");
+	cr_assert_eq(rawpeer_open(&a, &open, &id), 0);
+
+	actor_start(&actor, stranger, NULL);
+	cr_assert_eq(actor_hear(&actor), IPC_EACCES);
+	cr_assert_eq(actor_hear(&actor), 0);
+	cr_assert_eq(actor_hear(&actor), OPENED_FD_VALUE | OPENED_FD_LINES | OPENED_FD_TABLE);
+	seals = (int)actor_hear(&actor);
+	cr_assert_eq(seals & (F_SEAL_SHRINK | F_SEAL_GROW), F_SEAL_SHRINK | F_SEAL_GROW);
+	cr_assert_eq(actor_hear(&actor), IPC_EACCES, "the dead letters are not for it");
+	actor_say(&actor, 0);
+	cr_assert_eq(actor_join(&actor), 0);
 }
 
 /* ---- a worker that dies on the way ---- */
