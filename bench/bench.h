@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { BENCH_ROUNDS = 9, BENCH_PAYLOAD = 64 };
+enum { BENCH_ROUNDS = 9, BENCH_PAYLOAD = 64, BENCH_PRODUCERS = 4 };
 
 /* ---- time, processes ---- */
 uint64_t bench_now_ns(void);
@@ -40,6 +40,8 @@ ipc_watch_consumer *bench_consumer(ipc_client *client, const char *name);
 ipc_shared *bench_ledger(ipc_client *client, const char *name, enum ipc_side side, size_t size);
 ipc_flight_table *bench_table(ipc_client *client, const char *name);
 ipc_handler *bench_handler(ipc_client *client, const char *name);
+ipc_queue_producer *bench_queue_producer(ipc_client *client, const char *name);
+ipc_queue_consumer *bench_queue_consumer(ipc_client *client, const char *name);
 
 static inline void bench_pause(void)
 {
@@ -73,7 +75,9 @@ double limit_futex_wake_two_cores(void *arg);
 double limit_seqlock_publish(void *arg);        /* 64 B, ns */
 double limit_seqlock_publish_polled(void *arg); /* with a reader polling on the other core */
 double limit_seqlock_read(void *arg);
-double limit_robust_pair(void *arg); /* uncontended robust mutex lock and unlock, ns */
+double limit_ring_alone_ns(void *arg);  /* ns an item: one producer, one consumer */
+double limit_ring_shared_ns(void *arg); /* BENCH_PRODUCERS producers on one core, one consumer */
+double limit_robust_pair(void *arg);    /* uncontended robust mutex lock and unlock, ns */
 double limit_socket_eof(void *arg); /* SIGKILL to the return of epoll_wait in another process, ns */
 double limit_map_round_trip(void *arg); /* memfd + 2 mmap + one seqpacket round trip, ns */
 
@@ -82,6 +86,7 @@ void bench_watch(void);
 void bench_shared_rows(void);
 void bench_flight(void);
 void bench_limiter(void);
+void bench_queue(void);
 void bench_death(void);
 void bench_open(void);
 void bench_broker(void);

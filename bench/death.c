@@ -147,6 +147,99 @@ static void handler_waiter(void *arg)
 	scene_end(scene, ipc_flight_ask_wait(&flight, table, "key", 3, 0, NULL) == IPC_EOWNERDEAD);
 }
 
+static void producer_victim(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_client *client = bench_connect();
+
+	bench_pin(1);
+	(void)bench_queue_producer(client, "bench/death/queue");
+	atomic_store(&scene->victim_ready, 1);
+	for (;;)
+		pause();
+}
+
+static void taker_waiter(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_client *client = bench_connect();
+	ipc_queue_consumer *consumer;
+	struct ipc_queue_item item;
+	int r = ipc_queue_consumer_open_wait(&consumer, client, "bench/death/queue", NULL, NULL);
+
+	if (r < 0)
+		bench_fail("consumer", r);
+	bench_pin(0);
+	atomic_fetch_add(&scene->n_ready, 1);
+	scene_end(scene, ipc_queue_take_wait(consumer, &item, NULL) == IPC_EOWNERDEAD);
+}
+
+/* Holds an item. */
+static void taker_victim(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_client *client = bench_connect();
+	ipc_queue_producer *producer = bench_queue_producer(client, "bench/death/lease");
+	ipc_queue_consumer *consumer = bench_queue_consumer(client, "bench/death/lease");
+	struct ipc_queue_item item;
+
+	bench_pin(1);
+	if (ipc_queue_push(producer, 0, "x", 1, IPC_FULL_FAIL) < 0 ||
+	    ipc_queue_take(consumer, &item) < 0)
+		bench_fail("a lease", IPC_EPROTO);
+	atomic_store(&scene->victim_ready, 1);
+	for (;;)
+		pause();
+}
+
+static void lease_waiter(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_client *client = bench_connect();
+	ipc_queue_consumer *consumer = bench_queue_consumer(client, "bench/death/lease");
+	struct ipc_queue_item item = {.attempt = 0};
+
+	bench_pin(0);
+	atomic_fetch_add(&scene->n_ready, 1);
+	scene_end(scene, ipc_queue_take_wait(consumer, &item, NULL) == 0 && item.attempt == 2);
+}
+
+static ipc_limiter *limiter_open(ipc_client *client)
+{
+	ipc_limiter *limiter;
+	int r = ipc_limiter_open_wait(&limiter, client, "bench/death/limiter",
+				      IPC_LIMITER_OPTIONS(.flags = IPC_CREATE), NULL);
+
+	if (r < 0)
+		bench_fail("limiter", r);
+	return limiter;
+}
+
+static void permit_victim(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_limiter *limiter = limiter_open(bench_connect());
+	struct ipc_limiter_grant grant;
+
+	bench_pin(1);
+	if (ipc_limiter_acquire(limiter, 1, &grant) < 0)
+		bench_fail("a permit", IPC_EPROTO);
+	atomic_store(&scene->victim_ready, 1);
+	for (;;)
+		pause();
+}
+
+static void permit_waiter(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_limiter *limiter = limiter_open(bench_connect());
+	struct ipc_limiter_grant grant;
+
+	bench_pin(0);
+	atomic_fetch_add(&scene->n_ready, 1);
+	scene_end(scene, ipc_limiter_acquire_wait(limiter, 1, &grant, NULL) == 0);
+}
+
 static double kill_and_wait(void (*victim_fn)(void *), void (*waiter_fn)(void *), int n_waiters)
 {
 	static pid_t waiters[CROWD_MAX];
@@ -209,6 +302,21 @@ static double handler_death_ns(void)
 	return kill_and_wait(handler_victim, handler_waiter, 1);
 }
 
+static double producer_death_ns(void)
+{
+	return kill_and_wait(producer_victim, taker_waiter, 1);
+}
+
+static double taker_death_ns(void)
+{
+	return kill_and_wait(taker_victim, lease_waiter, 1);
+}
+
+static double permit_death_ns(void)
+{
+	return kill_and_wait(permit_victim, permit_waiter, 1);
+}
+
 static double eof_ns(void)
 {
 	return limit_socket_eof(NULL);
@@ -238,6 +346,24 @@ static double handler_death(void *arg)
 	return median_us(handler_death_ns);
 }
 
+static double producer_death(void *arg)
+{
+	(void)arg;
+	return median_us(producer_death_ns);
+}
+
+static double taker_death(void *arg)
+{
+	(void)arg;
+	return median_us(taker_death_ns);
+}
+
+static double permit_death(void *arg)
+{
+	(void)arg;
+	return median_us(permit_death_ns);
+}
+
 static double eof_us(void *arg)
 {
 	(void)arg;
@@ -257,6 +383,12 @@ void bench_death(void)
 	bench_compare("P10", "the same beside another kind's end", leader_death,
 		      "P10, watch read_wait", watch_death, NULL, false, 2, "us");
 	bench_compare("P10", "SIGKILL to return, flight ask_wait", handler_death,
+		      "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
+	bench_compare("P10", "SIGKILL to return, queue take_wait", producer_death,
+		      "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
+	bench_compare("P10", "SIGKILL until a leased item is another's", taker_death,
+		      "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
+	bench_compare("P10", "SIGKILL until a permit is another's", permit_death,
 		      "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
 	one = watch_death(NULL);
 	crowd = kill_and_wait(watch_victim, watch_waiter, CROWD_MAX) / 1e3;

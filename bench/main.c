@@ -329,10 +329,11 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*fn)(void);
-	} rows[] = {
-		{"watch", bench_watch},     {"shared", bench_shared_rows}, {"flight", bench_flight},
-		{"limiter", bench_limiter}, {"death", bench_death},        {"open", bench_open},
-		{"broker", bench_broker},   {"syscalls", bench_syscalls},  {"peers", bench_peers}};
+	} rows[] = {{"watch", bench_watch},       {"shared", bench_shared_rows},
+		    {"flight", bench_flight},     {"limiter", bench_limiter},
+		    {"queue", bench_queue},       {"death", bench_death},
+		    {"open", bench_open},         {"broker", bench_broker},
+		    {"syscalls", bench_syscalls}, {"peers", bench_peers}};
 	const char *program = "ipcbroker";
 	double line;
 

@@ -21,6 +21,9 @@ static ipc_watch_producer *producer;
 static ipc_watch_consumer *consumer;
 static ipc_shared *ledger;
 static ipc_flight_table *table;
+static ipc_queue_producer *queue_out;
+static ipc_queue_consumer *queue_in;
+static ipc_limiter *limiter;
 
 static void publish_and_read(void)
 {
@@ -81,6 +84,29 @@ static void fly_in_one_call(void)
 	}
 }
 
+static void push_and_take(void)
+{
+	uint64_t value[BENCH_PAYLOAD / 8] = {1};
+	struct ipc_queue_item item;
+
+	for (int i = 0; i < N_MESSAGES; ++i) {
+		if (ipc_queue_push(queue_out, 1, value, sizeof(value), IPC_FULL_FAIL) < 0 ||
+		    ipc_queue_take(queue_in, &item) < 0 || ipc_queue_ack(queue_in, &item) < 0)
+			_exit(1);
+	}
+}
+
+static void acquire_and_release(void)
+{
+	struct ipc_limiter_grant grant;
+
+	for (int i = 0; i < N_MESSAGES; ++i) {
+		if (ipc_limiter_acquire(limiter, 1, &grant) < 0 ||
+		    ipc_limiter_release(limiter, &grant, false) < 0)
+			_exit(1);
+	}
+}
+
 static void traced(void *arg)
 {
 	struct subject *subject = arg;
@@ -90,6 +116,11 @@ static void traced(void *arg)
 	consumer = bench_consumer(client, "bench/p13");
 	ledger = bench_ledger(client, "bench/p13s", IPC_SIDE_A, BENCH_PAYLOAD);
 	table = bench_table(client, "bench/p13f");
+	queue_in = bench_queue_consumer(client, "bench/p13q");
+	queue_out = bench_queue_producer(client, "bench/p13q");
+	if (ipc_limiter_open_wait(&limiter, client, "bench/p13l",
+				  IPC_LIMITER_OPTIONS(.flags = IPC_CREATE), NULL) < 0)
+		_exit(1);
 	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
 	raise(SIGSTOP);
 	subject->fn();
@@ -128,4 +159,8 @@ void bench_syscalls(void)
 		     "");
 	bench_figure("P13", "system calls per join + land + leave (goal 0)", count_calls(fly), "");
 	bench_figure("P13", "system calls per do_wait (goal 0)", count_calls(fly_in_one_call), "");
+	bench_figure("P13", "system calls per push + take + ack (goal 0)",
+		     count_calls(push_and_take), "");
+	bench_figure("P13", "system calls per acquire + release (goal 0)",
+		     count_calls(acquire_and_release), "");
 }
