@@ -7,6 +7,7 @@
 #include "libipc/channel/queue.h"
 
 #include "libipc/channel/queue_block.h"
+#include "libipc/platform/clock.h"
 
 int queue_break(const struct queue *queue)
 {
@@ -135,6 +136,7 @@ int queue_begin(struct queue *queue)
 
 struct swept_rows {
 	uint32_t n;
+	bool any_lingers; /* a dead one whose process is not gone */
 	uint32_t row[SWEPT_ROWS_MAX];
 	uint64_t owner[SWEPT_ROWS_MAX];
 	bool is_all;
@@ -147,6 +149,7 @@ static bool rows_are_dead(struct queue *queue, struct swept_rows *ret)
 	bool any = false;
 
 	ret->n = 0;
+	ret->any_lingers = false;
 	ret->is_all = true;
 	for (uint32_t row = 0; row < top; ++row) {
 		uint64_t owner = rows_owner(rows, row);
@@ -155,8 +158,10 @@ static bool rows_are_dead(struct queue *queue, struct swept_rows *ret)
 			continue;
 
 		any = true;
-		if (!rows_is_free(rows, queue->table, row))
+		if (!rows_is_free(rows, queue->table, row)) {
+			ret->any_lingers = true;
 			continue;
+		}
 		if (ret->n == SWEPT_ROWS_MAX) {
 			ret->is_all = false;
 			break;
@@ -213,25 +218,75 @@ static void forget_full(struct queue *queue)
 	}
 }
 
+/* Soon at first, since a process that ends is gone in a moment; one that was only held dead may
+ * live for ever. */
+#define LINGER_MIN_NS (UINT64_C(50) * 1000)
+#define LINGER_MAX_NS (UINT64_C(100) * NS_PER_MS)
+
+static bool linger_is_due(const struct queue *queue)
+{
+	uint64_t until_ns = atomic_load_explicit(&queue->lingers_until, memory_order_relaxed);
+
+	return UNLIKELY(until_ns) && clock_now_ns() >= until_ns;
+}
+
+static void linger_set(struct queue *queue, bool any, bool is_told)
+{
+	uint64_t since_ns = atomic_load_explicit(&queue->lingers_since, memory_order_relaxed);
+	uint64_t now_ns, wait_ns;
+
+	if (!any) {
+		atomic_store_explicit(&queue->lingers_until, 0, memory_order_relaxed);
+		return;
+	}
+
+	now_ns = clock_now_ns();
+	if (is_told || now_ns < since_ns) {
+		since_ns = now_ns;
+		atomic_store_explicit(&queue->lingers_since, since_ns, memory_order_relaxed);
+	}
+	wait_ns = now_ns - since_ns;
+	if (wait_ns < LINGER_MIN_NS)
+		wait_ns = LINGER_MIN_NS;
+	if (wait_ns > LINGER_MAX_NS)
+		wait_ns = LINGER_MAX_NS;
+	atomic_store_explicit(&queue->lingers_until, now_ns + wait_ns, memory_order_relaxed);
+}
+
+static void sweep_rows(struct queue *queue, const struct swept_rows *swept)
+{
+	each_block(queue, sweep_one);
+	finish_halves(queue);
+	CRASH_POINT();
+	for (uint32_t i = 0; i < swept->n; ++i)
+		rows_give(&queue->segment->rows, swept->row[i], swept->owner[i]);
+}
+
 void queue_sweep(struct queue *queue)
 {
 	/* [S1] The attention word before what the broker told.  */
 	uint32_t attention = atomic_load_explicit(queue->attention, memory_order_acquire);
+	bool is_told = attention != atomic_load_explicit(&queue->swept, memory_order_relaxed);
 	struct swept_rows swept;
 
-	if (attention == atomic_load_explicit(&queue->swept, memory_order_relaxed))
+	if (!is_told && !linger_is_due(queue))
 		return;
 
-	forget_full(queue);
-	if (rows_are_dead(queue, &swept)) {
-		each_block(queue, sweep_one);
-		finish_halves(queue);
-		CRASH_POINT();
-		for (uint32_t i = 0; i < swept.n; ++i)
-			rows_give(&queue->segment->rows, swept.row[i], swept.owner[i]);
-		if (!swept.is_all)
-			return;
+	if (is_told)
+		forget_full(queue);
+	if (rows_are_dead(queue, &swept) && (is_told || swept.n > 0)) {
+		forget_full(queue);
+		sweep_rows(queue, &swept);
 	}
+	linger_set(queue, swept.any_lingers, is_told);
+	atomic_store_explicit(&queue->swept, swept.is_all ? attention : attention - 1,
+			      memory_order_relaxed);
+}
 
-	atomic_store_explicit(&queue->swept, attention, memory_order_relaxed);
+void queue_sweep_anyway(struct queue *queue)
+{
+	uint32_t attention = atomic_load_explicit(queue->attention, memory_order_acquire);
+
+	atomic_store_explicit(&queue->swept, attention - 1, memory_order_relaxed);
+	queue_sweep(queue);
 }

@@ -31,8 +31,8 @@
  * - CLAIMED, and READY that is not in the ring, become FREE when the process is gone, and not only
  *   held dead: it may be writing there.
  * - MOVING: if its copy is not in the dead letters, RETURNED, as LEASED; if it is, ENDED; if that
- *   cannot be told any more (its block there has been used again since), RETURNED: it may come to
- *   the dead letters twice, the second time with attempt 2.
+ *   cannot be told (its block there has been used again since, or the mover is held dead but runs),
+ *   RETURNED: it may come to the dead letters twice, the second time with attempt 2.
  * Each is one exchange of the word, so it does not matter who does it, or how often.
  *
  * A death between any two instructions of
@@ -239,6 +239,10 @@ struct queue {
 	uint32_t row;
 	_Atomic uint32_t swept; /* the attention word when dead rows were last looked for */
 
+	/* Of dead rows whose process was not gone then: since when, and when to look again.  0:
+	 * there were none. */
+	_Atomic uint64_t lingers_since, lingers_until;
+
 	/* Given by the owner after attach, before queue_begin(). */
 	const struct liveness_table *table;
 	const _Atomic uint32_t *attention; /* of this client, in that table */
@@ -282,6 +286,21 @@ void queue_end(struct queue *queue);
 
 /* What the dead held, if the broker has told something since the last time. */
 void queue_sweep(struct queue *queue);
+
+/* Of who has seen an end in the table: the attention word tells it a moment later. */
+void queue_sweep_anyway(struct queue *queue);
+
+/*
+ * The broker hears of a process's end some microseconds before the process is gone, and only then
+ * its claims are room.  Who waits for room looks again then: nobody tells it.  CLOCK_FOREVER: there
+ * is no such process.
+ */
+static inline uint64_t queue_linger_due_ns(const struct queue *queue)
+{
+	uint64_t until_ns = atomic_load_explicit(&queue->lingers_until, memory_order_relaxed);
+
+	return until_ns ? until_ns : UINT64_MAX;
+}
 
 /* ---- queue_push.c: producers ---- */
 

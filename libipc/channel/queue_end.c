@@ -305,6 +305,11 @@ static enum copy_state copy_settle(struct queue *dead, struct queue_seen *copy, 
 		case QUEUE_READY:
 			if (queue_is_committed(dead, copy))
 				return COPY_COMMITTED;
+
+			/* Held dead, but alive: it may commit it yet. */
+			if (!rows_is_free(&dead->segment->rows, dead->table,
+					  queue_word_row(copy->word)))
+				return COPY_UNKNOWN;
 			CRASH_POINT();
 			if (queue_room_give(dead, copy))
 				return COPY_IS_NOT;

@@ -533,7 +533,7 @@ void queue_abandon(struct queue *queue)
 	if (header_fault(&queue->segment->header) < 0)
 		return;
 
-	queue_sweep(queue);
+	queue_sweep_anyway(queue);
 	for (uint32_t i = 0; i < queue->layout.n_classes; ++i) {
 		struct queue_seen seen;
 
