@@ -57,7 +57,8 @@ struct producing {
 	void *claim;      /* claim: the result; commit */
 
 	uint64_t began;       /* the consumers' side word */
-	uint64_t deadline_ns; /* the caller's; the waiter's may be that of a token */
+	uint64_t deadline_ns; /* the caller's; the waiter's may be earlier: of a token, of a
+				 room that comes with nobody's word */
 	struct waiter waiter;
 };
 
@@ -222,6 +223,11 @@ int ipc_queue_abort(ipc_queue_producer *producer, void *data)
 
 /* ---- waits ---- */
 
+static uint64_t earlier(uint64_t one_ns, uint64_t other_ns)
+{
+	return one_ns < other_ns ? one_ns : other_ns;
+}
+
 static int producing_look(void *subject)
 {
 	struct producing *producing = subject;
@@ -240,7 +246,8 @@ static int producing_look(void *subject)
 	}
 
 	producing->waiter.deadline_ns =
-		due_ns < producing->deadline_ns ? due_ns : producing->deadline_ns;
+		earlier(producing->deadline_ns,
+			earlier(due_ns, queue_linger_due_ns(&producing->producer->view)));
 	return WAITER_NOT_YET;
 }
 

@@ -43,14 +43,18 @@ static uint32_t producer_look(void *handle, const struct endpoint_wanted *wanted
 	return r == 0 ? wanted->events & IPC_READY_WRITABLE : IPC_READY_END;
 }
 
-/* The next token. */
+/* The next token; or room that nobody will tell of. */
 static uint64_t producer_due_ns(void *handle)
 {
 	ipc_queue_producer *producer = handle;
-	uint64_t due_ns = CLOCK_FOREVER;
+	uint64_t due_ns = CLOCK_FOREVER, linger_ns;
 
 	/* It may have come since the look. */
-	return queue_probe_room(&producer->handle.view, &due_ns) == IPC_EAGAIN ? due_ns : 0;
+	if (queue_probe_room(&producer->handle.view, &due_ns) != IPC_EAGAIN)
+		return 0;
+
+	linger_ns = queue_linger_due_ns(&producer->handle.view);
+	return linger_ns < due_ns ? linger_ns : due_ns;
 }
 
 const struct endpoint_readiness queue_producer_readiness = {
