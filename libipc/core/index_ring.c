@@ -3,8 +3,9 @@
 
 #include "libipc/platform/crash.h"
 
-/* Things move by what others do; words that move so often within one call are no ring's. */
-#define TRIES_MAX (1u << 20)
+/* Things move by what others do; words that move so often within one call are no ring's.  More than
+ * the largest ring has entries: a hint may be a lap behind. */
+#define TRIES_MAX (1u << 22)
 
 #define LAP_BITS    26
 #define LAP_MASK    ((UINT64_C(1) << LAP_BITS) - 1)
@@ -212,8 +213,7 @@ uint64_t index_ring_n_added(struct index_ring *ring)
 		uint64_t entry = ring_load(ring, tail);
 		int64_t ahead = entry_ahead(ring, entry, tail);
 
-		if (entry_kind(entry) == KIND_CLOSED || ahead < 0 ||
-		    (ahead == 0 && entry_kind(entry) == KIND_FREE))
+		if (ahead < 0 || (ahead == 0 && entry_kind(entry) != KIND_FULL))
 			return tail;
 
 		if (ahead == 0)
@@ -234,11 +234,9 @@ enum index_ring_result index_ring_peek(struct index_ring *ring, struct index_rin
 		uint64_t entry = ring_load(ring, head);
 		int64_t ahead = entry_ahead(ring, entry, head);
 
-		if (entry_kind(entry) == KIND_CLOSED)
-			return INDEX_RING_CLOSED;
-
 		if (ahead > 0) {
-			/* Freed already; whoever did so has not moved the head. */
+			/* Freed already; whoever did so has not moved the head.  CLOSED, too,
+			 * stands for its own lap alone: what waits may stand between. */
 			ring_catch_up(ring, &ring->words->head, head, ahead);
 			continue;
 		}
@@ -248,6 +246,9 @@ enum index_ring_result index_ring_peek(struct index_ring *ring, struct index_rin
 
 		if (entry_kind(entry) == KIND_FREE)
 			return INDEX_RING_EMPTY;
+
+		if (entry_kind(entry) == KIND_CLOSED)
+			return INDEX_RING_CLOSED;
 
 		if (entry_kind(entry) != KIND_FULL)
 			return INDEX_RING_BROKEN;

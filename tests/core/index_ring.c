@@ -194,6 +194,52 @@ Test(index_ring, head_that_the_dead_left_behind_is_moved_by_the_next, .init = se
 	cr_expect_eq(take(&block), INDEX_RING_EMPTY);
 }
 
+/* Stored by somebody who was stopped before, for however long: any place that it ever had. */
+static void expect_hints(uint64_t n_before, uint32_t n_waiting, bool is_closed, uint64_t head,
+			 uint64_t tail)
+{
+	uint32_t block;
+
+	setup();
+	for (uint64_t i = 0; i < n_before; ++i) {
+		cr_assert_eq(add(i % N_BLOCKS, (uint32_t)i), INDEX_RING_DONE);
+		cr_assert_eq(take(&block), INDEX_RING_DONE);
+	}
+	for (uint32_t i = 0; i < n_waiting; ++i)
+		cr_assert_eq(add(i, 0), INDEX_RING_DONE);
+	if (is_closed)
+		cr_assert_eq(close_ring(), INDEX_RING_DONE);
+
+	atomic_store(&words.tail, tail);
+	cr_assert_eq(index_ring_n_added(&ring), n_before + n_waiting, "tail %lu of %lu",
+		     (unsigned long)tail, (unsigned long)(n_before + n_waiting));
+	atomic_store(&words.tail, tail);
+	atomic_store(&words.head, head);
+	cr_assert_eq(add(N_BLOCKS - 1, 0), is_closed ? INDEX_RING_CLOSED : INDEX_RING_DONE);
+	for (uint32_t i = 0; i < n_waiting; ++i) {
+		cr_assert_eq(take(&block), INDEX_RING_DONE, "head %lu of %lu, %u wait",
+			     (unsigned long)head, (unsigned long)n_before, n_waiting - i);
+		cr_assert_eq(block, i);
+	}
+	if (!is_closed)
+		cr_assert_eq(take(&block), INDEX_RING_DONE);
+	cr_assert_eq(take(&block), is_closed ? INDEX_RING_CLOSED : INDEX_RING_EMPTY);
+}
+
+/* */
+Test(index_ring, hints_may_be_any_that_ever_were, .timeout = 60)
+{
+	for (uint64_t n = 0; n < 3 * SIZE; n += 7) {
+		for (uint64_t behind = 0; behind <= n; ++behind) {
+			expect_hints(n, 3, false, n - behind, n + 3 - behind);
+			expect_hints(n, 3, true, n - behind, n + 3 - behind);
+			expect_hints(n, 0, true, n - behind, n - behind);
+		}
+	}
+	expect_hints(SIZE, 20, true, SIZE + 20 - SIZE, 0);
+	expect_hints(SIZE, 0, true, 0, 0);
+}
+
 /* The block was taken; the entry stands until somebody meets it, who adds as well as who takes. */
 Test(index_ring, entries_of_blocks_that_moved_on_never_fill_it, .init = setup)
 {
