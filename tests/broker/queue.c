@@ -6,7 +6,6 @@
  */
 
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,31 +100,15 @@ static uint32_t attention(const struct rawpeer *peer)
 	return atomic_load(&peer->table->attention[peer->slot].word);
 }
 
-static unsigned n_keeper_fds(void)
+/* Whether nothing is left of the channel that was there: the slot that was given up last is taken
+ * first. */
+static bool is_free(uint32_t slot)
 {
-	struct dirent *entry;
-	unsigned n = 0;
-	char path[64];
-	DIR *dir;
+	uint64_t id = produce(&a, "probe");
+	bool is_taken = a.reply.opened.channel_slot == slot;
 
-	snprintf(path, sizeof(path), "/proc/%d/fd", (int)domain.keeper);
-	dir = opendir(path);
-	cr_assert_not_null(dir);
-	while ((entry = readdir(dir)))
-		++n;
-	closedir(dir);
-	return n;
-}
-
-/* What the broker dropped it may still be telling the keeper. */
-static void until_keeper_has(unsigned n)
-{
-	uint64_t deadline_ns = clock_after_ns(5 * NS_PER_S);
-
-	while (n_keeper_fds() != n) {
-		cr_assert_lt(clock_now_ns(), deadline_ns, "%u, not %u", n_keeper_fds(), n);
-		rawpeer_sync(&a);
-	}
+	shut(&a, id);
+	return is_taken;
 }
 
 /* ---- the last consumer ---- */
@@ -199,21 +182,15 @@ Test(queue, its_name_is_free_at_once)
 /* Q-8, M-22: its producers' end is final, too, and then nothing is left of it. */
 Test(queue, nothing_is_left_of_it_when_its_producers_have_gone)
 {
-	unsigned n;
-	uint64_t consumer, producer;
-	uint32_t slot;
+	uint64_t consumer = consume(&b, "q"), producer = produce(&a, "q");
+	uint32_t slot = a.reply.opened.channel_slot;
 
-	rawpeer_sync(&a);
-	n = n_keeper_fds();
-	consumer = consume(&b, "q");
-	producer = produce(&a, "q");
-	slot = a.reply.opened.channel_slot;
 	shut(&b, consumer);
-	until_keeper_has(n + 1);
+	cr_assert_not(is_free(slot));
 
 	shut(&a, producer);
 	cr_assert_eq(word_of(slot, PRODUCERS), side_make(1, 0, SIDE_EVER | SIDE_FINAL));
-	until_keeper_has(n);
+	cr_assert(is_free(slot));
 }
 
 /* Q-8, M-43: a queue whose consumers are awaited lives as any channel does. */
@@ -261,7 +238,6 @@ Test(queue, a_removed_queue_drains_and_ends)
 	uint64_t consumer = open_role(&b, IPC_ROLE_QUEUE_CONSUMER, "q", IPC_CREATE | IPC_KEEP);
 	uint32_t slot = b.reply.opened.channel_slot;
 	uint64_t producer = produce(&a, "q"), lent = lend(&c, "q");
-	unsigned n;
 
 	cr_assert_eq(rawpeer_remove(&a, "q", 0), 0);
 	cr_assert_eq(find("q"), IPC_ENOENT);
@@ -271,9 +247,9 @@ Test(queue, a_removed_queue_drains_and_ends)
 	cr_assert_eq(word_of(slot, PRODUCERS), side_make(1, 0, SIDE_EVER | SIDE_FINAL));
 	shut(&b, consumer);
 	cr_assert_eq(word_of(slot, CONSUMERS), side_make(1, 0, SIDE_EVER | SIDE_FINAL));
-	n = n_keeper_fds();
+	cr_assert_not(is_free(slot));
 	shut(&c, lent);
-	until_keeper_has(n - 1);
+	cr_assert(is_free(slot));
 }
 
 /* ---- who is not counted ---- */
@@ -321,16 +297,9 @@ Test(queue, what_is_lent_has_to_be_there)
 /* both sides are final, and who holds it only by loan is told. */
 Test(queue, a_loan_keeps_nothing_alive)
 {
-	uint64_t consumer, lent;
-	uint32_t slot, before;
-	unsigned n;
+	uint64_t consumer = consume(&b, "q"), lent = lend(&c, "q");
+	uint32_t slot = b.reply.opened.channel_slot, before = attention(&c);
 
-	rawpeer_sync(&a);
-	n = n_keeper_fds();
-	consumer = consume(&b, "q");
-	slot = b.reply.opened.channel_slot;
-	lent = lend(&c, "q");
-	before = attention(&c);
 	shut(&b, consumer);
 
 	cr_assert_eq(word_of(slot, CONSUMERS), side_make(1, 0, SIDE_EVER | SIDE_FINAL));
@@ -338,10 +307,10 @@ Test(queue, a_loan_keeps_nothing_alive)
 	cr_assert_eq(attention(&c), before + 1);
 	cr_assert_eq(find("q"), IPC_ENOENT);
 	cr_assert(liveness_handle_is(a.table, lent));
-	until_keeper_has(n + 1);
+	cr_assert_not(is_free(slot));
 
 	shut(&c, lent);
-	until_keeper_has(n);
+	cr_assert(is_free(slot));
 }
 
 /* awaited consumers are awaited by counted producers. */
@@ -364,15 +333,13 @@ Test(queue, a_loan_does_not_await_consumers)
 Test(queue, the_death_of_the_only_user_ends_it)
 {
 	uint32_t slot;
-	unsigned n;
+	uint64_t lent;
 
-	rawpeer_sync(&a);
 	produce(&b, "q");
 	consume(&b, "q");
 	slot = b.reply.opened.channel_slot;
 	lend(&b, "q");
-	lend(&c, "q");
-	n = n_keeper_fds();
+	lent = lend(&c, "q");
 	rawpeer_disconnect(&b);
 
 	cr_assert(rawpeer_until_side(&a, slot, CONSUMERS, 0, 1) & SIDE_FINAL);
@@ -381,8 +348,9 @@ Test(queue, the_death_of_the_only_user_ends_it)
 	cr_assert(word_of(slot, PRODUCERS) & SIDE_FINAL);
 	cr_assert_eq(find("q"), IPC_ENOENT);
 
-	rawpeer_disconnect(&c);
-	until_keeper_has(n - 5);
+	cr_assert_not(is_free(slot));
+	shut(&c, lent);
+	cr_assert(is_free(slot));
 }
 
 /* Q-16, M-31: what was decided is decided for the next worker. */
@@ -390,10 +358,7 @@ Test(queue, an_end_outlives_the_worker)
 {
 	uint64_t consumer = consume(&b, "q"), lent = lend(&c, "q");
 	uint32_t slot = c.reply.opened.channel_slot;
-	unsigned n;
 
-	rawpeer_sync(&a);
-	n = n_keeper_fds();
 	domain_kill_worker(&domain);
 	cr_assert_eq(find("q"), 0, "a loan was not taken for a producer");
 	cr_assert_eq(word_of(slot, PRODUCERS), side_make(1, 0, SIDE_EVER));
@@ -405,8 +370,9 @@ Test(queue, an_end_outlives_the_worker)
 	cr_assert_eq(word_of(slot, PRODUCERS), side_make(2, 0, SIDE_EVER | SIDE_FINAL));
 	cr_assert(liveness_handle_is(a.table, lent));
 
+	cr_assert_not(is_free(slot));
 	shut(&c, lent);
-	until_keeper_has(n - 1);
+	cr_assert(is_free(slot));
 }
 
 /* ---- dead letters ---- */
