@@ -55,6 +55,15 @@ void liveness_members_change(struct liveness_table *table, uint32_t channel_slot
 		atomic_fetch_add_explicit(&table->members[channel_slot], 1, memory_order_release);
 }
 
+void liveness_join(struct liveness_table *table, uint32_t client_slot)
+{
+	/* [V7] The message lies in the client's socket before the number moves.  Pairs with the
+	 * acquire load of connection_catch_up(). */
+	if (client_slot < LIVENESS_CLIENTS_MAX)
+		atomic_fetch_add_explicit(&table->attention[client_slot].n_joined, 1,
+					  memory_order_release);
+}
+
 void liveness_domain_end(struct liveness_table *table)
 {
 	atomic_store_explicit(&table->domain, DOMAIN_ENDED, memory_order_release);

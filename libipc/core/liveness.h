@@ -160,6 +160,7 @@ void liveness_side_set(struct liveness_table *table, uint32_t channel_slot, unsi
 void liveness_attend(struct liveness_table *table, uint32_t client_slot);     /* +1, wake all */
 void liveness_look_again(struct liveness_table *table, uint32_t client_slot); /* n_looks + 1 */
 void liveness_members_change(struct liveness_table *table, uint32_t channel_slot);
+void liveness_join(struct liveness_table *table, uint32_t client_slot); /* n_joined + 1 */
 void liveness_domain_end(struct liveness_table *table);
 
 /* ---- the clients' side ---- */

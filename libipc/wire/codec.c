@@ -264,7 +264,8 @@ static bool joined_is_good(const union message *message)
 	const struct message_joined *joined = &message->joined;
 
 	return joined->group_id != 0 && joined->n_fds_queue <= FDS_OF_GRANT &&
-	       joined->has_dead <= 1 && grant_is_good(&joined->queue) &&
+	       joined->has_dead <= 1 && name_is_good(joined->name) &&
+	       grant_is_good(&joined->queue) &&
 	       (!joined->has_dead || grant_is_good(&joined->dead));
 }
 

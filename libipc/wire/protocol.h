@@ -246,6 +246,7 @@ struct message_joined {
 	uint32_t n_fds_queue;        /* the descriptors after these are the dead letters' */
 	uint32_t has_dead;
 	struct message_opened dead; /* the queue's dead letters, uncounted */
+	char name[256];             /* of the queue */
 };
 static_assert(sizeof(struct message_joined) <= PROTOCOL_SIZE_MAX, "JOINED fits a message");
 

@@ -103,6 +103,7 @@ static void good_body(union message *message, enum message_type type)
 		break;
 	case MESSAGE_JOINED:
 		message->joined.group_id = 1;
+		strcpy(message->joined.name, "a");
 		message->joined.queue.handle_id = message->joined.queue.generation = 1;
 		message->joined.queue.value = message->joined.queue.lines =
 			message->joined.queue.table = region;
