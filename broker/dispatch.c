@@ -2,6 +2,7 @@
 #include "broker/dispatch.h"
 
 #include "broker/bells.h"
+#include "broker/groups.h"
 #include "broker/listing.h"
 #include "broker/opener.h"
 #include "broker/peer.h"
@@ -27,7 +28,8 @@
 #define SHARE    16
 #define SHARE_NS NS_PER_MS
 
-static void do_request(struct worker *worker, struct peer *peer, const union message *request)
+/* False: only in part; the request stays where it is and is done again. */
+static bool do_request(struct worker *worker, struct peer *peer, const union message *request)
 {
 	struct handle *handle;
 
@@ -72,6 +74,7 @@ static void do_request(struct worker *worker, struct peer *peer, const union mes
 		}
 		break;
 	case MESSAGE_GROUP:
+		return groups_open(worker, peer, &request->group);
 	case MESSAGE_WELCOME:
 	case MESSAGE_DONE:
 	case MESSAGE_RESERVE:
@@ -83,6 +86,7 @@ static void do_request(struct worker *worker, struct peer *peer, const union mes
 	case MESSAGE_JOINED:
 		break; /* message_check_request() lets none of these in */
 	}
+	return true;
 }
 
 static bool is_legal(const struct peer *peer, const union message *request, size_t size)
@@ -95,14 +99,20 @@ static bool is_legal(const struct peer *peer, const union message *request, size
 
 static bool is_answered(const union message *request)
 {
+	/* The end of a group is as a close. */
+	if (request->head.type == MESSAGE_GROUP && request->group.pattern[0] == '\0')
+		return false;
+
 	return request->head.type != MESSAGE_CLOSE && request->head.type != MESSAGE_CANCEL &&
 	       request->head.type != MESSAGE_RING;
 }
 
-/* 0, IPC_EAGAIN: the queue is empty, IPC_EBUSY: the peer is clogged, IPC_EPIPE: it is doomed. */
+/* 0, IPC_EAGAIN: the queue is empty, IPC_EBUSY: the peer is clogged or others have their turn,
+ * IPC_EPIPE: it is doomed. */
 static int dispatch_one(struct worker *worker, struct peer *peer)
 {
 	union message *request = &worker->request;
+	bool is_done = true;
 	size_t size;
 	int r;
 
@@ -129,9 +139,11 @@ static int dispatch_one(struct worker *worker, struct peer *peer)
 	    request->head.type != MESSAGE_HELLO)
 		peer_say_result(worker, peer, request->head.request_id, peer->record->done_result);
 	else
-		do_request(worker, peer, request);
+		is_done = do_request(worker, peer, request);
 	if (peer->is_doomed)
 		return IPC_EPIPE;
+	if (!is_done)
+		return IPC_EBUSY;
 
 	CRASH_POINT();
 	(void)fdpass_receive(peer->socket_fd, request, sizeof(*request), &size, NULL, NULL);
@@ -148,6 +160,12 @@ static bool queue_is_empty(struct worker *worker, struct peer *peer)
 	       IPC_EAGAIN;
 }
 
+static void resume(struct worker *worker, struct peer *peer)
+{
+	groups_resume_peer(worker, peer);
+	opener_resume_peer(worker, peer);
+}
+
 void dispatch_peer(struct worker *worker, struct peer *peer)
 {
 	uint64_t until_ns = clock_now_ns() + SHARE_NS;
@@ -157,7 +175,7 @@ void dispatch_peer(struct worker *worker, struct peer *peer)
 	if (peer->is_clogged) {
 		r = peer_unclog(worker, peer);
 		if (r == 0)
-			opener_resume_peer(worker, peer);
+			resume(worker, peer);
 		else
 			r = peer->is_doomed ? IPC_EPIPE : IPC_EBUSY;
 	}

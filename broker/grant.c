@@ -33,13 +33,11 @@ static int value_fd(struct worker *worker, const struct handle *handle, int *ret
 	return 0;
 }
 
-static void opened_fill(union message *message, const struct worker *worker,
-			const struct handle *handle, uint64_t request_id)
+static void opened_fill(struct message_opened *opened, const struct worker *worker,
+			const struct handle *handle)
 {
 	const struct channel_record *record = handle->channel->record;
-	struct message_opened *opened = &message->opened;
 
-	message_init(message, MESSAGE_OPENED, request_id);
 	opened->handle_id = handle->record->id;
 	opened->generation = record->generation;
 	opened->channel_slot = handle->channel->slot;
@@ -54,19 +52,44 @@ static void opened_fill(union message *message, const struct worker *worker,
 	memcpy(opened->dead_letters, record->dead_letters, sizeof(opened->dead_letters));
 }
 
+/* Lines and table, with the descriptors that go with them. */
+static int opened_add_rest(struct worker *worker, const struct handle *handle,
+			   struct message_opened *opened, int fds[GRANT_FDS_MAX], unsigned *n)
+{
+	struct user *owner = handle->channel->owner;
+	int fd, r;
+
+	opened->lines = segments_lines(handle->channel, handle->peer->record->uid, &fd);
+	if (fd >= 0) {
+		opened->fds |= OPENED_FD_LINES;
+		fds[(*n)++] = fd;
+	}
+
+	if (owner == handle->peer->user)
+		return 0;
+
+	r = segments_reader(worker, owner, &fds[*n]);
+	if (r < 0)
+		return r;
+
+	opened->fds |= OPENED_FD_TABLE;
+	++*n;
+	return 0;
+}
+
 /* has_segment: the client has just reserved the segment and mapped it for writing.  0, or why it
  * could not be said. */
 static int answer_opened(struct worker *worker, struct handle *handle, uint64_t request_id,
 			 bool has_segment)
 {
 	struct message_opened *opened = &worker->reply.opened;
-	struct user *owner = handle->channel->owner;
 	CLEANUP(fd_closep) int own_fd = -1;
-	int fd, fds[3];
+	int fds[GRANT_FDS_MAX];
 	unsigned n = 0;
 	int r;
 
-	opened_fill(&worker->reply, worker, handle, request_id);
+	message_init(&worker->reply, MESSAGE_OPENED, request_id);
+	opened_fill(opened, worker, handle);
 
 	if (!has_segment || !opened->is_writable) {
 		r = value_fd(worker, handle, &fds[n], &own_fd);
@@ -76,21 +99,26 @@ static int answer_opened(struct worker *worker, struct handle *handle, uint64_t 
 		++n;
 	}
 
-	opened->lines = segments_lines(handle->channel, handle->peer->record->uid, &fd);
-	if (fd >= 0) {
-		opened->fds |= OPENED_FD_LINES;
-		fds[n++] = fd;
-	}
-
-	if (owner != handle->peer->user) {
-		r = segments_reader(worker, owner, &fds[n]);
-		if (r < 0)
-			return r;
-		opened->fds |= OPENED_FD_TABLE;
-		++n;
-	}
+	r = opened_add_rest(worker, handle, opened, fds, &n);
+	if (r < 0)
+		return r;
 
 	return peer_answer(worker, handle->peer, &worker->reply, fds, n);
+}
+
+int grant_describe(struct worker *worker, const struct handle *handle, struct message_opened *ret,
+		   int fds[GRANT_FDS_MAX], unsigned *ret_n_fds)
+{
+	unsigned n = 0;
+	int r;
+
+	opened_fill(ret, worker, handle);
+	ret->fds = OPENED_FD_VALUE;
+	fds[n++] = handle->channel->segment_fd;
+	r = opened_add_rest(worker, handle, ret, fds, &n);
+	if (r == 0)
+		*ret_n_fds = n;
+	return r;
 }
 
 int grant_reserve(struct worker *worker, struct handle *handle)

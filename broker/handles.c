@@ -44,6 +44,8 @@ int handles_prepare(struct worker *worker, struct peer *peer, const struct messa
 	record->side = (uint8_t)policy_role(open->role)->side;
 	record->is_counted = !(open->flags & OPEN_UNCOUNTED);
 	record->is_ending = record->ended_by_death = 0;
+	record->group_id = record->lender_id = 0;
+	record->is_joined = 0;
 
 	*ret = handle;
 	return 0;

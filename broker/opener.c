@@ -7,6 +7,7 @@
 
 #include "broker/channels.h"
 #include "broker/grant.h"
+#include "broker/groups.h"
 #include "broker/handles.h"
 #include "broker/peer.h"
 #include "broker/pending.h"
@@ -375,4 +376,5 @@ void opener_cancel(struct worker *worker, struct peer *peer, const struct messag
 	handle = registry_handle_of_request(peer, cancel->cancelled_id);
 	if (handle)
 		reaper_close(worker, handle);
+	groups_end(worker, peer, cancel->cancelled_id);
 }

@@ -56,6 +56,9 @@ const struct policy_role *policy_role(uint32_t role)
 		[IPC_ROLE_QUEUE_PRODUCER] = {.kind = IPC_KIND_QUEUE,
 					     .side = QUEUE_SIDE_PRODUCERS,
 					     .is_followed = true},
+		[IPC_ROLE_GROUP] = {.kind = IPC_KIND_QUEUE,
+				    .side = QUEUE_SIDE_PRODUCERS,
+				    .is_followed = true},
 		[IPC_ROLE_QUEUE_CONSUMER] = {.kind = IPC_KIND_QUEUE,
 					     .side = QUEUE_SIDE_CONSUMERS,
 					     .is_followed = true},
@@ -123,7 +126,8 @@ int policy_check_request(const struct message_open *open)
 	if (!kind_is_served(open->kind))
 		return IPC_EPROTONOSUPPORT;
 
-	if (!role || role->kind != open->kind)
+	/* A group opens by its pattern alone. */
+	if (!role || role->kind != open->kind || open->role == IPC_ROLE_GROUP)
 		return IPC_EINVAL;
 
 	/* IPC_KEEP is for kinds that have a use for it (M-43). */

@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "broker/channels.h"
+#include "broker/groups.h"
 #include "broker/handles.h"
 #include "broker/opener.h"
 #include "broker/peer.h"
@@ -183,6 +184,8 @@ static void hear_last_word(struct worker *worker, struct peer *peer, const union
 		handle = registry_handle(worker->registry, peer, message->ring.handle_id);
 		if (handle)
 			presence_ring(worker, handle);
+	} else if (message->head.type == MESSAGE_GROUP && message->group.pattern[0] == '\0') {
+		groups_end(worker, peer, message->group.group_id);
 	}
 }
 
@@ -245,6 +248,7 @@ void reaper_end_client(struct worker *worker, struct peer *peer)
 	/* Nothing is granted to it any more. */
 	while (peer->pendings)
 		pending_remove(worker, peer->pendings);
+	groups_forget(worker, peer);
 
 	tell_death(worker, peer);
 

@@ -68,6 +68,8 @@ int registry_new(struct registry **ret, struct state *state)
 		   &state->high[STATE_HANDLES]);
 	slots_init(&registry->pending_slots, registry->pending_free, STATE_PENDINGS_MAX,
 		   &state->high[STATE_PENDINGS]);
+	slots_init(&registry->group_slots, registry->group_free, STATE_GROUPS_MAX,
+		   &state->high[STATE_GROUPS]);
 	objects_init(registry);
 
 	*ret = registry;
@@ -109,6 +111,11 @@ static bool pending_is_used(const void *state, uint32_t slot)
 	return record_get(&((const struct state *)state)->pending[slot].state) != RECORD_FREE;
 }
 
+static bool group_is_used(const void *state, uint32_t slot)
+{
+	return record_get(&((const struct state *)state)->group[slot].state) != RECORD_FREE;
+}
+
 void registry_adopt_slots(struct registry *registry)
 {
 	slots_adopt(&registry->user_slots, user_is_used, registry->state);
@@ -116,6 +123,7 @@ void registry_adopt_slots(struct registry *registry)
 	slots_adopt(&registry->channel_slots, channel_is_used, registry->state);
 	slots_adopt(&registry->handle_slots, handle_is_used, registry->state);
 	slots_adopt(&registry->pending_slots, pending_is_used, registry->state);
+	slots_adopt(&registry->group_slots, group_is_used, registry->state);
 }
 
 struct user *registry_user(struct registry *registry, uid_t uid)

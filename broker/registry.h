@@ -45,6 +45,7 @@ struct peer { /* a client, as seen from here */
 	struct user *user;
 	struct handle *handles;   /* by client_next */
 	struct pending *pendings; /* by peer_next */
+	struct group *groups;     /* by peer_next */
 	bool needs_confirmation;  /* who it is has to be confirmed by its first message */
 	bool may_repeat;          /* its next request may have been done by an earlier worker */
 	bool is_quiet, is_doomed;
@@ -88,9 +89,23 @@ struct pending {
 	struct pending *name_prev, *name_next;
 };
 
+struct group {
+	uint32_t slot;
+	struct group_record *record;
+	struct peer *peer;
+
+	/* Channels from this slot on have still to be looked at; CHANNELS_MAX: all is done. */
+	uint32_t cursor;
+
+	struct group *peer_prev, *peer_next;
+	struct group *prev, *next; /* of all */
+};
+
 struct registry {
 	struct state *state;
-	struct slots user_slots, client_slots, channel_slots, handle_slots, pending_slots;
+	struct slots user_slots, client_slots, channel_slots, handle_slots, pending_slots,
+		group_slots;
+	struct group *groups;
 	struct channel *names;
 	struct pending *waiting[REGISTRY_BUCKETS]; /* by name, the oldest first */
 	struct user user[STATE_USERS_MAX];
@@ -98,9 +113,11 @@ struct registry {
 	struct channel channel[LIVENESS_CHANNELS_MAX];
 	struct handle handle[LIVENESS_HANDLES_MAX];
 	struct pending pending[STATE_PENDINGS_MAX];
+	struct group group[STATE_GROUPS_MAX];
 	uint32_t user_free[STATE_USERS_MAX], client_free[LIVENESS_CLIENTS_MAX],
 		channel_free[LIVENESS_CHANNELS_MAX];
 	uint32_t handle_free[LIVENESS_HANDLES_MAX], pending_free[STATE_PENDINGS_MAX];
+	uint32_t group_free[STATE_GROUPS_MAX];
 };
 
 /* Empty and with all slots free; registry_adopt_slots() then takes those whose records are in use.

@@ -8,6 +8,7 @@
 #include "broker/channels.h"
 #include "broker/dispatch.h"
 #include "broker/fences.h"
+#include "broker/groups.h"
 #include "broker/handles.h"
 #include "broker/log.h"
 #include "broker/opener.h"
@@ -357,6 +358,7 @@ int repair_run(struct worker *worker, struct repair *repair)
 	adopt_channels(worker);
 	adopt_handles(worker);
 	pending_adopt(worker);
+	groups_adopt(worker);
 	repair_handle_words(registry);
 	repair_channels(worker);
 
@@ -381,7 +383,9 @@ void repair_resume(struct worker *worker)
 			dispatch_adopt(worker, peer);
 	}
 
+	groups_resume_all(worker);
 	opener_replay(worker);
+	groups_finish_all(worker);
 	reaper_run(worker);
 	opener_resume_all(worker);
 

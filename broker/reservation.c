@@ -6,6 +6,7 @@
 
 #include "broker/channels.h"
 #include "broker/grant.h"
+#include "broker/groups.h"
 #include "broker/handles.h"
 #include "broker/opener.h"
 #include "broker/peer.h"
@@ -99,6 +100,7 @@ static void confirmed(struct worker *worker, struct handle *handle, uint64_t req
 	record_set(&handle->record->state, RECORD_USED);
 	CRASH_POINT();
 	presence_begin(worker, handle);
+	groups_meet(worker, channel);
 
 	memcpy(name, channel->record->name, sizeof(name));
 	r = grant_handle(worker, handle, request_id, true);

@@ -36,6 +36,7 @@
 #define STATE_MAGIC        UINT64_C(0x3174617473637069)
 #define STATE_PENDINGS_MAX 8192
 #define STATE_USERS_MAX    1024
+#define STATE_GROUPS_MAX   1024
 
 enum record_state {
 	RECORD_FREE = 0,
@@ -101,6 +102,12 @@ struct handle_record {
 	uint32_t role;
 	uint8_t side, is_counted, is_ending,
 		ended_by_death; /* is_ending: being told; redone by the next worker */
+
+	/* Of a group's handle; else 0. */
+	uint64_t group_id;
+	uint64_t lender_id; /* of a handle of dead letters: the handle of the queue whose they are */
+	uint32_t is_joined; /* JOINED was sent; of the queue's handle */
+	uint32_t reserved;
 };
 
 struct pending_record {
@@ -109,6 +116,15 @@ struct pending_record {
 	int32_t result; /* DYING: what it is answered */
 	uint64_t order; /* first come first served */
 	struct message_open request;
+};
+
+/* DYING: its handles are being ended. */
+struct group_record {
+	_Atomic uint32_t state;
+	uint32_t client_slot, client_generation;
+	uint32_t reserved;
+	uint64_t group_id; /* the client's number for it */
+	char pattern[256];
 };
 
 struct user_record {
@@ -127,6 +143,7 @@ enum state_array {
 	STATE_CHANNELS,
 	STATE_HANDLES,
 	STATE_PENDINGS,
+	STATE_GROUPS,
 	STATE_N_ARRAYS
 };
 
@@ -145,6 +162,7 @@ struct state {
 	struct channel_record channel[LIVENESS_CHANNELS_MAX];
 	struct handle_record handle[LIVENESS_HANDLES_MAX];
 	struct pending_record pending[STATE_PENDINGS_MAX];
+	struct group_record group[STATE_GROUPS_MAX];
 };
 
 /*
