@@ -12,7 +12,8 @@
  * becomes FREE, so a value never comes again; row (core/rows.h) names a handle.
  *
  * phase     whose it is                              goes to
- * FREE      nobody's                                 CLAIMED, READY: whoever needs a block
+ * FREE      nobody's; attempt is 1 if its last use   CLAIMED, READY: whoever needs a block
+ *           was an item, 0 if it came to nothing
  * CLAIMED   an open claim of the program of `row`    READY: commit; FREE: abort, close
  * READY     being pushed by `row`; or, once the      LEASED: whoever takes it; FREE: `row`, whose
  *           ring names this use, a waiting item      push came to nothing

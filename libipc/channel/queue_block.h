@@ -41,6 +41,13 @@ static inline uint64_t queue_word_with(uint64_t word, uint32_t row, enum queue_p
 	return queue_word_make(queue_word_use(word), queue_word_attempt(word), row, phase);
 }
 
+/* A block that becomes FREE keeps in its attempt whether this use of it was an item: 1, or came to
+ * nothing: 0. */
+static inline uint32_t queue_word_was_item(uint64_t word)
+{
+	return queue_word_phase(word) == QUEUE_LEASED || queue_word_phase(word) == QUEUE_ENDED;
+}
+
 static inline uint64_t queue_load(const struct queue_class_view *class, uint32_t block)
 {
 	/* [B1] What whoever stored this word wrote before is seen.  Pairs with [B2]. */

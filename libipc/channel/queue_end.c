@@ -288,11 +288,19 @@ int queue_push_refused(struct queue *queue, unsigned priority, const void *data,
 
 enum copy_state { COPY_COMMITTED, COPY_IS_NOT, COPY_UNKNOWN };
 
+static uint32_t use_after(uint32_t use)
+{
+	return (use + 1) & (UINT32_MAX >> (32 - TARGET_BLOCK_SHIFT));
+}
+
 /* A copy that is not in the ring is taken away: it never will be. */
 static enum copy_state copy_settle(struct queue *dead, struct queue_seen *copy, uint32_t use)
 {
 	for (unsigned tries = 0; tries < QUEUE_TRIES_MAX; ++tries) {
 		copy->word = queue_load(copy->class, copy->block);
+		if (queue_word_phase(copy->word) == QUEUE_FREE &&
+		    queue_word_use(copy->word) == use_after(use))
+			return queue_word_attempt(copy->word) ? COPY_COMMITTED : COPY_IS_NOT;
 		if (queue_word_use(copy->word) != use)
 			return COPY_UNKNOWN;
 

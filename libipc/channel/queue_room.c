@@ -81,17 +81,16 @@ static uint64_t used_by_blocks(const struct queue *queue, struct queue_class_vie
 
 /*
  * Bytes that were counted for nobody's block are given back.  Somebody who is stopped between two
- * steps just now looks like one who died there: then a few bytes too many are given back, and the
- * next comparison takes them away again.
+ * steps just now looks like one who died there: then too many are given back, and fewer seem to be
+ * used than are, in the end fewer than none.  So what was corrected is compared again the next
+ * time, and so is what cannot be.
  */
 static void bytes_correct(struct queue *queue, struct queue_class_view *class)
 {
 	struct queue_class *shared = class->shared;
 	uint64_t claimed, freed, sum, used, blocks;
 
-	if (atomic_exchange_explicit(&shared->suspect, 0, memory_order_seq_cst) == 0)
-		return;
-
+	(void)atomic_exchange_explicit(&shared->suspect, 0, memory_order_seq_cst);
 	claimed = atomic_load_explicit(&shared->claimed, memory_order_acquire);
 	freed = atomic_load_explicit(&shared->freed[0], memory_order_acquire);
 	sum = freed_sum(queue, class);
@@ -112,6 +111,7 @@ static void bytes_correct(struct queue *queue, struct queue_class_view *class)
 		&shared->freed[0], &freed,
 		(freed & ~BYTES_MASK) + FREED_ONCE + ((freed + used - blocks) & BYTES_MASK),
 		memory_order_acq_rel, memory_order_relaxed);
+	atomic_store_explicit(&shared->suspect, 1, memory_order_relaxed);
 }
 
 /* Whether so many bytes fit; looks at what was freed only if it must. */
@@ -134,7 +134,8 @@ static bool bytes_may_fit(struct queue *queue, struct queue_class_view *class, u
 		      size))
 		return true;
 
-	if (atomic_load_explicit(&shared->suspect, memory_order_relaxed) == 0)
+	if (atomic_load_explicit(&shared->suspect, memory_order_relaxed) == 0 &&
+	    queue_room_used(queue, class) <= queue->layout.bytes_max)
 		return false;
 
 	bytes_correct(queue, class);
@@ -307,7 +308,8 @@ bool queue_room_free(struct queue *queue, const struct queue_seen *seen, struct 
 	_Atomic uint64_t *counter = &seen->class->shared->freed[number];
 	uint64_t bytes = charge_of(queue, block, seen->word);
 
-	if (!queue_swap(seen, queue_word_make(queue_word_use(seen->word) + 1, 0, 0, QUEUE_FREE)))
+	if (!queue_swap(seen, queue_word_make(queue_word_use(seen->word) + 1,
+					      queue_word_was_item(seen->word), 0, QUEUE_FREE)))
 		return false;
 
 	if (freed->counter != counter) {
