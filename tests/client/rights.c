@@ -74,6 +74,8 @@ enum wish {
 	SHARE_B,
 	FLY,
 	HANDLE,
+	PUSH,
+	TAKE,
 	INFO,
 	HANDLES,
 	REMOVE,
@@ -81,6 +83,7 @@ enum wish {
 	CREATE_WATCH,
 	CREATE_SHARED,
 	CREATE_FLIGHT,
+	CREATE_QUEUE,
 };
 
 struct question {
@@ -125,6 +128,27 @@ static int answer_flight(ipc_client *own, const struct question *q)
 		       : ipc_flight_table_open_wait(&table, own, q->name, &options, &deadline);
 }
 
+static int answer_queue(ipc_client *own, const struct question *q)
+{
+	const struct ipc_queue_options options = {.size = sizeof(options),
+						  .flags = q->wish == CREATE_QUEUE ? IPC_CREATE : 0,
+						  .mode = q->mode,
+						  .gid = q->channel_gid};
+	struct timespec deadline = domain_deadline(WAIT_MS);
+	struct ipc_queue_item item;
+	ipc_queue_producer *producer;
+	ipc_queue_consumer *consumer;
+	int r;
+
+	if (q->wish != PUSH) {
+		r = ipc_queue_consumer_open_wait(&consumer, own, q->name, &options, &deadline);
+		return r < 0 || q->wish == CREATE_QUEUE ? r : ipc_queue_take(consumer, &item);
+	}
+
+	r = ipc_queue_producer_open_wait(&producer, own, q->name, &options, &deadline);
+	return r < 0 ? r : ipc_queue_push(producer, 0, "x", 1, IPC_FULL_FAIL);
+}
+
 static int answer(ipc_client *own, const struct question *q)
 {
 	struct ipc_watch_options watch_options = {
@@ -160,6 +184,10 @@ static int answer(ipc_client *own, const struct question *q)
 	case HANDLE:
 	case CREATE_FLIGHT:
 		return answer_flight(own, q);
+	case PUSH:
+	case TAKE:
+	case CREATE_QUEUE:
+		return answer_queue(own, q);
 	case INFO:
 		return ipc_channel_info_wait(own, q->name, &info, &deadline);
 	case HANDLES:
@@ -668,6 +696,58 @@ Test(rights, another_pid_namespace_gets_only_what_takes_no_lock)
 	ipc_watch_producer_close(producer);
 	ipc_shared_close(shared);
 	ipc_flight_table_close(flight);
+}
+
+static ipc_queue_consumer *queue_new(const char *name, uint32_t mode)
+{
+	ipc_queue_consumer *consumer = NULL;
+
+	cr_assert_eq(ipc_queue_consumer_open_wait(
+			     &consumer, client, name,
+			     IPC_QUEUE_OPTIONS(.flags = IPC_CREATE, .mode = mode), NULL),
+		     0);
+	return consumer;
+}
+
+/* M-50, M-54: who pushes writes what the others read, and the other way round. */
+Test(rights, a_queue_is_for_those_who_may_read_and_write)
+{
+	ipc_queue_consumer *own, *public;
+	struct ipc_queue_item item;
+
+	NEEDS_ROOT();
+	own = queue_new("own", 0644);
+	public = queue_new("public", 0666);
+
+	cr_assert_eq(ASKED(AS_A, .wish = PUSH, .name = "own"), IPC_EACCES);
+	cr_assert_eq(ASKED(AS_A, .wish = TAKE, .name = "own"), IPC_EACCES);
+	cr_assert_eq(ASKED(AS_A, .wish = TAKE, .name = "public"), IPC_EAGAIN);
+	cr_assert_eq(ASKED(AS_A, .wish = PUSH, .name = "public"), IPC_QUEUED);
+	cr_assert_eq(ipc_queue_take(public, &item), 0);
+	cr_assert_eq(ipc_queue_ack(public, &item), 0);
+
+	cr_assert_eq(ASKED(AS_A, .wish = CREATE_QUEUE, .name = "new", .mode = 0666), 0);
+
+	ipc_queue_consumer_close(own);
+	ipc_queue_consumer_close(public);
+}
+
+/* M-53: there is no lock in it. */
+Test(rights, another_pid_namespace_gets_queues)
+{
+	ipc_queue_consumer *consumer;
+	struct ipc_queue_item item;
+
+	NEEDS_ROOT();
+	consumer = queue_new("q", 0600);
+
+	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = TAKE, .name = "q"), IPC_EAGAIN);
+	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = PUSH, .name = "q"), IPC_QUEUED);
+	cr_assert_eq(ipc_queue_take(consumer, &item), 0);
+	cr_assert_eq(ipc_queue_ack(consumer, &item), 0);
+	cr_assert_eq(ASKED(.in_pid_namespace = true, .wish = CREATE_QUEUE, .name = "r"), 0);
+
+	ipc_queue_consumer_close(consumer);
 }
 
 static void consume_in_namespace(struct actor *self, void *arg)
