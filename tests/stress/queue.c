@@ -43,7 +43,7 @@ enum {
 	ITEMS_MAX = 24,
 	SIZE_MAX_OF_ITEM = 200,
 	ATTEMPTS_MAX = 4,
-	IDS_MAX = 1 << 24,
+	IDS_MAX = 1 << 26,
 	WAIT_MS = 10000, /* that long nobody waits for those who live */
 };
 
