@@ -10,6 +10,7 @@
 
 #include <ipc/error.h>
 
+#include "libipc/channel/queue_block.h"
 #include "tests/support/queue_scene.h"
 
 enum { N_ITEMS = 8, N_BYTES = 4096, N_ATTEMPTS = 3 };
@@ -310,6 +311,79 @@ Test(queue_deaths, push_that_came_to_nothing_leaves_nothing, .init = setup, .fin
 	expect_take(&b, 1, 1);
 	cr_assert_eq(queue_ack(&b.view, item.lease), 0);
 	expect_empty();
+}
+
+/* Item 1 as mortal's, MOVING, with a copy that is not committed yet. */
+static struct queue_seen begin_moving(void)
+{
+	struct queue_seen seen = {.class = &a.view.class[0]}, copy = {.class = NULL};
+	struct queue_label label = {.reason = IPC_DEAD_REJECTED, .source = QUEUE_SCENE_NAME};
+	struct queue_block *block;
+
+	push(&a, 1, 100);
+	expect_take(&mortal, 1, 1);
+	while (queue_word_phase(queue_load(seen.class, seen.block)) != QUEUE_LEASED)
+		++seen.block;
+	seen.word = queue_load(seen.class, seen.block);
+	cr_assert_eq(
+		queue_room_take(&mortal.dead, &mortal.dead.class[0], 100, QUEUE_READY, 1, &copy),
+		0);
+	queue_fill(&mortal.dead, &copy, item.data, 100, &label);
+	block = queue_block_of(&a.view, &seen);
+	atomic_store(&block->reason, IPC_DEAD_REJECTED);
+	atomic_store(&block->target, queue_word_use(copy.word) | (uint64_t)copy.block << 29 |
+					     (uint64_t)QUEUE_SCENE_GENERATION << 52);
+	cr_assert(queue_swap(&seen, queue_word_with(seen.word, mortal.view.row, QUEUE_MOVING)));
+	return copy;
+}
+
+/* M-24, Q-10: a mover that is held dead goes on when its copy's block has been used again, and puts
+ * down where the copy stands; what stands there now is another's. */
+Test(queue_deaths, late_mover_does_not_lose_the_dead_letter_of_another, .init = setup,
+     .fini = teardown)
+{
+	struct queue_seen copy = begin_moving();
+	struct ipc_queue_item dead;
+	uint64_t n_found = 0;
+
+	queue_scene_end(&scene, mortal.id);
+	expect_take(&b, 1, 2);
+	cr_assert_eq(queue_ack(&b.view, item.lease), 0);
+	for (uint64_t i = 2; i <= 4; ++i) {
+		push(&a, i, 100);
+		expect_take(&b, i, 1);
+		cr_assert_eq(queue_reject(&b.view, item.lease), 0);
+	}
+
+	(void)!queue_add(&mortal.dead, &copy);
+	queue_scene_die(&scene, &b);
+	while (queue_scene_take(&a.dead, &dead) > 0) {
+		/* Its own may come, too: for others it was not known whether it would. */
+		n_found += queue_scene_number(dead.data, dead.size) != 1;
+		cr_expect_eq(queue_ack(&a.dead, dead.lease), 0);
+	}
+	cr_expect_eq(n_found, queue_scene_state(&a.view).dead_lettered[0][IPC_DEAD_REJECTED]);
+	cr_expect_eq(n_found, 3);
+	queue_scene_die(&scene, &mortal);
+	cr_expect_eq(queue_take(&a.dead, &dead), IPC_EAGAIN);
+	cr_expect_eq(queue_scene_count(&a.dead, 0, QUEUE_FREE), 4, "its block is free at last");
+}
+
+/* and what it was not known of comes a second time with attempt 2. */
+Test(queue_deaths, copy_that_may_have_come_is_followed_by_another_attempt, .init = setup,
+     .fini = teardown)
+{
+	struct queue_seen copy = begin_moving();
+	struct ipc_queue_item dead;
+
+	queue_scene_end(&scene, mortal.id);
+	expect_take(&b, 1, 2);
+	cr_assert_eq(queue_reject(&b.view, item.lease), 0);
+	(void)!queue_add(&mortal.dead, &copy);
+	cr_assert_eq(queue_scene_take(&a.dead, &dead), 1);
+	cr_expect_eq(dead.attempt, 2);
+	cr_assert_eq(queue_scene_take(&a.dead, &dead), 1);
+	cr_expect_eq(dead.attempt, 1);
 }
 
 /* A member that had nothing changes nothing. */

@@ -441,11 +441,6 @@ static void expect_found(long n, struct queue_member *survivor, const struct fou
 	if (plan->act == ACT_ABANDON)
 		is_before = is_abandoned(found);
 
-	/* Who inherits the row of the dead letters first takes the uncommitted copy away, and then
-	 * it cannot be told any more what it was. */
-	if (survivor == &heir && plan->before_dead && strcmp(plan->before_dead, "1:3/1") == 0)
-		is_before =
-			is_before || (is(found->items, plan->before) && is(found->dead, "1:3/2"));
 	cr_assert(is_after || (is_before && !atomic_load(progress())),
 		  "instruction %ld%s: \"%s\" and dead \"%s\"", n,
 		  atomic_load(progress()) ? ", done" : "", found->items, found->dead);
