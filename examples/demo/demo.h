@@ -94,6 +94,7 @@ void act_configuration(void);
 void act_ledger(void);
 void act_flights(void);
 void act_handlers(void);
+void act_queue(void);
 void act_broker(void);
 
 #endif
