@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "libipc/client/endpoint.h"
 #include "libipc/platform/futex.h"
 #include "tests/client/queue_scene.h"
 
@@ -355,6 +356,38 @@ Test(queue_wait, close_ends_waits_and_leaves_nothing)
 	}
 
 	ipc_queue_consumer_close(stays);
+	ipc_queue_producer_close(producer);
+}
+
+/* M-44: as a call that was overtaken by close, between its begin and what it takes. */
+Test(queue_wait, what_is_taken_under_a_close_goes_back_at_once)
+{
+	ipc_queue_producer *producer = PRODUCER_NEW(.items_max = 2);
+	ipc_queue_consumer *consumer = CONSUMER_NEW(0);
+	struct endpoint *taking = (struct endpoint *)consumer;
+	struct endpoint *claiming = (struct endpoint *)producer;
+	struct ipc_queue_item items[2];
+	void *claim = NULL;
+
+	ASSERT(push(producer, 0, 1), IPC_QUEUED);
+	ASSERT(push(producer, 0, 2), IPC_QUEUED);
+	atomic_store(&taking->closing, 1);
+	EXPECT(ipc_queue_take(consumer, items), IPC_ECANCELED);
+	EXPECT(ipc_queue_take_many(consumer, items, 2), IPC_ECANCELED);
+	atomic_store(&taking->closing, 0);
+	EXPECT(state_of(producer).n_leased, 0);
+	ASSERT(ipc_queue_take_many(consumer, items, 2), 2);
+	EXPECT(number_of(&items[0]), 1);
+	ASSERT(ipc_queue_ack_many(consumer, items, 2), 2);
+
+	atomic_store(&claiming->closing, 1);
+	for (unsigned i = 0; i < 3; ++i)
+		EXPECT(ipc_queue_claim(producer, 0, 1, &claim), IPC_ECANCELED);
+	EXPECT(ipc_queue_commit(producer, &items, 1), IPC_ECANCELED);
+	atomic_store(&claiming->closing, 0);
+	cr_expect_null(claim);
+
+	ipc_queue_consumer_close(consumer);
 	ipc_queue_producer_close(producer);
 }
 
