@@ -42,28 +42,6 @@ static void attend(struct worker *worker, struct user *user, struct peer *peer)
 	bells_ring(peer);
 }
 
-/*
- * Of a dead client's own side: what it had published it may have told to nobody.  Who sleeps in a
- * wait looks again after a slice, so only those are told who sleep on their descriptor.
- */
-static void ring_side(struct worker *worker, struct channel *channel, unsigned side,
-		      const struct peer *except)
-{
-	struct handle *handle;
-
-	DL_FOREACH2(channel->handles[side], handle, channel_next)
-	{
-		struct peer *peer = handle->peer;
-
-		if (peer == except || peer->attended_batch == worker->batch ||
-		    peer->rung_batch == worker->batch)
-			continue;
-
-		peer->rung_batch = worker->batch;
-		bells_ring(peer);
-	}
-}
-
 /* All but one handle, which may be NULL, and but one client. */
 static void attend_others(struct worker *worker, struct channel *channel, unsigned side,
 			  const struct handle *one, const struct peer *except)
@@ -203,8 +181,6 @@ void presence_attend(struct worker *worker, const struct handle *handle, bool is
 	attend_side(worker, channel, !side, except);
 	if ((died && policy_role(handle->record->role)->is_followed) || is_deserted(channel))
 		attend_others(worker, channel, side, handle, except);
-	if (died)
-		ring_side(worker, channel, side, except);
 }
 
 void presence_ring(struct worker *worker, const struct handle *handle)

@@ -16,7 +16,8 @@
  * A client has an attention word in each table that it maps.  What concerns a channel is told in
  * the table of the channel's owner; and, to a client of another user, in that of its own as well:
  * a client that can sleep on one word only sleeps on that one, whatever it waits for.  With each
- * bump its bell is rung (bells.h); after a death those of the dead one's own side are rung, too.
+ * bump its bell is rung (bells.h).  Who sleeps on that does not look again after a slice: a role
+ * that can wake its own side has to be one that its own side waits for.
  */
 
 #include <stdbool.h>

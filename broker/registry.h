@@ -56,7 +56,6 @@ struct peer { /* a client, as seen from here */
 	uint64_t attended_batch; /* in which batch, and in whose table, its attention word was
 				    bumped last */
 	const struct user *attended_user;
-	uint64_t rung_batch; /* in which batch its bell was rung last without that */
 };
 
 struct channel {
