@@ -105,7 +105,8 @@ struct handle_record {
 
 	/* Of a group's handle; else 0. */
 	uint64_t group_id;
-	uint64_t lender_id; /* of a handle of dead letters: the handle of the queue whose they are */
+	uint64_t
+		lender_id; /* of a handle of dead letters: the handle of the queue whose they are */
 	uint32_t is_joined; /* JOINED was sent; of the queue's handle */
 	uint32_t reserved;
 };
