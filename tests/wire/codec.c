@@ -278,7 +278,7 @@ Test(codec, every_bad_field_of_a_request_is_refused, .timeout = 20)
 	REFUSED(MESSAGE_OPEN, open.role, = IPC_ROLE_LIMITER + 1);
 	REFUSED(MESSAGE_OPEN, open.flags, |= 1);
 	REFUSED(MESSAGE_OPEN, open.flags, |= 0x8000);
-	REFUSED(MESSAGE_OPEN, open.flags, |= OPEN_UPGRADE << 1);
+	REFUSED(MESSAGE_OPEN, open.flags, |= OPEN_UNCOUNTED << 1);
 	REFUSED(MESSAGE_OPEN, open.flags, |= UINT64_C(1) << 63);
 	REFUSED(MESSAGE_OPEN, open.flags, = IPC_EXCLUSIVE);
 	REFUSED(MESSAGE_OPEN, open.flags, = OPEN_UPGRADE);
@@ -310,6 +310,9 @@ Test(codec, every_bad_field_of_a_request_is_refused, .timeout = 20)
 	ACCEPTED(MESSAGE_HANDLES, handles.generation, = UINT64_MAX);
 
 	REFUSED(MESSAGE_RING, ring.handle_id, = 0);
+
+	REFUSED(MESSAGE_GROUP, group.group_id, = 0);
+	ACCEPTED(MESSAGE_GROUP, group.pattern[0], = '\0');
 }
 
 Test(codec, a_listing_of_handles_goes_on_with_the_generation_that_it_began_with, .timeout = 20)
@@ -368,6 +371,29 @@ Test(codec, an_upgrade_names_a_channel_by_slot_and_generation, .timeout = 20)
 	cr_assert_eq(check(&changed), IPC_EPROTO);
 }
 
+/* other kinds have no dead letters, and nobody but who moves items there is not counted. */
+Test(codec, queues_alone_have_dead_letters, .timeout = 20)
+{
+	union message *m = good(MESSAGE_OPEN);
+
+	strcpy(m->open.dead_letters, "dead");
+	cr_assert_eq(check(m), IPC_EPROTO, "a shared value");
+
+	m->open.kind = IPC_KIND_QUEUE;
+	m->open.role = IPC_ROLE_QUEUE_PRODUCER;
+	cr_assert_eq(check(m), 0);
+	strcpy(m->open.dead_letters, "dead letters");
+	cr_assert_eq(check(m), IPC_EPROTO, "no legal name");
+	memset(m->open.dead_letters, 'x', sizeof(m->open.dead_letters));
+	cr_assert_eq(check(m), IPC_EPROTO, "a name without its end");
+
+	memset(m->open.dead_letters, 0, sizeof(m->open.dead_letters));
+	m->open.flags |= OPEN_UNCOUNTED;
+	cr_assert_eq(check(m), 0);
+	m->open.role = IPC_ROLE_QUEUE_CONSUMER;
+	cr_assert_eq(check(m), IPC_EPROTO, "consumers are counted");
+}
+
 Test(codec, the_largest_legal_numbers_pass, .timeout = 20)
 {
 	ACCEPTED(MESSAGE_DONE, head.result, = -4095);
@@ -407,10 +433,24 @@ Test(codec, every_bad_field_of_a_reply_is_refused, .timeout = 20)
 	REFUSED(MESSAGE_OPENED, opened.channel_slot, = LIVENESS_CHANNELS_MAX);
 	REFUSED(MESSAGE_OPENED, opened.fds, = 8);
 	REFUSED(MESSAGE_OPENED, opened.is_writable, = 2);
+	REFUSED(MESSAGE_OPENED, opened.dead_letters[0], = '/');
+	ACCEPTED(MESSAGE_OPENED, opened.dead_letters[0], = 'd');
 	ACCEPTED(MESSAGE_OPENED, opened.fds, = 7);
 	REGION_REFUSED(MESSAGE_OPENED, opened.value);
 	REGION_REFUSED(MESSAGE_OPENED, opened.lines);
 	REGION_REFUSED(MESSAGE_OPENED, opened.table);
+
+	REFUSED(MESSAGE_BELLS, bells.handle_id, = 0);
+	REFUSED(MESSAGE_BELLS, bells.n, = PROTOCOL_BELLS_MAX + 1);
+	REFUSED(MESSAGE_BELLS, bells.slot[1], = LIVENESS_CLIENTS_MAX);
+	ACCEPTED(MESSAGE_BELLS, bells.n, = PROTOCOL_BELLS_MAX);
+
+	REFUSED(MESSAGE_JOINED, joined.group_id, = 0);
+	REFUSED(MESSAGE_JOINED, joined.n_fds_queue, = 4);
+	REFUSED(MESSAGE_JOINED, joined.has_dead, = 2);
+	REFUSED(MESSAGE_JOINED, joined.has_dead, = 1);
+	REFUSED(MESSAGE_JOINED, joined.queue.handle_id, = 0);
+	REGION_REFUSED(MESSAGE_JOINED, joined.queue.value);
 
 	REFUSED(MESSAGE_INFO_REPLY, info_reply.channel.name[0], = '\0');
 	REFUSED(MESSAGE_INFO_REPLY, info_reply.channel.name[0], = '/');
@@ -507,10 +547,13 @@ Test(codec, names_without_their_end_are_refused, .timeout = 20)
 			 good(MESSAGE_LIST)->list.pattern,
 			 good(MESSAGE_INFO_REPLY)->info_reply.channel.name,
 			 good(MESSAGE_LISTED)->listed.channel[1].name,
-			 good(MESSAGE_HANDLES)->handles.name};
-	enum message_type types[] = {MESSAGE_OPEN,   MESSAGE_INFO,       MESSAGE_REMOVE,
-				     MESSAGE_LIST,   MESSAGE_INFO_REPLY, MESSAGE_LISTED,
-				     MESSAGE_HANDLES};
+			 good(MESSAGE_HANDLES)->handles.name,
+			 good(MESSAGE_GROUP)->group.pattern,
+			 good(MESSAGE_OPENED)->opened.dead_letters,
+			 good(MESSAGE_JOINED)->joined.queue.dead_letters};
+	enum message_type types[] = {
+		MESSAGE_OPEN,   MESSAGE_INFO,    MESSAGE_REMOVE, MESSAGE_LIST,   MESSAGE_INFO_REPLY,
+		MESSAGE_LISTED, MESSAGE_HANDLES, MESSAGE_GROUP,  MESSAGE_OPENED, MESSAGE_JOINED};
 
 	for (size_t i = 0; i < N_ELEMENTS(types); ++i) {
 		union message *m = good(types[i]);
