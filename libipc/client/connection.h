@@ -10,6 +10,9 @@
  * another one to read on.  Answers that nobody awaits are dropped with their descriptors: the
  * broker may answer twice when its worker died, and late when an open was withdrawn.
  *
+ * Who pushes to a group takes what lies in the socket without waiting for the thread that reads:
+ * that one may sleep in poll(2), and is nudged by way of event_fd if its answer was among it.
+ *
  * A connection that broke stays broken: `fault` says how, for ever.
  */
 
@@ -49,7 +52,7 @@ struct connection_call {
 
 struct connection {
 	int fd;       /* -1: not connected */
-	int event_fd; /* readable for ever once the client was cancelled */
+	int event_fd; /* readable for ever once the client was cancelled, for a moment by a nudge */
 	dev_t device; /* of the socket: another file may come to stand under its number */
 	ino_t inode;
 	struct forked_fds *fds; /* what a forked child closes */
@@ -62,16 +65,24 @@ struct connection {
 	_Atomic int32_t fault;
 	_Atomic uint64_t lost_ns; /* when that was found out; 0: not */
 
+	/* From before a message leaves the socket until it is where it belongs; never held while
+	 * sleeping.  Before `mutex`. */
+	pthread_mutex_t receive_mutex;
+	union message message;
+
+	/* What the client's n_joined was when all that lay in the socket was taken out. */
+	_Atomic uint32_t joined_seen;
+
 	pthread_mutex_t mutex; /* over what follows; never held while sleeping */
 	struct connection_call *calls;
-	bool is_reading; /* one thread is in receive; `message` is its */
+	bool is_reading;                /* one thread polls and receives for all */
+	struct connection_call *poller; /* its call; NULL: it awaits nothing */
 	uint64_t next_id;
 	_Atomic uint32_t n_unsent;
 	uint64_t unsent[CONNECTION_UNSENT_MAX];
-	union message message;
 
-	/* Messages that nobody awaits, in whichever thread reads, without locks held.  Takes the
-	 * descriptors.  NULL: they are dropped. */
+	/* Messages that nobody awaits, in whichever thread reads, under the receive_mutex alone.
+	 * Takes the descriptors.  NULL: they are dropped. */
 	void (*news_fn)(void *userdata, const union message *message, int *fds, unsigned n_fds);
 	void *news_userdata;
 };
@@ -122,6 +133,12 @@ int connection_check(struct connection *connection);
 /* Takes what lies in the socket, without sleeping; another thread that reads does it instead. */
 void connection_take(struct connection *connection);
 
+/*
+ * All JOINED that the number counts are with their groups when it returns, whoever took them out of
+ * the socket.  n_joined: of the client's own attention line.  Never sleeps.
+ */
+void connection_catch_up(struct connection *connection, const _Atomic uint32_t *n_joined);
+
 /* Whether the socket is still ours: else descriptors of the library are not, either. */
 bool connection_is_ours(const struct connection *connection);
 
@@ -131,5 +148,28 @@ void connection_lose(struct connection *connection);
 /* Ends all sends and awaits, and those to come.  Async-signal-safe. */
 void connection_cancel(struct connection *connection);
 void connection_bump(struct connection *connection); /* waits look again */
+
+/* ---- between connection.c and connection_read.c ---- */
+
+/* The call's thread looks again. */
+void connection_wake(struct connection_call *call);
+
+/* The first fault stays.  Everybody who awaits an answer learns of it. */
+void connection_fail(struct connection *connection, int32_t fault);
+
+/* From what a send or receive says to the fault that it is, if it is one. */
+int connection_result(struct connection *connection, int r);
+
+/* The poller's answer was taken out of the socket by another thread. */
+void connection_nudge(struct connection *connection);
+
+/* One slice at most; returns early for a signal, for room or an answer, and when the client was
+ * cancelled. */
+void connection_poll(struct connection *connection, short events, uint64_t deadline_ns,
+		     bool is_poller);
+
+/* Withdrawals that found no room, as far as there is room now. */
+bool connection_has_unsent(struct connection *connection);
+void connection_send_unsent(struct connection *connection);
 
 #endif
