@@ -11,11 +11,11 @@
  */
 
 #include <string.h>
-#include <unistd.h>
 
 #include <ipc/error.h>
 
 #include "libipc/client/client.h"
+#include "libipc/client/opened.h"
 #include "libipc/platform/clock.h"
 #include "libipc/platform/compiler.h"
 #include "libipc/platform/crash.h"
@@ -128,193 +128,20 @@ static int opening_reserve(struct opening *opening)
 
 /* ---- the handle ---- */
 
-/* The descriptors that came, by what they are; they stay the call's, which closes them. */
-struct opened_fds {
-	int value, lines, table;
-};
-
-static int opened_sort_fds(struct opened_fds *ret, const struct connection_call *call)
-{
-	uint32_t which = call->reply.opened.fds;
-	unsigned n = 0;
-
-	if ((unsigned)__builtin_popcount(which) != call->n_fds)
-		return IPC_EPROTO;
-
-	ret->value = which & OPENED_FD_VALUE ? call->fds[n++] : -1;
-	ret->lines = which & OPENED_FD_LINES ? call->fds[n++] : -1;
-	ret->table = which & OPENED_FD_TABLE ? call->fds[n++] : -1;
-	return 0;
-}
-
-static int opening_map_value(struct opening *opening, const struct message_opened *opened, int fd)
-{
-	struct endpoint *endpoint = opening->endpoint;
-	void *address;
-	int r;
-
-	if (fd >= 0) {
-		r = segment_map(&address, fd, opened->value.offset, opened->value.size,
-				opened->is_writable);
-		if (r < 0)
-			return r;
-	} else {
-		/* What this client has made and may write is mapped already. */
-		if (!opening->made || !opened->is_writable ||
-		    opening->made_id != opened->value.segment_id ||
-		    opening->made_size != opened->value.size)
-			return IPC_EPROTO;
-
-		address = opening->made;
-		opening->made = NULL;
-	}
-
-	endpoint->header = address;
-	endpoint->segment_size = opened->value.size;
-	endpoint->is_writable = opened->is_writable;
-	return 0;
-}
-
-static int opening_map_lines(struct opening *opening, const struct message_region *lines, int fd)
-{
-	struct endpoint *endpoint = opening->endpoint;
-	ipc_client *client = opening->client;
-	const uint64_t size = 2 * sizeof(struct eventcount);
-	uint64_t in_page;
-	void *address;
-	int r;
-
-	if (lines->size < size || lines->offset % _Alignof(struct eventcount))
-		return IPC_EPROTO;
-
-	if (lines->segment_id == client->desk_id) {
-		if (lines->offset + size > client->desk_size)
-			return IPC_EPROTO;
-
-		endpoint->lines = (struct eventcount *)((char *)client->desk + lines->offset);
-		return 0;
-	}
-
-	if (fd < 0)
-		return IPC_EPROTO;
-
-	/* In the desk of another user lines stand in the middle of a page, which alone can be
-	 * mapped. */
-	in_page = lines->offset % (uint64_t)sysconf(_SC_PAGESIZE);
-	r = segment_map(&address, fd, lines->offset - in_page, lines->size + in_page, true);
-	if (r < 0)
-		return r;
-
-	endpoint->lines = (struct eventcount *)((char *)address + in_page);
-	endpoint->lines_map = address;
-	endpoint->lines_map_size = lines->size + in_page;
-	return 0;
-}
-
-/* The user's counter only goes up, and may be far ahead: this client is one of many. */
-static void opening_raise_fence(struct desk *desk, uint64_t fence)
-{
-	uint64_t seen = atomic_load_explicit(&desk->fence, memory_order_relaxed);
-
-	while (seen < fence &&
-	       !atomic_compare_exchange_weak_explicit(&desk->fence, &seen, fence,
-						      memory_order_relaxed, memory_order_relaxed))
-		;
-}
-
-/* What the broker said, and what follows from it. */
-static void opening_fill(struct opening *opening, const struct message_opened *opened)
-{
-	struct endpoint *endpoint = opening->endpoint;
-	const struct endpoint_request *request = opening->request;
-	ipc_client *client = opening->client;
-
-	endpoint->client = client;
-	endpoint->epoch = client->epoch;
-	endpoint->id = opened->handle_id;
-	endpoint->generation = opened->generation;
-	endpoint->channel_flags = opened->flags;
-	memcpy(endpoint->shape, opened->shape, sizeof(endpoint->shape));
-	if (request->ret_dead_letters)
-		memcpy(request->ret_dead_letters, opened->dead_letters,
-		       sizeof(opened->dead_letters));
-	endpoint->channel_slot = opened->channel_slot;
-	endpoint->kind = request->kind;
-	endpoint->role = request->role;
-	endpoint->side = request->side;
-	endpoint->stays = request->flags & IPC_STAY;
-	endpoint->cell = &client->desk->cell[LIVENESS_SLOT(opened->handle_id)];
-	if (endpoint->kind == IPC_KIND_FLIGHT)
-		opening_raise_fence(client->desk, opened->fence);
-
-	/* The slot's last tenant may have died in a wait. */
-	atomic_store_explicit(&endpoint->cell->waits_for, 0, memory_order_relaxed);
-	atomic_store_explicit(&endpoint->cell->waits_since, 0, memory_order_relaxed);
-}
-
-static int opening_map(struct opening *opening, const struct message_opened *opened)
-{
-	struct endpoint *endpoint = opening->endpoint;
-	struct opened_fds fds;
-	int r;
-
-	r = opened_sort_fds(&fds, &opening->call);
-	if (r < 0)
-		return r;
-
-	r = table_get(&opening->client->tables, &opened->table, fds.table, opened->owner_uid,
-		      &endpoint->table);
-	if (r < 0)
-		return r;
-	endpoint->attention = &endpoint->table->attention[opening->client->slot].word;
-	endpoint->handle_word = &endpoint->table->handle[LIVENESS_SLOT(endpoint->id)];
-
-	r = opening_map_lines(opening, &opened->lines, fds.lines);
-	if (r < 0)
-		return r;
-
-	return opening_map_value(opening, opened, fds.value);
-}
-
-static int opening_attach(const struct opening *opening)
-{
-	struct endpoint *endpoint = opening->endpoint;
-	int r;
-
-	r = header_check(endpoint->header, endpoint->kind, endpoint->segment_size, endpoint->shape);
-	if (r == 0)
-		r = header_fault(endpoint->header);
-	if (r == 0 && opening->request->attach)
-		r = opening->request->attach(endpoint);
-
-	return r;
-}
-
 static int opening_finish(struct opening *opening)
 {
-	struct endpoint *endpoint = opening->endpoint;
-	const struct message_opened *opened = &opening->call.reply.opened;
-	int r;
+	const struct opened opened = {
+		.message = &opening->call.reply.opened,
+		.fds = opening->call.fds,
+		.n_fds = opening->call.n_fds,
+		.made = &opening->made,
+		.made_size = opening->made_size,
+		.made_id = opening->made_id,
+	};
 
 	CRASH_POINT();
 	opening->is_pending = false;
-	opening_fill(opening, opened);
-
-	/* Until its own table is known the handle is told closed by way of the client's: the
-	 * message is what counts. */
-	endpoint->table = opening->client->table;
-	r = opening_map(opening, opened);
-	if (r == 0)
-		r = opening_attach(opening);
-	if (r < 0) {
-		endpoint_tell_closed(endpoint);
-		endpoint_unmap(endpoint);
-		return r;
-	}
-
-	(void)ipc_client_ref(opening->client);
-	endpoint->magic = ENDPOINT_MAGIC | endpoint->role;
-	return 0;
+	return opened_take(&opened, opening->endpoint, opening->client, opening->request);
 }
 
 /* ---- all of it ---- */
