@@ -103,11 +103,10 @@ struct handle_record {
 	uint8_t side, is_counted, is_ending,
 		ended_by_death; /* is_ending: being told; redone by the next worker */
 
-	/* Of a group's handle; else 0. */
-	uint64_t group_id;
-	uint64_t
-		lender_id; /* of a handle of dead letters: the handle of the queue whose they are */
-	uint32_t is_joined; /* JOINED was sent; of the queue's handle */
+	/* Of a group; else 0.  lender_id: of dead letters, the handle of the queue whose they are.
+	 * is_joined: JOINED was sent; of the queue's handle. */
+	uint64_t group_id, lender_id;
+	uint32_t is_joined;
 	uint32_t reserved;
 };
 

@@ -6,6 +6,7 @@
 #include <ipc/error.h>
 
 #include "libipc/client/dial.h"
+#include "libipc/client/group.h"
 #include "libipc/client/location.h"
 #include "libipc/client/options.h"
 #include "libipc/client/thread.h"
@@ -59,6 +60,10 @@ static void client_hear(void *userdata, const union message *message, int *fds, 
 
 	if (message->head.type == MESSAGE_BELLS) {
 		bells_take(client, &message->bells, fds, n_fds);
+		return;
+	}
+	if (message->head.type == MESSAGE_JOINED) {
+		group_hear(client, &message->joined, fds, n_fds);
 		return;
 	}
 
@@ -134,6 +139,11 @@ static int client_new(ipc_client **ret, const struct ipc_client_options *options
 	if (!client)
 		return IPC_ENOMEM;
 
+	if (pthread_mutex_init(&client->groups_mutex, NULL) != 0) {
+		free(client);
+		return IPC_ENOMEM;
+	}
+
 	r = table_list_init(&client->tables);
 	if (r < 0)
 		goto free_client;
@@ -157,6 +167,7 @@ static int client_new(ipc_client **ret, const struct ipc_client_options *options
 deinit_tables:
 	table_list_deinit(&client->tables, false);
 free_client:
+	(void)pthread_mutex_destroy(&client->groups_mutex);
 	free(client);
 	return r;
 }
@@ -204,6 +215,7 @@ static void client_free(ipc_client *client)
 
 		poll_set_deinit(&client->polls, is_ours);
 		bells_deinit(&client->bells, is_ours);
+		(void)pthread_mutex_destroy(&client->groups_mutex);
 	}
 	connection_deinit(&client->connection, is_foreign);
 	if (!is_foreign)

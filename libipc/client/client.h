@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include <ipc/client.h>
+#include <ipc/queue.h>
 
 #include "libipc/client/bell.h"
 #include "libipc/client/connection.h"
@@ -37,6 +38,8 @@ struct ipc_client {
 	uint64_t desk_id, desk_size;
 	struct table_list tables;
 	struct connection connection;
+	pthread_mutex_t groups_mutex; /* over `groups` and the coming of members */
+	ipc_group *groups;            /* that are open */
 	struct bells bells;
 	struct poll_set polls;
 	struct waiter_patience patience; /* of waits for several handles */

@@ -104,7 +104,7 @@ void endpoint_bump(struct endpoint *endpoint)
 	client_bump(endpoint->client);
 }
 
-void endpoint_close(struct endpoint *endpoint)
+void endpoint_close_inside(struct endpoint *endpoint, const void *address)
 {
 	int cancel_state;
 
@@ -134,11 +134,16 @@ void endpoint_close(struct endpoint *endpoint)
 		endpoint_tell_closed(endpoint);
 	CRASH_POINT();
 
-	endpoint->object.address = endpoint;
+	endpoint->object.address = address;
 	endpoint->object.free = endpoint_free_object;
 	thread_retire(&endpoint->object);
 
 	(void)pthread_setcancelstate(cancel_state, NULL);
+}
+
+void endpoint_close(struct endpoint *endpoint)
+{
+	endpoint_close_inside(endpoint, endpoint);
 }
 
 /* ---- waiting ---- */

@@ -192,6 +192,10 @@ int endpoint_open_wait(struct endpoint *endpoint, ipc_client *client,
 /* Never sleeps.  In a forked child it only frees.  NULL is fine. */
 void endpoint_close(struct endpoint *endpoint);
 
+/* The same of one that threads use inside of something else, and not of itself: it is freed when
+ * nobody is inside of `address`, where nobody begins anything any more. */
+void endpoint_close_inside(struct endpoint *endpoint, const void *address);
+
 /* By its first word: a handle of this role (0: any).  NULL is none. */
 static inline bool endpoint_is(const struct endpoint *endpoint, enum ipc_role role)
 {
