@@ -265,8 +265,7 @@ static bool joined_is_good(const union message *message)
 
 	return joined->group_id != 0 && joined->n_fds_queue <= FDS_OF_GRANT &&
 	       joined->has_dead <= 1 && name_is_good(joined->name) &&
-	       grant_is_good(&joined->queue) &&
-	       (!joined->has_dead || grant_is_good(&joined->dead));
+	       grant_is_good(&joined->queue) && (!joined->has_dead || grant_is_good(&joined->dead));
 }
 
 static bool channel_is_good(const struct message_channel *channel)
