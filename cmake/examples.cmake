@@ -4,6 +4,13 @@
 # what `demo` runs.
 file(GLOB example_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/*.c)
 file(GLOB example_folder_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/*/*.c)
+find_package(PkgConfig)
+if(PkgConfig_FOUND)
+	pkg_check_modules(libuv QUIET IMPORTED_TARGET libuv) # for one example; without it that one is not built
+endif()
+if(NOT TARGET PkgConfig::libuv)
+	list(FILTER example_folder_sources EXCLUDE REGEX "/examples/libuv/")
+endif()
 set(examples "")
 if(TARGET ipc)
 	foreach(source IN LISTS example_sources)
@@ -22,6 +29,9 @@ if(TARGET ipc)
 		add_executable(example_${name} ${example_sources_${name}})
 		target_include_directories(example_${name} PRIVATE ${PROJECT_SOURCE_DIR})
 		target_link_libraries(example_${name} PRIVATE ipc flags_strict Threads::Threads)
+		if(name STREQUAL libuv)
+			target_link_libraries(example_libuv PRIVATE PkgConfig::libuv)
+		endif()
 		set_target_properties(example_${name} PROPERTIES
 			OUTPUT_NAME ${name} RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/examples)
 		if(TARGET ipcbroker)
