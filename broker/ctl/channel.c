@@ -18,7 +18,6 @@
 #include <ipc/shared.h>
 
 #include "broker/ctl/json.h"
-#include "broker/ctl/quantity.h"
 #include "broker/ctl/table.h"
 
 const char *channel_kind_name(enum ipc_kind kind)
@@ -40,6 +39,15 @@ const char *channel_kind_name(enum ipc_kind kind)
 		return "limiter";
 	}
 	return "unknown"; /* of a later release */
+}
+
+const char *channel_depth(char text[QUANTITY_SIZE], enum ipc_kind kind, uint64_t depth)
+{
+	if (kind == IPC_KIND_QUEUE)
+		return quantity_bytes(text, depth);
+
+	snprintf(text, QUANTITY_SIZE, "%" PRIu64, depth);
+	return text;
 }
 
 /* A callback of the list: only remembers, since it must not call the library. */
@@ -116,7 +124,7 @@ static void table_add_channel(struct table *table, const struct ipc_channel_info
 	table_add(table, "%s", quantity_bytes(text, info->bytes));
 	table_add(table, "%" PRIu32 "+%" PRIu32, info->handles[0], info->handles[1]);
 	table_add(table, "%" PRIu32, info->waiters);
-	table_add(table, "%" PRIu64, info->depth);
+	table_add(table, "%s", channel_depth(text, info->kind, info->depth));
 	if (info->holder_id) {
 		table_add(table, "%" PRId64, info->holder_pid);
 		table_add(table, "%s", quantity_time(text, info->held_ns));
@@ -206,7 +214,7 @@ static const char *flags_text(char text[QUANTITY_SIZE], const struct ipc_channel
 
 static void table_add_details(struct table *table, const struct ipc_channel_info *info)
 {
-	char text[QUANTITY_SIZE];
+	char text[QUANTITY_SIZE], most[QUANTITY_SIZE];
 
 	table_add(table, "name");
 	table_add(table, "%s", info->name);
@@ -225,7 +233,7 @@ static void table_add_details(struct table *table, const struct ipc_channel_info
 	table_add(table, "size");
 	table_add(table, "%s", quantity_bytes(text, info->item_size_max));
 	table_add(table, "capacity");
-	table_add(table, "%" PRIu64, info->capacity);
+	table_add(table, "%s", channel_depth(text, info->kind, info->capacity));
 	table_add(table, "memory");
 	table_add(table, "%s", quantity_bytes(text, info->bytes));
 	table_add(table, "handles");
@@ -233,7 +241,8 @@ static void table_add_details(struct table *table, const struct ipc_channel_info
 	table_add(table, "waiters");
 	table_add(table, "%" PRIu32, info->waiters);
 	table_add(table, "depth");
-	table_add(table, "%" PRIu64 ", at most %" PRIu64, info->depth, info->depth_max);
+	table_add(table, "%s, at most %s", channel_depth(text, info->kind, info->depth),
+		  channel_depth(most, info->kind, info->depth_max));
 	table_add(table, "holder");
 	if (info->holder_id)
 		table_add(table, "process %" PRId64 ", handle %" PRIu64 ", for %s",

@@ -11,6 +11,7 @@
 #include <ipc/admin.h>
 
 #include "broker/ctl/ctl.h"
+#include "broker/ctl/quantity.h"
 
 struct channels {
 	struct ipc_channel_info *infos;
@@ -20,6 +21,9 @@ struct channels {
 /* 0 or the library's result; what was collected goes with channels_deinit() in either case. */
 int channels_collect(struct channels *channels, const struct ctl *ctl, const char *pattern);
 void channels_deinit(struct channels *channels);
+
+/* A number, or for queues bytes. */
+const char *channel_depth(char text[QUANTITY_SIZE], enum ipc_kind kind, uint64_t depth);
 
 /* "watch", "shared", ... */
 const char *channel_kind_name(enum ipc_kind kind);

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <time.h>
 
-#include <ipc/client.h>
+#include <ipc/queue.h>
 
 #define CTL_EXIT_FAILED   1
 #define CTL_EXIT_USAGE    2
@@ -26,8 +26,17 @@ struct ctl {
 	uint64_t over_ns;    /* --over */
 	const char *table;   /* --table; NULL: not given */
 	const char *args[2]; /* of the command; NULL: not given */
-	uint32_t count;      /* limit: its second word */
+	uint32_t n_permits;  /* limit: its second word */
 	char *const *run;    /* what follows "--", NULL-terminated */
+	uint64_t count;      /* --count; 0: not given */
+	bool waits;          /* --wait */
+	bool has_null;       /* --null */
+	unsigned priority;   /* --priority */
+	int policy;          /* --policy, enum ipc_full_policy; -1: not given */
+	bool creates;        /* --create, with the shape of what is made then */
+	struct ipc_queue_options shape;
+	uint64_t interval_ns; /* --interval; 0: not given */
+	const char *sort;     /* --sort; NULL: not given */
 };
 
 /* One line to standard error, "ipcctl: what: text (IPC_NAME)", and the status that goes with the
@@ -61,5 +70,15 @@ int ctl_once(const struct ctl *ctl);
 
 /* limit.c */
 int ctl_limit(const struct ctl *ctl);
+
+/* push.c */
+int ctl_push(const struct ctl *ctl);
+
+/* top.c */
+int ctl_top(const struct ctl *ctl);
+bool top_has_order(const char *name);
+
+/* take.c */
+int ctl_take(const struct ctl *ctl);
 
 #endif

@@ -73,6 +73,21 @@ const char *handle_holding_name(enum ipc_holding holding)
 	return "unknown";
 }
 
+bool handle_is_in_the_way(enum ipc_holding holding)
+{
+	switch (holding) {
+	case IPC_HOLDS_NOTHING:
+	case IPC_HOLDS_CLAIMS:
+		return false;
+	case IPC_HOLDS_LOCK:
+	case IPC_HOLDS_LEAD:
+	case IPC_HOLDS_LEASES:
+	case IPC_HOLDS_PERMITS:
+		return true;
+	}
+	return true;
+}
+
 /* ---- collecting ---- */
 
 /* A callback of the list: only remembers, since it must not call the library. */
@@ -220,22 +235,6 @@ int ctl_handles(const struct ctl *ctl)
 
 /* ---- stalled ---- */
 
-/* What others wait for while it is held: a claim stands in nobody's way. */
-static bool is_in_the_way(enum ipc_holding holding)
-{
-	switch (holding) {
-	case IPC_HOLDS_NOTHING:
-	case IPC_HOLDS_CLAIMS:
-		return false;
-	case IPC_HOLDS_LOCK:
-	case IPC_HOLDS_LEAD:
-	case IPC_HOLDS_LEASES:
-	case IPC_HOLDS_PERMITS:
-		return true;
-	}
-	return true;
-}
-
 static int compare_held(const void *a, const void *b)
 {
 	uint64_t held_a = ((const struct handle *)a)->info.held_ns;
@@ -252,7 +251,7 @@ static void handles_keep_stalled(struct handles *handles, uint64_t over_ns)
 	for (size_t i = 0; i < handles->n; ++i) {
 		const struct ipc_handle_info *info = &handles->handles[i].info;
 
-		if (is_in_the_way(info->holds) && info->held_ns > over_ns)
+		if (handle_is_in_the_way(info->holds) && info->held_ns > over_ns)
 			handles->handles[n++] = handles->handles[i];
 	}
 

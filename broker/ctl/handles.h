@@ -7,6 +7,7 @@
  * handles and channels come and go while they are collected.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "broker/ctl/channel.h"
@@ -29,6 +30,8 @@ void handles_deinit(struct handles *handles);
 
 /* "watch_producer", ...: as in the names of the public types. */
 const char *handle_role_name(enum ipc_role role);
+/* What others wait for while it is held: a claim stands in nobody's way. */
+bool handle_is_in_the_way(enum ipc_holding holding);
 /* "nothing", "lock", "lead", ... */
 const char *handle_holding_name(enum ipc_holding holding);
 

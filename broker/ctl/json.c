@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "broker/ctl/channel.h"
 #include "broker/ctl/handles.h"
@@ -68,6 +69,78 @@ json_t *json_handle(const struct ipc_handle_info *info)
 	r |= json_object_set_new(object, "held_ns", number(info->held_ns));
 	r |= json_object_set_new(object, "waiting_for", number(info->waiting_for));
 	r |= json_object_set_new(object, "waiting_ns", number(info->waiting_ns));
+	if (r == 0)
+		return object;
+
+	json_decref(object);
+	return NULL;
+}
+
+static const char *dead_reason_name(enum ipc_dead_reason reason)
+{
+	switch (reason) {
+	case IPC_DEAD_NONE:
+		return "none";
+	case IPC_DEAD_FULL:
+		return "full";
+	case IPC_DEAD_REJECTED:
+		return "rejected";
+	case IPC_DEAD_ATTEMPTS:
+		return "attempts";
+	case IPC_DEAD_CONSUMER_GONE:
+		return "consumer_gone";
+	}
+	return "unknown"; /* of a later release */
+}
+
+static json_t *base64(const unsigned char *data, size_t size)
+{
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	char *text = malloc((size + 2) / 3 * 4 + 1), *at = text;
+	json_t *string;
+
+	if (!text)
+		return NULL;
+
+	for (size_t i = 0; i < size; i += 3) {
+		size_t n = size - i < 3 ? size - i : 3;
+		uint32_t bits = (uint32_t)data[i] << 16;
+
+		if (n > 1)
+			bits |= (uint32_t)data[i + 1] << 8;
+		if (n > 2)
+			bits |= data[i + 2];
+		*at++ = digits[bits >> 18];
+		*at++ = digits[bits >> 12 & 63];
+		*at++ = n > 1 ? digits[bits >> 6 & 63] : '=';
+		*at++ = n > 2 ? digits[bits & 63] : '=';
+	}
+
+	string = json_stringn(text, (size_t)(at - text));
+	free(text);
+	return string;
+}
+
+json_t *json_item(const struct ipc_queue_item *item)
+{
+	json_t *object = json_object();
+	json_t *data = json_stringn(item->size ? item->data : "", item->size);
+	bool is_text = data != NULL;
+	int r = 0;
+
+	/* Where there is no memory for a string there is none for base64 either. */
+	r |= json_object_set_new(object, "data", is_text ? data : json_null());
+	if (!is_text)
+		r |= json_object_set_new(object, "data_base64", base64(item->data, item->size));
+	r |= json_object_set_new(object, "size", number(item->size));
+	r |= json_object_set_new(object, "origin", number(item->origin));
+	r |= json_object_set_new(object, "enqueued_ns", number(item->enqueued_ns));
+	r |= json_object_set_new(object, "priority", number(item->priority));
+	r |= json_object_set_new(object, "attempt", number(item->attempt));
+	r |= json_object_set_new(object, "reason", json_string(dead_reason_name(item->reason)));
+	r |= json_object_set_new(object, "source",
+				 item->source ? json_string(item->source) : json_null());
 	if (r == 0)
 		return object;
 

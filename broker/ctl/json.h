@@ -9,10 +9,13 @@
 #include <jansson.h>
 
 #include <ipc/admin.h>
+#include <ipc/queue.h>
 
 /* NULL: out of memory. */
 json_t *json_channel(const struct ipc_channel_info *info);
 json_t *json_handle(const struct ipc_handle_info *info);
+/* data is a string if it is text, else null, with the bytes as base64 under "data_base64". */
+json_t *json_item(const struct ipc_queue_item *item);
 
 int json_print(const json_t *document); /* and a new line; 0, or -1: there is none */
 

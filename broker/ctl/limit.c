@@ -32,9 +32,9 @@ int ctl_limit(const struct ctl *ctl)
 	ipc_limiter *limiter;
 	int r, status;
 
-	r = ipc_limiter_open_wait(&limiter, ctl->client, ctl->args[0],
-				  IPC_LIMITER_OPTIONS(.flags = IPC_CREATE, .permits = ctl->count),
-				  ctl->deadline);
+	r = ipc_limiter_open_wait(
+		&limiter, ctl->client, ctl->args[0],
+		IPC_LIMITER_OPTIONS(.flags = IPC_CREATE, .permits = ctl->n_permits), ctl->deadline);
 	if (r < 0)
 		return ctl_fail(ctl->args[0], r);
 

@@ -74,3 +74,27 @@ int quantity_parse_time(const char *text, uint64_t *ret_ns)
 	}
 	return -1;
 }
+
+int quantity_parse_bytes(const char *text, uint64_t *ret_bytes)
+{
+	static const char *const units[] = {"", "KiB", "MiB", "GiB", "TiB"};
+	unsigned long long bytes;
+	char *end;
+
+	/* Not what strtoull() takes besides, as " 1", "-1". */
+	if (text[0] < '0' || text[0] > '9')
+		return -1;
+
+	errno = 0;
+	bytes = strtoull(text, &end, 10);
+	if (errno)
+		return -1;
+
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); ++i) {
+		if (strcmp(end, units[i]) == 0 && bytes <= UINT64_MAX >> 10 * i) {
+			*ret_bytes = (uint64_t)bytes << 10 * i;
+			return 0;
+		}
+	}
+	return -1;
+}

@@ -19,4 +19,7 @@ quantity_time(char text[QUANTITY_SIZE],
 /* "5s", "1.5h", "250ms"; us, ns, m, d; a bare number is seconds.  0, or -1: it is not a time. */
 int quantity_parse_time(const char *text, uint64_t *ret_ns);
 
+/* "4096", "64KiB"; MiB, GiB, TiB.  0, or -1: it is not a size. */
+int quantity_parse_bytes(const char *text, uint64_t *ret_bytes);
+
 #endif

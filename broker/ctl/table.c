@@ -2,7 +2,6 @@
 #include "broker/ctl/table.h"
 
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,7 +50,7 @@ void table_add(struct table *table, const char *format, ...)
 		++table->n_cells;
 }
 
-int table_print(const struct table *table)
+int table_write(const struct table *table, FILE *file)
 {
 	int widths[TABLE_COLUMNS_MAX] = {0};
 
@@ -69,12 +68,17 @@ int table_print(const struct table *table)
 		unsigned column = i % table->n_columns;
 
 		if (table->right & 1u << column)
-			printf("%*s", widths[column], table->cells[i]);
+			fprintf(file, "%*s", widths[column], table->cells[i]);
 		else if (column < table->n_columns - 1)
-			printf("%-*s", widths[column], table->cells[i]);
+			fprintf(file, "%-*s", widths[column], table->cells[i]);
 		else
-			printf("%s", table->cells[i]); /* no blanks at the end of a line */
-		fputs(column == table->n_columns - 1 ? "\n" : "  ", stdout);
+			fputs(table->cells[i], file); /* no blanks at the end of a line */
+		fputs(column == table->n_columns - 1 ? "\n" : "  ", file);
 	}
 	return 0;
+}
+
+int table_print(const struct table *table)
+{
+	return table_write(table, stdout);
 }

@@ -7,6 +7,8 @@
  * by the terminal, and a program that reads it finds everything.
  */
 
+#include <stdio.h>
+
 #define TABLE_COLUMNS_MAX 12
 
 struct table {
@@ -23,6 +25,7 @@ void table_add(struct table *table, const char *format, ...)
 	__attribute__((__format__(__printf__, 2, 3)));
 
 /* 0, or -1: out of memory. */
-int table_print(const struct table *table);
+int table_write(const struct table *table, FILE *file);
+int table_print(const struct table *table); /* to standard output */
 
 #endif
