@@ -223,7 +223,7 @@ struct member {
 
 static inline int64_t member_take(struct member *self, bool waits)
 {
-	struct ipc_queue_item *item = &self->item[self->n_items];
+	struct ipc_queue_item *item = &self->item[self->n_items % LEASES_HERE];
 	int r = waits ? ipc_queue_take_wait(self->consumer, item, NULL)
 		      : ipc_queue_take(self->consumer, item);
 
