@@ -160,6 +160,28 @@ Test(queue, another_shape_is_refused)
 	ipc_queue_producer_close(producer);
 }
 
+/* M-43, Q-16: the queue is waited for, its dead letters are not. */
+Test(queue, open_waits_for_the_queue_that_it_awaits)
+{
+	const struct member awaiting = {
+		.name = NAME, .role = IPC_ROLE_QUEUE_CONSUMER, .options = {.flags = IPC_AWAIT}};
+	ipc_queue_producer *producer;
+	struct actor actor;
+
+	EXPECT(OPEN(.flags = IPC_AWAIT, .dead_letters = DEAD), IPC_ENOENT);
+	EXPECT(ipc_queue_producer_open_wait(&producer, fixture_client, NAME,
+					    IPC_QUEUE_OPTIONS(.flags = IPC_AWAIT), &past),
+	       IPC_ETIMEDOUT);
+	actor_start(&actor, member_run, (void *)&awaiting);
+	producer = PRODUCER_NEW(0);
+	ASSERT(actor_hear(&actor), 0);
+	ASSERT(push(producer, 0, 3), IPC_QUEUED);
+	EXPECT(order_do(&actor, ORDER_TAKE, 0, 0), 3);
+
+	actor_kill(&actor);
+	ipc_queue_producer_close(producer);
+}
+
 /* M-41: the defaults, as far as they can be seen. */
 Test(queue, zero_in_an_option_is_its_default)
 {

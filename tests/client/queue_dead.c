@@ -350,6 +350,33 @@ Test(queue_dead, dead_letters_come_with_the_queue)
 	EXPECT(push(producer, 0, 4), IPC_QUEUED);
 }
 
+/* Q-16, M-50: whoever opens the queue moves its items, and so has to write there. */
+Test(queue_dead, dead_letters_need_the_right_to_write)
+{
+	const struct member other = {.role = IPC_ROLE_QUEUE_CONSUMER, .uid = OTHER_UID};
+	struct actor actor;
+
+	if (geteuid() != 0)
+		cr_skip_test("needs root");
+
+	BEGIN(.mode = 0666);
+	EXPECT(member_try(&actor, other), IPC_EACCES);
+	actor_kill(&actor);
+	consumer = ipc_queue_consumer_close(consumer);
+	producer = ipc_queue_producer_close(producer);
+	letters = ipc_queue_consumer_close(letters);
+
+	letters = queue_consumer_new(DEAD, (struct ipc_queue_options){.mode = 0666});
+	producer = PRODUCER_NEW(.mode = 0666, .dead_letters = DEAD);
+	consumer = CONSUMER_NEW(0);
+	EXPECT(member_try(&actor, other), 0);
+	ASSERT(push(producer, 0, 5), IPC_QUEUED);
+	ASSERT(order_do(&actor, ORDER_TAKE, 0, 0), 5);
+	ASSERT(order_do(&actor, ORDER_REJECT, 0, 0), 0);
+	expect_letter(5, 0, IPC_DEAD_REJECTED);
+	actor_kill(&actor);
+}
+
 /* that handle is not counted, and keeps nothing alive. */
 Test(queue_dead, handles_of_dead_letters_are_not_counted)
 {

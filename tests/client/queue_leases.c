@@ -212,6 +212,36 @@ Test(queue_leases, death_of_a_consumer_wakes_who_waits)
 	ipc_queue_producer_close(producer);
 }
 
+/* Q-5, M-50, M-54: the same between users. */
+Test(queue_leases, items_go_from_user_to_user_and_come_back)
+{
+	struct actor holder, waiter;
+	ipc_queue_producer *producer;
+
+	if (geteuid() != 0)
+		cr_skip_test("needs root");
+
+	producer = PRODUCER_NEW(.mode = 0666, .attempts_max = 100, .items_max = 1);
+	CONSUMER_START(&waiter, 0);
+	member_start(&holder, (struct member){.role = IPC_ROLE_QUEUE_CONSUMER, .uid = OTHER_UID});
+	order_sleep(&holder, ORDER_TAKE_WAIT, 0, 0);
+	push_numbers(producer, 1, 1);
+	ASSERT(actor_hear(&holder), 1);
+	order_sleep(&waiter, ORDER_TAKE_WAIT, 0, 0);
+	actor_kill(&holder);
+	ASSERT(actor_hear(&waiter), 1);
+	EXPECT(order_do(&waiter, ORDER_ATTEMPT, 0, 0), 2);
+	EXPECT(order_do(&waiter, ORDER_ACK, 0, 0), 0);
+
+	member_start(&holder, (struct member){.role = IPC_ROLE_QUEUE_PRODUCER, .uid = OTHER_UID});
+	ASSERT(order_do(&holder, ORDER_CLAIM, 0, 9), 0);
+	actor_kill(&holder);
+	EXPECT(push_in(producer, 0, 2, WAIT_MS), 0);
+
+	actor_kill(&waiter);
+	ipc_queue_producer_close(producer);
+}
+
 /* an item that kills who takes it is not taken for ever. */
 Test(queue_leases, item_that_kills_its_consumers_is_dropped)
 {

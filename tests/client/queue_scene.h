@@ -9,10 +9,12 @@
  */
 
 #include <criterion/criterion.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <ipc/ipc.h>
@@ -21,8 +23,9 @@
 #include "tests/support/fixture.h"
 #include "tests/support/process.h"
 
-#define NAME "test/queue"
-#define DEAD "test/dead"
+#define NAME      "test/queue"
+#define DEAD      "test/dead"
+#define OTHER_UID 61001 /* nobody's */
 
 /* ---- opening ---- */
 
@@ -212,6 +215,7 @@ enum { LEASES_HERE = 64 };
 
 struct member {
 	const char *name;
+	uid_t uid; /* 0: as it is */
 	enum ipc_role role;
 	struct ipc_queue_options options;
 	ipc_queue_producer *producer;
@@ -322,12 +326,24 @@ static inline int64_t member_do(struct member *self, enum order order, int64_t a
 	return INT64_MIN;
 }
 
+static inline void member_become(uid_t uid)
+{
+	if (setgroups(0, NULL) < 0 || setgid(uid) < 0 || setuid(uid) < 0)
+		process_end(2);
+
+	/* The kernel forgets it when the user changes. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
 static inline void member_run(struct actor *actor, void *arg)
 {
 	static struct member self;
-	ipc_client *own = domain_connect(&fixture_domain);
+	ipc_client *own;
 
 	self = *(const struct member *)arg;
+	if (self.uid)
+		member_become(self.uid);
+	own = domain_connect(&fixture_domain);
 	actor_say(actor, self.role == IPC_ROLE_QUEUE_PRODUCER
 				 ? producer_open(&self.producer, own, self.name, self.options)
 				 : consumer_open(&self.consumer, own, self.name, self.options));
@@ -339,14 +355,19 @@ static inline void member_run(struct actor *actor, void *arg)
 	}
 }
 
-static inline void member_start(struct actor *actor, struct member member)
+/* What its open says. */
+static inline int64_t member_try(struct actor *actor, struct member member)
 {
-	int64_t r;
-
 	if (!member.name)
 		member.name = NAME;
 	actor_start(actor, member_run, &member);
-	r = actor_hear(actor);
+	return actor_hear(actor);
+}
+
+static inline void member_start(struct actor *actor, struct member member)
+{
+	int64_t r = member_try(actor, member);
+
 	cr_assert_eq(r, 0, "%s", ipc_error_name((int)r));
 }
 
