@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "libipc/client/client.h"
 #include "tests/client/group_scene.h"
@@ -105,6 +106,55 @@ Test(group_flow, queues_that_come_and_go_do_not_heap_up)
 	EXPECT_RESULT(group_push(group, 0, 1, IPC_FULL_FAIL), 0, 0, 0, 0, N_MANY, 0);
 	ipc_group_close(group);
 	ipc_client_unref(own);
+}
+
+/* ---- what cannot be mapped ---- */
+
+static void push_without_descriptors(struct actor *self, void *arg)
+{
+	ipc_client *own = domain_connect(&fixture_domain);
+	struct ipc_group_result result = {.size = sizeof(result)};
+	struct rlimit limit, none = {0};
+	ipc_group *group = NULL;
+
+	actor_say(self, ipc_group_open_wait(&group, own, arg, NULL));
+	(void)actor_hear(self);
+	(void)getrlimit(RLIMIT_NOFILE, &limit);
+	none.rlim_max = limit.rlim_max;
+	for (unsigned i = 0; i < 2; ++i) {
+		(void)setrlimit(RLIMIT_NOFILE, i == 0 ? &none : &limit);
+		if (ipc_group_push(group, 0, "x", 1, IPC_FULL_FAIL, &result) < 0)
+			return;
+		actor_say(self, result.queued);
+		actor_say(self, result.gone);
+		actor_say(self, ipc_group_count(group));
+	}
+	(void)actor_hear(self);
+	ipc_group_close(group);
+	ipc_client_unref(own);
+}
+
+/* Q-17: it is told as gone once; the pusher goes on, and the queue has no producer there. */
+Test(group_flow, a_queue_for_which_no_descriptor_is_left_is_left_out)
+{
+	ipc_queue_consumer *consumer;
+	struct timespec deadline = domain_deadline(WAIT_MS);
+	struct actor actor;
+
+	actor_start(&actor, push_without_descriptors, "g/*");
+	EXPECT(actor_hear(&actor), 0);
+	consumer = small_new("g/a");
+	EXPECT(ipc_queue_consumer_peers(consumer), 1);
+	actor_say(&actor, 0);
+	for (unsigned i = 0; i < 2; ++i) {
+		EXPECT(actor_hear(&actor), 0);
+		EXPECT(actor_hear(&actor), i == 0);
+		EXPECT(actor_hear(&actor), 0);
+	}
+	EXPECT(ipc_queue_consumer_peers_wait(consumer, false, &deadline), 0);
+	actor_say(&actor, 0);
+	EXPECT(actor_join(&actor), 0);
+	ipc_queue_consumer_close(consumer);
 }
 
 /* ---- other threads of the client ---- */
@@ -299,6 +349,58 @@ Test(group_flow, it_goes_on_over_the_brokers_deaths)
 
 	ipc_group_close(group);
 	ipc_queue_consumer_close(a);
+}
+
+#ifndef IPC_TEST_BROKER_POINTS
+#define IPC_TEST_BROKER_POINTS "ipcbroker"
+#endif
+
+/* A worker that dies sooner does not come as far as a first answer. */
+enum { POINT_FIRST = 30, POINT_LAST = 110 };
+
+/* Q-17, M-31: what is said twice is there once. */
+Test(group_flow, each_queue_is_there_once_wherever_the_worker_dies)
+{
+	char wish[16];
+
+	for (unsigned point = POINT_FIRST; point <= POINT_LAST; ++point) {
+		ipc_queue_consumer *a, *b;
+		ipc_client *own;
+		ipc_group *group;
+
+		domain_stop(&fixture_domain);
+		snprintf(wish, sizeof(wish), "%u", point);
+		setenv("IPC_TEST_BROKER", IPC_TEST_BROKER_POINTS, 1);
+		setenv("IPC_CRASH", wish, 1);
+		domain_start(&fixture_domain, NULL);
+		unsetenv("IPC_CRASH");
+		unsetenv("IPC_TEST_BROKER");
+
+		ipc_client_unref(fixture_client);
+		fixture_client = domain_connect(&fixture_domain);
+		own = domain_connect(&fixture_domain);
+		a = small_new("g/a");
+		group = group_new_of(own, "g/*");
+		b = small_new("g/b");
+		EXPECT_RESULT(group_push(group, 0, point, IPC_FULL_FAIL), 2);
+		EXPECT(ipc_group_count(group), 2);
+		EXPECT(eat(a), point);
+		EXPECT(eat(a), IPC_EAGAIN);
+		EXPECT(eat(b), point);
+		EXPECT(eat(b), IPC_EAGAIN);
+
+		ipc_queue_consumer_close(b);
+		until_count(group, 1);
+		EXPECT_RESULT(group_push(group, 0, point, IPC_FULL_FAIL), 1, 0, 0, 0, 1, 0);
+		ipc_group_close(group);
+		ipc_queue_consumer_close(a);
+		ipc_client_unref(own);
+		domain_kill(&fixture_domain);
+		domain_start(&fixture_domain, NULL);
+	}
+
+	ipc_client_unref(fixture_client);
+	fixture_client = domain_connect(&fixture_domain);
 }
 
 /* M-6: data goes on without any broker. */
