@@ -112,6 +112,13 @@ static void finish_halves(struct queue *queue)
 	queue_notify(queue, QUEUE_SIDE_PRODUCERS);
 }
 
+static void sweep_next_time(struct queue *queue)
+{
+	uint32_t attention = atomic_load_explicit(queue->attention, memory_order_acquire);
+
+	atomic_store_explicit(&queue->swept, attention - 1, memory_order_relaxed);
+}
+
 int queue_begin(struct queue *queue)
 {
 	bool is_inherited;
@@ -126,6 +133,8 @@ int queue_begin(struct queue *queue)
 		finish_halves(queue);
 	}
 
+	/* Others died before: this client may never be told of them. */
+	sweep_next_time(queue);
 	return 0;
 }
 
@@ -285,8 +294,6 @@ void queue_sweep(struct queue *queue)
 
 void queue_sweep_anyway(struct queue *queue)
 {
-	uint32_t attention = atomic_load_explicit(queue->attention, memory_order_acquire);
-
-	atomic_store_explicit(&queue->swept, attention - 1, memory_order_relaxed);
+	sweep_next_time(queue);
 	queue_sweep(queue);
 }

@@ -242,6 +242,36 @@ Test(queue_leases, items_go_from_user_to_user_and_come_back)
 	ipc_queue_producer_close(producer);
 }
 
+/* nobody was there when it was told. */
+Test(queue_leases, items_of_the_dead_wait_in_a_kept_queue_for_the_next_consumer)
+{
+	enum { DEAD_ONES = 3 };
+	ipc_queue_producer *producer = PRODUCER_NEW(.flags = IPC_KEEP);
+	struct actor dead[DEAD_ONES], next;
+	ipc_client *idle[DEAD_ONES];
+
+	push_numbers(producer, 0, DEAD_ONES - 1);
+	for (unsigned i = 0; i < DEAD_ONES; ++i) {
+		CONSUMER_START(&dead[i], 0);
+		ASSERT(order_do(&dead[i], ORDER_TAKE, 0, 0), i);
+	}
+	ipc_queue_producer_close(producer);
+	for (unsigned i = 0; i < DEAD_ONES; ++i)
+		member_end(&dead[i], true);
+
+	/* So that the next one is a client of whom nobody has been told anything yet. */
+	for (unsigned i = 0; i < DEAD_ONES; ++i)
+		idle[i] = domain_connect(&fixture_domain);
+	CONSUMER_START(&next, .flags = IPC_STAY);
+	for (unsigned i = 0; i < DEAD_ONES; ++i)
+		EXPECT(order_do(&next, ORDER_TAKE, 0, 0), i);
+	EXPECT(order_do(&next, ORDER_ATTEMPT, 0, 0), 2);
+	actor_kill(&next);
+	for (unsigned i = 0; i < DEAD_ONES; ++i)
+		ipc_client_unref(idle[i]);
+	ASSERT(take_away(NAME, 0), 0);
+}
+
 /* an item that kills who takes it is not taken for ever. */
 Test(queue_leases, item_that_kills_its_consumers_is_dropped)
 {
