@@ -271,9 +271,9 @@ static void sweep_rows(struct queue *queue, const struct swept_rows *swept)
 		rows_give(&queue->segment->rows, swept->row[i], swept->owner[i]);
 }
 
-void queue_sweep(struct queue *queue)
+void queue_sweep_now(struct queue *queue)
 {
-	/* [S1] The attention word before what the broker told.  */
+	/* The attention word before what the broker told. */
 	uint32_t attention = atomic_load_explicit(queue->attention, memory_order_acquire);
 	bool is_told = attention != atomic_load_explicit(&queue->swept, memory_order_relaxed);
 	struct swept_rows swept;

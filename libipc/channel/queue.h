@@ -286,7 +286,15 @@ void queue_give_back(struct queue *queue);
 void queue_end(struct queue *queue);
 
 /* What the dead held, if the broker has told something since the last time. */
-void queue_sweep(struct queue *queue);
+void queue_sweep_now(struct queue *queue);
+
+static inline void queue_sweep(struct queue *queue)
+{
+	if (UNLIKELY(atomic_load_explicit(queue->attention, memory_order_relaxed) !=
+			     atomic_load_explicit(&queue->swept, memory_order_relaxed) ||
+		     atomic_load_explicit(&queue->lingers_until, memory_order_relaxed) != 0))
+		queue_sweep_now(queue);
+}
 
 /* Of who has seen an end in the table: the attention word tells it a moment later. */
 void queue_sweep_anyway(struct queue *queue);

@@ -19,6 +19,7 @@ struct first {
 	struct queue_seen seen;
 	bool is_returned; /* else it stands in the ring: */
 	struct index_ring_item item;
+	uint32_t group; /* once it is leased */
 };
 
 /* The RETURNED block with the smallest old position.  Those that came back too often leave on the
@@ -55,7 +56,7 @@ static bool first_returned(struct queue *queue, struct queue_class_view *class, 
 	uint64_t seen = atomic_load_explicit(&shared->returned_seen, memory_order_relaxed);
 
 	ret->is_returned = false;
-	if (returned == seen)
+	if (LIKELY(returned == seen))
 		return false;
 	if (find_returned(queue, class, ret))
 		return true;
@@ -69,9 +70,9 @@ static bool first_returned(struct queue *queue, struct queue_class_view *class, 
 /* 0, IPC_EAGAIN, IPC_EPIPE: and nothing will come; IPC_EBADMSG. */
 static int first_in_ring(struct queue *queue, struct queue_class_view *class, struct first *ret)
 {
-	struct queue_live live = {queue, class};
-
 	for (unsigned tries = 0; tries < QUEUE_TRIES_MAX; ++tries) {
+		struct queue_seen *seen = &ret->seen;
+
 		switch (index_ring_peek(&class->ring, &ret->item)) {
 		case INDEX_RING_DONE:
 			break;
@@ -83,16 +84,17 @@ static int first_in_ring(struct queue *queue, struct queue_class_view *class, st
 			return queue_break(queue);
 		}
 
-		if (!queue_is_live(&live, ret->item.block, ret->item.use)) {
+		*seen = (struct queue_seen){class, ret->item.block, QUEUE_FREE};
+		if (LIKELY(seen->block < queue->layout.items_max))
+			seen->word = queue_load(class, seen->block);
+		if (UNLIKELY(queue_word_phase(seen->word) != QUEUE_READY ||
+			     (queue_word_use(seen->word) & INDEX_RING_USE_MASK) != ret->item.use)) {
 			/* Taken; whoever did so has not freed the entry. */
 			index_ring_pop(&class->ring, &ret->item);
 			continue;
 		}
 
-		ret->seen = (struct queue_seen){class, ret->item.block,
-						queue_load(class, ret->item.block)};
-		if (queue_word_phase(ret->seen.word) == QUEUE_READY &&
-		    index_ring_is_still(&class->ring, &ret->item))
+		if (LIKELY(index_ring_is_still(&class->ring, &ret->item)))
 			return 0;
 	}
 
@@ -135,8 +137,10 @@ static bool first_lease(struct queue *queue, struct first *first)
 		index_ring_pop(&first->seen.class->ring, &first->item);
 		prefetch_next(queue, first);
 	}
-	atomic_store_explicit(&queue_block_of(queue, &first->seen)->since, clock_coarse_now_ns(),
-			      memory_order_relaxed);
+	first->group = queue_group_of(queue, first->seen.block);
+	atomic_store_explicit(
+		&queue_block_in(queue, first->seen.class, first->group, first->seen.block)->since,
+		clock_coarse_now_ns(), memory_order_relaxed);
 	return true;
 }
 
@@ -316,21 +320,21 @@ static int nothing(struct queue *queue, const struct look *look)
 	return close_all(queue);
 }
 
-static int item_give(struct queue *queue, const struct queue_seen *seen, struct ipc_queue_item *ret)
+static int item_give(struct queue *queue, const struct first *first, struct ipc_queue_item *ret)
 {
-	uint32_t group = queue_group_of(queue, seen->block);
-	uint64_t room = queue->layout.group[group].room;
-	struct queue_block *block = queue_block_in(queue, seen->class, group, seen->block);
+	const struct queue_seen *seen = &first->seen;
+	uint64_t room = queue->layout.group[first->group].room;
+	struct queue_block *block = queue_block_in(queue, seen->class, first->group, seen->block);
 	unsigned char *data = queue_block_data(block);
 	uint64_t size = atomic_load_explicit(&block->size, memory_order_relaxed);
 	uint32_t reason = atomic_load_explicit(&block->reason, memory_order_relaxed);
 	uint32_t source_size = atomic_load_explicit(&block->source_size, memory_order_relaxed);
 	uint64_t flat =
 		(uint64_t)(seen->class - queue->class) << INDEX_RING_BLOCK_BITS | seen->block;
-	bool is_dead = source_size > 0 && source_size <= QUEUE_NAME_SIZE &&
+	bool is_dead = UNLIKELY(source_size > 0) && source_size <= QUEUE_NAME_SIZE &&
 		       data[room + source_size - 1] == '\0';
 
-	if (size > room)
+	if (UNLIKELY(size > room))
 		return queue_break(queue);
 
 	*ret = (struct ipc_queue_item){
@@ -384,7 +388,7 @@ static int take_once(struct queue *queue, struct ipc_queue_item *ret)
 		return 1;
 	}
 
-	return item_give(queue, &look.first[class].seen, ret);
+	return item_give(queue, &look.first[class], ret);
 }
 
 int queue_take(struct queue *queue, struct ipc_queue_item *ret)

@@ -46,7 +46,7 @@ int header_check(const struct channel_header *header, unsigned kind, uint64_t si
 	return 0;
 }
 
-static int header_fault_of(uint32_t broken)
+int header_fault_of(uint32_t broken)
 {
 	switch (broken) {
 	case HEADER_WHOLE:
@@ -56,11 +56,6 @@ static int header_fault_of(uint32_t broken)
 	default:
 		return IPC_EBADMSG;
 	}
-}
-
-int header_fault(const struct channel_header *header)
-{
-	return header_fault_of(atomic_load_explicit(&header->broken, memory_order_relaxed));
 }
 
 int header_break(struct channel_header *header, enum header_broken reason)

@@ -57,7 +57,14 @@ int header_check(const struct channel_header *header, unsigned kind, uint64_t si
 		 const uint64_t shape[4]);
 
 /* 0, IPC_EBADMSG or IPC_ENOTRECOVERABLE. */
-int header_fault(const struct channel_header *header);
+int header_fault_of(uint32_t broken);
+
+static inline int header_fault(const struct channel_header *header)
+{
+	uint32_t broken = atomic_load_explicit(&header->broken, memory_order_relaxed);
+
+	return LIKELY(broken == HEADER_WHOLE) ? 0 : header_fault_of(broken);
+}
 
 /* First reason wins; returns what header_fault() says from now on. */
 int header_break(struct channel_header *header, enum header_broken reason);
