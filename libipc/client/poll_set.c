@@ -395,7 +395,12 @@ int poll_set_next(struct poll_set *set, struct ipc_poll_event *ret)
 void poll_set_settle(struct poll_set *set, struct poll_entry *entry)
 {
 	place_take(set, entry);
-	if (entry_lie_down(set, entry, false)) {
+
+	/* What is ready need not be armed. */
+	if (entry_look(set, entry)) {
+		place_put(set, entry, POLL_LOOK, false);
+		bells_ring_own(&set->client->bells);
+	} else if (entry_lie_down(set, entry, false)) {
 		bells_ring_own(&set->client->bells);
 	} else if (entry->ready.readiness->due_ns) {
 		uint64_t due_ns = ready_due_ns(&entry->ready);

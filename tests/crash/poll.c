@@ -25,7 +25,9 @@
 struct scene {
 	_Atomic uint32_t got;    /* by the survivor: version */
 	_Atomic uint32_t rested; /* the same when it last found nothing more: it is armed */
-	uint64_t version;        /* the latest, as the test knows it */
+	_Atomic uint32_t is_published;
+	_Atomic uint32_t is_told; /* by one who stood still meanwhile */
+	uint64_t version;         /* the latest, as the test knows it */
 	long n_changed;
 };
 
@@ -36,12 +38,12 @@ static struct actor survivor;
 /* ---- the survivor ---- */
 
 /* A client whose poll set has a consumer; false: something failed. */
-static bool open_polled(ipc_client **ret, ipc_watch_consumer **ret_consumer)
+static bool open_polled(const char *name, ipc_client **ret, ipc_watch_consumer **ret_consumer)
 {
 	struct timespec deadline = domain_deadline(WAIT_MS);
 
 	*ret = domain_connect(&fixture_domain);
-	return ipc_watch_consumer_open_wait(ret_consumer, *ret, NAME, NULL, &deadline) == 0 &&
+	return ipc_watch_consumer_open_wait(ret_consumer, *ret, name, NULL, &deadline) == 0 &&
 	       ipc_poll_add(*ret, *ret_consumer, IPC_READY_READABLE, NULL) == 0;
 }
 
@@ -53,7 +55,7 @@ static void survive(struct actor *self, void *arg)
 	ipc_client *own;
 
 	(void)arg;
-	if (!open_polled(&own, &consumer))
+	if (!open_polled(NAME, &own, &consumer))
 		process_end(1);
 	poll_fd.fd = ipc_client_get_fd(own);
 	actor_say(self, 0);
@@ -280,13 +282,13 @@ Test(crash_poll, killed_sibling_leaves_nobody_asleep, .init = setup, .fini = tea
 /* ---- who asks is killed ---- */
 
 static ipc_client *child_client;
+static ipc_watch_consumer *child_consumer;
 
 static void child_open_polled(void *arg)
 {
-	ipc_watch_consumer *consumer;
+	const char *name = arg;
 
-	(void)arg;
-	if (!open_polled(&child_client, &consumer))
+	if (!open_polled(name, &child_client, &child_consumer))
 		_exit(1);
 }
 
@@ -314,5 +316,94 @@ Test(crash_poll, killed_asker_blocks_no_notifier, .init = setup, .fini = teardow
 				       .stride = 5};
 
 	publish_and_expect(-1);
-	cr_assert_gt(step_run(&step, NULL), 20);
+	cr_assert_gt(step_run(&step, (void *)(uintptr_t)NAME), 20);
+}
+
+/* ---- who asks stands still ---- */
+
+/* Nobody else is armed there, so that nobody else's rings help. */
+#define OTHER_NAME "crash/poll-other"
+
+static ipc_watch_producer *other_producer;
+
+/* The handle was given and read: the next call finds it not ready, arms it and rests. */
+static void child_open_and_read(void *arg)
+{
+	struct ipc_poll_event event;
+	uint64_t value;
+
+	child_open_polled(arg);
+	if (ipc_poll_next(child_client, &event) < 0 ||
+	    ipc_watch_read(child_consumer, &value, sizeof(value), NULL, NULL) < 0)
+		_exit(1);
+	atomic_store(&scene->is_published, 0);
+	atomic_store(&scene->is_told, 0);
+}
+
+/* It was found not ready: it is armed when it is asked again. */
+static void child_open_and_rest(void *arg)
+{
+	struct ipc_poll_event event;
+
+	child_open_and_read(arg);
+	if (ipc_poll_next(child_client, &event) != IPC_EAGAIN)
+		_exit(1);
+}
+
+/* Asks until nothing is ready; then, if something was published by then, the descriptor says so. */
+static void child_ask_and_watch(void *arg)
+{
+	struct pollfd poll_fd = {.fd = ipc_client_get_fd(child_client), .events = POLLIN};
+	uint64_t limit = clock_after_ns(LOST_NS);
+	struct ipc_poll_event event;
+
+	(void)arg;
+	while (ipc_poll_next(child_client, &event) < 0) {
+		if (!atomic_load(&scene->is_published))
+			break;
+		while (poll(&poll_fd, 1, 0) == 0)
+			if (clock_now_ns() > limit)
+				return;
+	}
+	atomic_store(&scene->is_told, 1);
+}
+
+static void publish_meanwhile(void *arg, long n)
+{
+	(void)arg;
+	cr_assert_eq(ipc_watch_publish(other_producer, "value", 6), 0, "before instruction %ld", n);
+	atomic_store(&scene->is_published, 1);
+}
+
+static void check_told(void *arg, long n)
+{
+	(void)arg;
+	cr_assert(atomic_load(&scene->is_told), "published before instruction %ld: not told", n);
+}
+
+static void publish_between(void (*prepare)(void *arg))
+{
+	const struct step_case step = {.prepare = prepare,
+				       .operation = child_ask_and_watch,
+				       .meanwhile = publish_meanwhile,
+				       .check = check_told};
+
+	other_producer = producer_new(OTHER_NAME);
+	cr_assert_eq(ipc_watch_publish(other_producer, "value", 6), 0);
+	cr_assert_gt(step_run(&step, (void *)(uintptr_t)OTHER_NAME), 100);
+	ipc_watch_producer_close(other_producer);
+}
+
+/* M-30: a change after IPC_EAGAIN, however soon, and before it, however late */
+Test(crash_poll, publish_while_it_goes_to_rest_is_told, .init = setup, .fini = teardown,
+     .timeout = 280)
+{
+	publish_between(child_open_and_read);
+}
+
+/* M-30 */
+Test(crash_poll, publish_while_it_asks_again_is_told, .init = setup, .fini = teardown,
+     .timeout = 280)
+{
+	publish_between(child_open_and_rest);
 }
