@@ -71,6 +71,26 @@ Test(queue, largest_item_and_largest_bytes_are_refused_for_lack_of_memory_only)
 	cr_expect(r == 0 || r == IPC_ENOSPC || r == IPC_EDQUOT, "%s", ipc_error_name(r));
 }
 
+/* M-76: so many handles a queue has names for; a closed one's is free. */
+Test(queue, handles_are_bounded)
+{
+	enum { HANDLES_MAX = 4096 };
+	static ipc_queue_producer *producer[HANDLES_MAX];
+	ipc_queue_producer *more = NULL;
+	const struct ipc_queue_options options = {.items_max = 1, .priorities = 1};
+
+	producer[0] = PRODUCER_NEW(.items_max = 1, .priorities = 1, .bytes_max = 64);
+	for (unsigned i = 1; i < HANDLES_MAX; ++i)
+		ASSERT(producer_open(&producer[i], fixture_client, NAME, options), 0);
+	EXPECT(producer_open(&more, fixture_client, NAME, options), IPC_ENOSPC);
+	cr_expect_null(more);
+	EXPECT(push(producer[HANDLES_MAX - 1], 0, 1), IPC_QUEUED);
+	producer[7] = ipc_queue_producer_close(producer[7]);
+	EXPECT(producer_open(&producer[7], fixture_client, NAME, options), 0);
+	for (unsigned i = 0; i < HANDLES_MAX; ++i)
+		ipc_queue_producer_close(producer[i]);
+}
+
 /* M-74 */
 Test(queue, arguments_that_are_not_there_are_refused)
 {
