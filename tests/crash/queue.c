@@ -26,6 +26,7 @@ enum act {
 	ACT_TAKE_RETURNED,
 	ACT_TAKE_TOO_OFTEN,
 	ACT_ACK,
+	ACT_ACK_MANY,
 	ACT_REQUEUE,
 	ACT_REQUEUE_TOO_OFTEN,
 	ACT_REJECT,
@@ -56,7 +57,7 @@ struct plan {
 
 static struct queue_scene scene;
 static struct queue_member victim, other, mortal, heir;
-static struct ipc_queue_item leased;
+static struct ipc_queue_item leased, both[2];
 static void *claimed;
 static const struct plan *plan;
 
@@ -82,7 +83,8 @@ static void take(struct queue_member *member)
 
 static void scene_make(void)
 {
-	const uint64_t shape[4] = QUEUE_SHAPE(2, N_ITEMS, N_BYTES, PIECE, 3);
+	/* The bytes bind here, and not in the dead letters. */
+	const uint64_t shape[4] = QUEUE_SHAPE(2, N_ITEMS, N_BYTES, 2 * PIECE, 3);
 	const uint64_t dead[4] = QUEUE_SHAPE(1, N_DEAD, N_DEAD * PIECE, PIECE, 3);
 
 	if (!scene.segment)
@@ -191,6 +193,12 @@ static void prepare(void *arg)
 	case ACT_REJECT:
 		take(&victim);
 		break;
+	case ACT_ACK_MANY:
+		for (unsigned i = 0; i < 2; ++i) {
+			take(&victim);
+			both[i] = leased;
+		}
+		break;
 	case ACT_SWEEP:
 	case ACT_BEGIN:
 		leave_mortal();
@@ -235,6 +243,9 @@ static void operate(void *arg)
 		break;
 	case ACT_ACK:
 		(void)!queue_ack(&victim.view, leased.lease);
+		break;
+	case ACT_ACK_MANY:
+		(void)!queue_ack_many(&victim.view, both, 2);
 		break;
 	case ACT_REQUEUE:
 	case ACT_REQUEUE_TOO_OFTEN:
@@ -342,6 +353,9 @@ static void expect_counts(long n, struct queue_member *survivor, const struct fo
 	struct ipc_queue_state state = queue_scene_state(&survivor->view);
 	unsigned n_acknowledged = found->n_items + (is_after ? plan->n_acknowledged : 0);
 
+	if (plan->act == ACT_ACK_MANY)
+		n_acknowledged = 2; /* by the victim or by the survivor */
+
 	cr_assert_eq(queue_scene_imbalance(&state), 0, "instruction %ld: %ld are missing", n,
 		     (long)queue_scene_imbalance(&state));
 	cr_assert_eq(state.items[0] + state.leased[0], 0, "instruction %ld", n);
@@ -440,6 +454,8 @@ static void expect_found(long n, struct queue_member *survivor, const struct fou
 
 	if (plan->act == ACT_ABANDON)
 		is_before = is_abandoned(found);
+	if (plan->act == ACT_ACK_MANY)
+		is_before = is_before || is(found->items, "2/2");
 
 	cr_assert(is_after || (is_before && !atomic_load(progress())),
 		  "instruction %ld%s: \"%s\" and dead \"%s\"", n,
@@ -514,6 +530,9 @@ KILLED(killed_moving_what_came_back_too_often, .act = ACT_TAKE_TOO_OFTEN, .befor
 
 /* */
 KILLED(killed_in_ack, .act = ACT_ACK, .before = "1/2 2/1", .after = "2/1", .n_acknowledged = 1)
+
+/* */
+KILLED(killed_in_ack_of_many, .act = ACT_ACK_MANY, .before = "1/2 2/2")
 
 /* */
 KILLED(killed_in_requeue, .act = ACT_REQUEUE, .before = "1/2 2/1", .after = "1/2 2/1")
