@@ -32,14 +32,18 @@ static _Atomic uint64_t *end_counter(const struct queue_seen *seen)
 	return &seen->class->shared->ends[end >> 3 & 1][end & 7];
 }
 
-/* The counter names a use of this block that is long over; it must not seem to be the one that is
- * about to end. */
-static void counter_forget(_Atomic uint64_t *counter, uint32_t block)
+/*
+ * The counter names a use of this block that is long over; it must not seem to be the one that is
+ * about to end.  The counter before the word: while that is as it was seen, nothing of this use was
+ * counted yet.  Somebody held dead finds another, whose name must stay.
+ */
+static void counter_forget(_Atomic uint64_t *counter, const struct queue_seen *seen)
 {
 	uint64_t count = atomic_load_explicit(counter, memory_order_acquire);
 
 	/* Whoever changes it meanwhile puts another name there: of a block that is ENDED. */
-	if ((count & NAME_MASK) == block + 1)
+	if ((count & NAME_MASK) == (uint64_t)seen->block + 1 &&
+	    queue_load(seen->class, seen->block) == seen->word)
 		(void)atomic_compare_exchange_strong_explicit(counter, &count, count & ~NAME_MASK,
 							      memory_order_seq_cst,
 							      memory_order_relaxed);
@@ -48,7 +52,7 @@ static void counter_forget(_Atomic uint64_t *counter, uint32_t block)
 /* LEASED or MOVING, as seen, becomes ENDED. */
 static bool end_begin(struct queue_seen *seen, unsigned kind, enum ipc_dead_reason reason)
 {
-	counter_forget(&seen->class->shared->ends[kind][reason], seen->block);
+	counter_forget(&seen->class->shared->ends[kind][reason], seen);
 	CRASH_POINT();
 	return queue_change(seen, queue_word_with(seen->word, end_make(kind, reason), QUEUE_ENDED));
 }
