@@ -66,6 +66,9 @@ static bool do_request(struct worker *worker, struct peer *peer, const union mes
 	case MESSAGE_HANDLES:
 		roster_handles(worker, peer, &request->handles);
 		break;
+	case MESSAGE_STATE:
+		listing_state(worker, peer, &request->state);
+		break;
 	case MESSAGE_RING:
 		handle = registry_handle(worker->registry, peer, request->ring.handle_id);
 		if (handle) {
@@ -84,6 +87,7 @@ static bool do_request(struct worker *worker, struct peer *peer, const union mes
 	case MESSAGE_HANDLED:
 	case MESSAGE_BELLS:
 	case MESSAGE_JOINED:
+	case MESSAGE_STATED:
 		break; /* message_check_request() lets none of these in */
 	}
 	return true;

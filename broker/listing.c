@@ -216,6 +216,29 @@ void listing_info(struct worker *worker, struct peer *peer, const struct message
 	peer_answer(worker, peer, &worker->reply, NULL, 0);
 }
 
+void listing_state(struct worker *worker, struct peer *peer, const struct message_state *state)
+{
+	struct channel *channel = registry_find(worker->registry, state->name);
+	struct policy_subject subject = peer_subject(peer);
+	struct queues_budget budget = QUEUES_BUDGET;
+	int r = 0;
+
+	if (!channel || record_get(&channel->record->state) != RECORD_USED)
+		r = IPC_ENOENT;
+	else if (!policy_may_read(&subject, channel->record))
+		r = IPC_EACCES;
+	else if (channel->record->kind != IPC_KIND_QUEUE)
+		r = IPC_EPROTOTYPE;
+	if (r < 0) {
+		peer_answer_result(worker, peer, state->head.request_id, r);
+		return;
+	}
+
+	message_init(&worker->reply, MESSAGE_STATED, state->head.request_id);
+	queues_state(worker->registry, channel, &budget, &worker->reply.stated);
+	peer_answer(worker, peer, &worker->reply, NULL, 0);
+}
+
 static bool is_listed(struct registry *registry, uint32_t slot,
 		      const struct policy_subject *subject, const char *pattern)
 {

@@ -3,7 +3,7 @@
 #define BROKER_LISTING_H
 
 /*
- * INFO, LIST and REMOVE: what a client may see of the channels, and taking a name away.
+ * INFO, LIST, STATE and REMOVE: what a client may see of the channels, and taking a name away.
  */
 
 #include "broker/registry.h"
@@ -12,6 +12,7 @@ struct worker;
 
 void listing_info(struct worker *worker, struct peer *peer, const struct message_info *info);
 void listing_list(struct worker *worker, struct peer *peer, const struct message_list *list);
+void listing_state(struct worker *worker, struct peer *peer, const struct message_state *state);
 void listing_remove(struct worker *worker, struct peer *peer, const struct message_remove *remove);
 
 #endif

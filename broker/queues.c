@@ -33,13 +33,18 @@ struct look {
 	bool is_less; /* something was not looked at */
 	void (*word_fn)(struct look *look, uint32_t block, uint64_t word);
 
-	/* queues_look() */
+	/* queues_look(), queues_state() */
 	struct registry *registry;
+
+	/* queues_look() */
 	queues_hold_fn hold_fn;
 	void *userdata;
 
 	/* queues_rest() */
 	struct queues_rest rest;
+
+	/* queues_state() */
+	struct message_stated *state;
 };
 
 /* ---- blocks ---- */
@@ -68,7 +73,8 @@ static_assert(offsetof(struct queue_block, size) == offsetof(struct seen, size) 
 		      offsetof(struct queue_block, since) == offsetof(struct seen, since_ns),
 	      "the begin of a block");
 
-static bool block_read(struct look *look, uint32_t block, struct seen *ret)
+/* Whether one more thing that a word names may be read. */
+static bool look_further(struct look *look)
 {
 	if (look->budget->n_blocks == 0) {
 		look->is_less = true;
@@ -76,8 +82,13 @@ static bool block_read(struct look *look, uint32_t block, struct seen *ret)
 	}
 
 	--look->budget->n_blocks;
-	return segments_read(look->channel->segment_fd, block_offset(look, block), ret,
-			     sizeof(*ret));
+	return true;
+}
+
+static bool block_read(struct look *look, uint32_t block, struct seen *ret)
+{
+	return look_further(look) && segments_read(look->channel->segment_fd,
+						   block_offset(look, block), ret, sizeof(*ret));
 }
 
 static void look_at_class(struct look *look)
@@ -164,19 +175,25 @@ struct queues_depth queues_depth(const struct channel *channel)
 
 /* ---- who holds what ---- */
 
-static void look_at_held(struct look *look, uint32_t block, enum ipc_holding holding, uint32_t row)
+/* NULL: a dead one's, which goes back to whoever needs it. */
+static const struct handle *handle_of_row(const struct look *look, uint32_t row)
 {
 	uint64_t offset = offsetof(struct queue_segment, rows) + offsetof(struct rows, owner) +
 			  row * sizeof(uint64_t);
+
+	return registry_handle_on(look->registry, look->channel,
+				  segments_peek(look->channel->segment_fd, offset));
+}
+
+static void look_at_held(struct look *look, uint32_t block, enum ipc_holding holding, uint32_t row)
+{
 	const struct handle *holder;
 	struct seen seen;
 
 	if (!block_read(look, block, &seen))
 		return;
 
-	/* A dead one's go back to whoever needs them. */
-	holder = registry_handle_on(look->registry, look->channel,
-				    segments_peek(look->channel->segment_fd, offset));
+	holder = handle_of_row(look, row);
 	if (holder)
 		look->hold_fn(holder, holding, seen.since_ns, look->userdata);
 }
@@ -274,4 +291,156 @@ void queues_log_rest(const struct channel *channel)
 		 " bytes",
 		 channel->record->name, channel->record->generation,
 		 rest.is_less ? "at least " : "", rest.n_items, rest.n_bytes);
+}
+
+/* ---- what stands in it ---- */
+
+#define KINDS          2    /* of ends: dead-lettered, dropped */
+#define ENDS_NAME_BITS 20   /* below the count: block + 1 of the last one */
+#define TAIL_STEPS_MAX 4096 /* by which the tail may be behind */
+#define LAP_BITS       (64 - ENTRY_LAP_SHIFT)
+
+static uint64_t class_word(const struct look *look, uint64_t offset)
+{
+	return segments_peek(look->channel->segment_fd,
+			     offsetof(struct queue_segment, class) +
+				     look->class * sizeof(struct queue_class) + offset);
+}
+
+static uint64_t ends_word(const struct look *look, unsigned kind, unsigned reason)
+{
+	return class_word(look, offsetof(struct queue_class, ends) +
+					(kind * IPC_DEAD_REASONS_MAX + reason) * sizeof(uint64_t));
+}
+
+static uint64_t *ends_of(const struct look *look, unsigned kind)
+{
+	return kind == 0 ? look->state->dead_lettered[look->class]
+			 : look->state->dropped[look->class];
+}
+
+/* An end that nobody has counted yet; the counter names the block if somebody has. */
+static void state_add_end(const struct look *look, uint32_t block, uint32_t end)
+{
+	unsigned kind = end >> 3 & 1, reason = end & 7;
+	uint64_t name = ends_word(look, kind, reason) & ((1 << ENDS_NAME_BITS) - 1);
+
+	ends_of(look, kind)[reason] += name != block + 1;
+}
+
+static void state_add_item(struct look *look, uint32_t block, uint64_t word)
+{
+	struct message_stated *state = look->state;
+	bool is_ready = queue_word_phase(word) == QUEUE_READY;
+	struct seen seen;
+
+	/* Beyond the budget only the bytes are not told: what is READY waits, but for a push that
+	 * is under way. */
+	if (!block_read(look, block, &seen)) {
+		++state->items[look->class];
+		return;
+	}
+
+	if (is_ready && !is_committed(look, block, word, seen.position))
+		return;
+
+	++state->items[look->class];
+	state->bytes[look->class] +=
+		seen.size < look->layout.item_size_max ? seen.size : look->layout.item_size_max;
+}
+
+static void state_of_word(struct look *look, uint32_t block, uint64_t word)
+{
+	switch (queue_word_phase(word)) {
+	case QUEUE_FREE:
+	case QUEUE_CLAIMED:
+		break;
+	case QUEUE_READY:
+	case QUEUE_RETURNED:
+		state_add_item(look, block, word);
+		break;
+	case QUEUE_LEASED:
+		if (!look_further(look) || handle_of_row(look, queue_word_row(word)))
+			++look->state->leased[look->class];
+		else
+			state_add_item(look, block, word);
+		break;
+	case QUEUE_MOVING:
+		++look->state->leased[look->class];
+		break;
+	case QUEUE_ENDED:
+		if (look_further(look))
+			state_add_end(look, block, queue_word_row(word));
+		break;
+	}
+}
+
+/* How many were ever added to the ring: its tail, which may be behind. */
+static uint64_t n_added(const struct look *look)
+{
+	uint64_t tail = class_word(look, offsetof(struct queue_class, ring) +
+						 offsetof(struct index_ring_words, tail));
+	uint64_t size = look->layout.ring_size, entry;
+	int64_t ahead;
+	unsigned steps;
+
+	for (steps = 0; steps < TAIL_STEPS_MAX; ++steps) {
+		entry = segments_peek(look->channel->segment_fd,
+				      class_offset(look) + look->layout.entries +
+					      (tail & (size - 1)) * sizeof(uint64_t));
+		ahead = (int64_t)(((entry >> ENTRY_LAP_SHIFT) - tail / size) << (64 - LAP_BITS)) >>
+			(64 - LAP_BITS);
+		if (ahead < 0 || (ahead == 0 && (entry & 3) != ENTRY_FULL))
+			break;
+		tail += 1 + (ahead > 0 ? (uint64_t)(ahead - 1) * size : 0);
+	}
+	return tail;
+}
+
+/* what was queued and is nowhere else was acknowledged. */
+static void state_of_totals(const struct look *look, bool is_whole)
+{
+	struct message_stated *state = look->state;
+	uint32_t class = look->class;
+	uint64_t elsewhere = state->items[class] + state->leased[class];
+	unsigned kind, reason;
+
+	for (kind = 0; kind < KINDS; ++kind) {
+		uint64_t *ends = ends_of(look, kind);
+
+		for (reason = 0; reason < IPC_DEAD_REASONS_MAX; ++reason) {
+			if (reason == IPC_DEAD_FULL)
+				continue; /* never queued */
+			ends[reason] += ends_word(look, kind, reason) >> ENDS_NAME_BITS;
+			elsewhere += ends[reason];
+		}
+		ends[IPC_DEAD_FULL] = class_word(look, offsetof(struct queue_class, full) +
+							       kind * sizeof(uint64_t));
+	}
+
+	state->queued[class] = n_added(look);
+	if (is_whole && state->queued[class] > elsewhere)
+		state->acknowledged[class] = state->queued[class] - elsewhere;
+}
+
+void queues_state(struct registry *registry, const struct channel *channel,
+		  struct queues_budget *budget, struct message_stated *ret)
+{
+	struct look look = {
+		.channel = channel,
+		.budget = budget,
+		.word_fn = state_of_word,
+		.registry = registry,
+		.state = ret,
+	};
+	uint32_t n_words = budget->n_words;
+	bool is_whole;
+
+	look_at_classes(&look);
+	is_whole = (uint64_t)look.layout.items_max * look.layout.n_classes <= n_words;
+	for (look.class = 0; look.class < look.layout.n_classes; ++look.class)
+		state_of_totals(&look, is_whole);
+
+	ret->priorities = look.layout.n_classes;
+	ret->is_partial = look.is_less;
 }

@@ -11,6 +11,7 @@
 
 #include "broker/registry.h"
 #include "include/ipc/admin.h"
+#include "libipc/wire/protocol.h"
 
 /* Of one request, so that nobody keeps the broker from the others. */
 struct queues_budget {
@@ -35,6 +36,10 @@ typedef void (*queues_hold_fn)(const struct handle *holder, enum ipc_holding hol
  * somebody holds. */
 void queues_look(struct registry *registry, const struct channel *channel,
 		 struct queues_budget *budget, queues_hold_fn fn, void *userdata);
+
+/* Fills in all but the head. */
+void queues_state(struct registry *registry, const struct channel *channel,
+		  struct queues_budget *budget, struct message_stated *ret);
 
 struct queues_rest {
 	uint64_t n_items; /* committed, and neither acknowledged nor given up */

@@ -118,6 +118,8 @@ IPC_CHECKED int ipc_queue_reject(ipc_queue_consumer *consumer, const struct ipc_
 IPC_CHECKED int ipc_queue_shutdown(ipc_queue_consumer *consumer);   /* refuse new items; what is queued is drained */
 IPC_CHECKED int ipc_queue_set_fairness(ipc_queue_consumer *consumer, const struct ipc_queue_fairness *fairness);
 IPC_CHECKED int ipc_queue_consumer_get_state(ipc_queue_consumer *consumer, struct ipc_queue_state *ret);
+IPC_CHECKED int ipc_queue_state_wait(ipc_client *client, const char *name, struct ipc_queue_state *ret,
+                                     const struct timespec *deadline);   /* without a handle; 1: in part */
 /* fan-out over every queue whose name matches, kept up to date by the broker */
 IPC_CHECKED int ipc_group_open_wait(ipc_group **ret, ipc_client *client, const char *pattern, const struct timespec *deadline);
 IPC_CHECKED int ipc_group_push(ipc_group *group, unsigned priority, const void *data, size_t size, enum ipc_full_policy policy,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <ipc/admin.h>
+#include <ipc/queue.h>
 
 /*
  * The calls that only ask: one request, one answer; a list comes in pages.
@@ -320,6 +321,63 @@ int ipc_channel_remove_wait(ipc_client *client, const char *name, uint64_t gener
 		r = clock_deadline(&deadline_ns, deadline);
 	if (r == 0)
 		r = channel_remove_wait(client, name, generation, deadline_ns);
+
+	client_leave(client);
+	return r;
+}
+
+/* ---- what stands in a queue ---- */
+
+static void state_from_message(struct ipc_queue_state *ret, const struct message_stated *stated)
+{
+	static_assert(IPC_PRIORITIES_MAX == PROTOCOL_PRIORITIES_MAX &&
+			      IPC_DEAD_REASONS_MAX == PROTOCOL_REASONS_MAX &&
+			      sizeof(*ret) - offsetof(struct ipc_queue_state, items) ==
+				      sizeof(*stated) - offsetof(struct message_stated, items),
+		      "copied whole");
+	ret->priorities = stated->priorities;
+	ret->n_leased = 0;
+	memcpy(ret->items, stated->items, sizeof(*stated) - offsetof(struct message_stated, items));
+	for (unsigned i = 0; i < IPC_PRIORITIES_MAX; ++i)
+		ret->n_leased += (uint32_t)ret->leased[i];
+}
+
+static int queue_state_wait(ipc_client *client, const char *name, struct ipc_queue_state *ret,
+			    uint64_t deadline_ns)
+{
+	struct ipc_queue_state state = {.size = sizeof(state)};
+	struct connection_call call;
+	union message request;
+	int r;
+
+	message_init(&request, MESSAGE_STATE, 0);
+	memcpy(request.state.name, name, strlen(name) + 1);
+
+	r = admin_call(client, &request, &call, MESSAGE_STATED, deadline_ns);
+	connection_end(&client->connection, &call);
+	if (r < 0)
+		return r;
+
+	state_from_message(&state, &call.reply.stated);
+	r = options_write_info(ret, &state, sizeof(state));
+	return r < 0 ? r : (int)call.reply.stated.is_partial;
+}
+
+int ipc_queue_state_wait(ipc_client *client, const char *name, struct ipc_queue_state *ret,
+			 const struct timespec *deadline)
+{
+	uint64_t deadline_ns;
+	int r;
+
+	r = client_enter(client);
+	if (r < 0)
+		return r;
+
+	r = ret && ret->size >= sizeof(ret->size) ? name_check(name) : IPC_EINVAL;
+	if (r == 0)
+		r = clock_deadline(&deadline_ns, deadline);
+	if (r == 0)
+		r = queue_state_wait(client, name, ret, deadline_ns);
 
 	client_leave(client);
 	return r;

@@ -179,12 +179,14 @@ static int opening_run(struct opening *opening)
 		case MESSAGE_HANDLES:
 		case MESSAGE_RING:
 		case MESSAGE_GROUP:
+		case MESSAGE_STATE:
 		case MESSAGE_WELCOME:
 		case MESSAGE_INFO_REPLY:
 		case MESSAGE_LISTED:
 		case MESSAGE_HANDLED:
 		case MESSAGE_BELLS:
 		case MESSAGE_JOINED:
+		case MESSAGE_STATED:
 			r = IPC_EPROTO;
 			break;
 		}

@@ -199,6 +199,11 @@ static bool handles_is_good(const union message *message)
 	return name_is_good(handles->name);
 }
 
+static bool state_is_good(const union message *message)
+{
+	return name_is_good(message->state.name);
+}
+
 static bool ring_is_good(const union message *message)
 {
 	return message->ring.handle_id != 0;
@@ -322,6 +327,14 @@ static bool handled_is_good(const union message *message)
 	return true;
 }
 
+static bool stated_is_good(const union message *message)
+{
+	const struct message_stated *stated = &message->stated;
+
+	return stated->priorities != 0 && stated->priorities <= PROTOCOL_PRIORITIES_MAX &&
+	       stated->is_partial <= 1;
+}
+
 struct format {
 	uint32_t size; /* exact; of LISTED and HANDLED the smallest */
 	bool is_request;
@@ -348,6 +361,7 @@ static const struct format *format_of(unsigned type)
 				     handles_is_good},
 		[MESSAGE_RING] = {sizeof(struct message_ring), true, false, false, ring_is_good},
 		[MESSAGE_GROUP] = {sizeof(struct message_group), true, false, false, group_is_good},
+		[MESSAGE_STATE] = {sizeof(struct message_state), true, false, false, state_is_good},
 	};
 	static const struct format replies[] = {
 		[MESSAGE_WELCOME - MESSAGE_WELCOME] = {sizeof(struct message_welcome), false, false,
@@ -368,6 +382,8 @@ static const struct format *format_of(unsigned type)
 						     false, bells_is_good},
 		[MESSAGE_JOINED - MESSAGE_WELCOME] = {sizeof(struct message_joined), false, false,
 						      false, joined_is_good},
+		[MESSAGE_STATED - MESSAGE_WELCOME] = {sizeof(struct message_stated), false, false,
+						      false, stated_is_good},
 	};
 
 	if (type >= MESSAGE_HELLO && type < N_ELEMENTS(requests))

@@ -15,6 +15,7 @@
  * LIST                                  LISTED
  * REMOVE                                DONE
  * HANDLES                               HANDLED
+ * STATE                                 STATED
  * RING                                  BELLS [bells], unasked, or nothing: the clients of the
  * channel look again
  * GROUP                                 DONE, then JOINED [...] whenever a queue matches
@@ -52,6 +53,7 @@ enum message_type {
 	MESSAGE_HANDLES,
 	MESSAGE_RING,
 	MESSAGE_GROUP,
+	MESSAGE_STATE,
 	MESSAGE_WELCOME = 64,
 	MESSAGE_DONE,
 	MESSAGE_RESERVE,
@@ -60,7 +62,8 @@ enum message_type {
 	MESSAGE_LISTED,
 	MESSAGE_HANDLED,
 	MESSAGE_BELLS,
-	MESSAGE_JOINED
+	MESSAGE_JOINED,
+	MESSAGE_STATED
 };
 
 struct message_head {
@@ -295,6 +298,30 @@ struct message_handled {
 };
 static_assert(sizeof(struct message_handled) <= PROTOCOL_SIZE_MAX, "HANDLED fits a message");
 
+/* What stands in a queue. */
+struct message_state {
+	struct message_head head;
+	char name[256];
+};
+
+#define PROTOCOL_PRIORITIES_MAX 8
+#define PROTOCOL_REASONS_MAX    8
+
+/* struct ipc_queue_state without its size and n_leased. */
+struct message_stated {
+	struct message_head head;
+	uint32_t priorities;
+	uint32_t is_partial; /* 1: too large to be looked at whole; what is counted is there */
+	uint64_t items[PROTOCOL_PRIORITIES_MAX];
+	uint64_t bytes[PROTOCOL_PRIORITIES_MAX];
+	uint64_t leased[PROTOCOL_PRIORITIES_MAX];
+	uint64_t queued[PROTOCOL_PRIORITIES_MAX];
+	uint64_t acknowledged[PROTOCOL_PRIORITIES_MAX];
+	uint64_t dead_lettered[PROTOCOL_PRIORITIES_MAX][PROTOCOL_REASONS_MAX];
+	uint64_t dropped[PROTOCOL_PRIORITIES_MAX][PROTOCOL_REASONS_MAX];
+};
+static_assert(sizeof(struct message_stated) <= PROTOCOL_SIZE_MAX, "STATED fits a message");
+
 union message {
 	struct message_head head;
 	struct message_hello hello;
@@ -316,6 +343,8 @@ union message {
 	struct message_bells bells;
 	struct message_group group;
 	struct message_joined joined;
+	struct message_state state;
+	struct message_stated stated;
 	unsigned char bytes[PROTOCOL_SIZE_MAX];
 };
 

@@ -390,6 +390,97 @@ Test(queues, a_huge_queue_is_counted_in_part)
 	forget(&memory);
 }
 
+/* The same for who asks for its state: what is told is there, and that there is more is told. */
+Test(queues, a_huge_queue_is_told_in_part)
+{
+	static struct queue_memory memory;
+	const struct queues_budget budget = QUEUES_BUDGET;
+	const struct message_stated *stated = &b.reply.stated;
+
+	create(&memory, "q", budget.n_blocks + 1, 0);
+	for (uint32_t i = 0; i < budget.n_blocks; ++i)
+		set_word(&memory, 0, i, QUEUE_RETURNED, 0, 1, 0);
+	cr_assert_eq(rawpeer_state(&b, "q"), 0);
+	cr_assert_eq(stated->is_partial, 0);
+	cr_assert_eq(stated->items[0], budget.n_blocks);
+	cr_assert_eq(stated->bytes[0], budget.n_blocks);
+
+	set_word(&memory, 0, budget.n_blocks, QUEUE_RETURNED, 0, 1, 0);
+	cr_assert_eq(rawpeer_state(&b, "q"), 0);
+	cr_assert_eq(stated->is_partial, 1);
+	cr_assert_eq(stated->items[0], budget.n_blocks + 1);
+	cr_assert_eq(stated->bytes[0], budget.n_blocks);
+	rawpeer_close(&a, memory.id);
+	rawpeer_sync(&a);
+	forget(&memory);
+
+	create(&memory, "q", budget.n_words + 1, 0);
+	set_word(&memory, 0, budget.n_words, QUEUE_RETURNED, 0, 1, 0);
+	commit(&memory, 0, 0, 1);
+	atomic_store(&memory.queue.class[0].word[0], 0);
+	cr_assert_eq(rawpeer_state(&b, "q"), 0);
+	cr_assert_eq(stated->is_partial, 1);
+	cr_assert_eq(stated->items[0], 0);
+	cr_assert_eq(stated->queued[0], 1);
+	cr_assert_eq(stated->acknowledged[0], 0, "it may stand where nobody has looked");
+	rawpeer_close(&a, memory.id);
+	rawpeer_sync(&a);
+	forget(&memory);
+}
+
+/* one end has been counted, one has not; both were. */
+Test(queues, each_end_is_told_once)
+{
+	static struct queue_memory memory;
+	const struct message_stated *stated = &b.reply.stated;
+	struct queue_class *class;
+
+	create(&memory, "q", ITEMS_MAX, 0);
+	class = memory.queue.segment->class;
+	for (uint32_t i = 0; i < 4; ++i)
+		commit(&memory, 1, i, 1);
+	set_word(&memory, 1, 0, QUEUE_ENDED, 1 << 3 | IPC_DEAD_ATTEMPTS, 1, 0);
+	set_word(&memory, 1, 1, QUEUE_ENDED, 1 << 3 | IPC_DEAD_ATTEMPTS, 1, 0);
+	set_word(&memory, 1, 2, QUEUE_ENDED, IPC_DEAD_REJECTED, 1, 0);
+	atomic_store(&class[1].ends[1][IPC_DEAD_ATTEMPTS], UINT64_C(1) << 20 | 1);
+	atomic_store(&class[1].full[0], 5);
+	atomic_store(&class[1].full[1], 6);
+
+	cr_assert_eq(rawpeer_state(&b, "q"), 0);
+	cr_assert_eq(stated->priorities, PRIORITIES);
+	cr_assert_eq(stated->queued[1], 4);
+	cr_assert_eq(stated->items[1], 1);
+	cr_assert_eq(stated->dropped[1][IPC_DEAD_ATTEMPTS], 2);
+	cr_assert_eq(stated->dead_lettered[1][IPC_DEAD_REJECTED], 1);
+	cr_assert_eq(stated->dead_lettered[1][IPC_DEAD_FULL], 5);
+	cr_assert_eq(stated->dropped[1][IPC_DEAD_FULL], 6);
+	cr_assert_eq(stated->acknowledged[1], 0);
+	rawpeer_close(&a, memory.id);
+	rawpeer_sync(&a);
+	forget(&memory);
+}
+
+/* M-60: whatever stands there, somebody is answered. */
+Test(queues, a_state_is_told_of_whatever_stands_there)
+{
+	static struct queue_memory memory;
+
+	create(&memory, "q", ITEMS_MAX, 0);
+	memset((char *)memory.map + sizeof(struct channel_header), 0xff,
+	       memory.size - sizeof(struct channel_header));
+	cr_assert_eq(rawpeer_state(&b, "q"), 0);
+	memset((char *)memory.map + sizeof(struct channel_header), 0x55,
+	       memory.size - sizeof(struct channel_header));
+	cr_assert_eq(rawpeer_state(&b, "q"), 0);
+	cr_assert_eq(ftruncate(memory.fd, 0), 0);
+	cr_assert_eq(rawpeer_state(&b, "q"), 0);
+	cr_assert_eq(b.reply.stated.priorities, PRIORITIES);
+	cr_assert_eq(rawpeer_state(&b, "none"), IPC_ENOENT);
+	rawpeer_close(&a, memory.id);
+	rawpeer_sync(&a);
+	forget(&memory);
+}
+
 static void setup_usual(void)
 {
 	domain_start(&domain, NULL);

@@ -27,6 +27,9 @@ static void check_names(const union message *message)
 	case MESSAGE_INFO:
 		require(name_check(message->info.name) == 0);
 		break;
+	case MESSAGE_STATE:
+		require(name_check(message->state.name) == 0);
+		break;
 	case MESSAGE_REMOVE:
 		require(name_check(message->remove.name) == 0);
 		break;
@@ -59,6 +62,7 @@ static void check_names(const union message *message)
 	case MESSAGE_CANCEL:
 	case MESSAGE_RING:
 	case MESSAGE_GROUP:
+	case MESSAGE_STATED:
 	case MESSAGE_BELLS:
 	case MESSAGE_JOINED:
 	case MESSAGE_WELCOME:

@@ -288,6 +288,22 @@ int rawpeer_info(struct rawpeer *peer, const char *name)
 	return 0;
 }
 
+int rawpeer_state(struct rawpeer *peer, const char *name)
+{
+	union message message;
+	int type;
+
+	message_init(&message, MESSAGE_STATE, 0);
+	strcpy(message.state.name, name);
+	rawpeer_send(peer, &message);
+	type = rawpeer_answer(peer, peer->last_id);
+	if (type == MESSAGE_DONE)
+		return peer->reply.head.result;
+	if (type != MESSAGE_STATED)
+		failure("STATE is answered by %d", type);
+	return 0;
+}
+
 int rawpeer_handles(struct rawpeer *peer, const char *name, uint64_t cursor, uint64_t generation)
 {
 	union message message;

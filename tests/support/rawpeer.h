@@ -70,6 +70,7 @@ void rawpeer_close_silently(struct rawpeer *peer, uint64_t handle_id);
 int rawpeer_remove(struct rawpeer *peer, const char *name, uint64_t generation);
 /* 0, with the info in reply, or negative. */
 int rawpeer_info(struct rawpeer *peer, const char *name);
+int rawpeer_state(struct rawpeer *peer, const char *name);
 /* One page of handles: the same. */
 int rawpeer_handles(struct rawpeer *peer, const char *name, uint64_t cursor, uint64_t generation);
 

@@ -9,12 +9,13 @@
 #include "include/ipc/client.h"
 #include "libipc/core/liveness.h"
 
-static const enum message_type request_types[] = {
-	MESSAGE_HELLO, MESSAGE_OPEN,   MESSAGE_CONFIRM, MESSAGE_CLOSE, MESSAGE_CANCEL, MESSAGE_INFO,
-	MESSAGE_LIST,  MESSAGE_REMOVE, MESSAGE_HANDLES, MESSAGE_RING,  MESSAGE_GROUP};
+static const enum message_type request_types[] = {MESSAGE_HELLO, MESSAGE_OPEN,   MESSAGE_CONFIRM,
+						  MESSAGE_CLOSE, MESSAGE_CANCEL, MESSAGE_INFO,
+						  MESSAGE_LIST,  MESSAGE_REMOVE, MESSAGE_HANDLES,
+						  MESSAGE_RING,  MESSAGE_GROUP,  MESSAGE_STATE};
 static const enum message_type reply_types[] = {
 	MESSAGE_WELCOME, MESSAGE_DONE,    MESSAGE_RESERVE, MESSAGE_OPENED, MESSAGE_INFO_REPLY,
-	MESSAGE_LISTED,  MESSAGE_HANDLED, MESSAGE_BELLS,   MESSAGE_JOINED};
+	MESSAGE_LISTED,  MESSAGE_HANDLED, MESSAGE_BELLS,   MESSAGE_JOINED, MESSAGE_STATED};
 
 static const struct message_region region = {.segment_id = 7, .offset = 4096, .size = 8192};
 
@@ -61,6 +62,12 @@ static void good_body(union message *message, enum message_type type)
 		break;
 	case MESSAGE_LIST:
 		strcpy(message->list.pattern, "*");
+		break;
+	case MESSAGE_STATE:
+		strcpy(message->state.name, "a/b");
+		break;
+	case MESSAGE_STATED:
+		message->stated.priorities = 1;
 		break;
 	case MESSAGE_REMOVE:
 		strcpy(message->remove.name, "a/b");
@@ -313,6 +320,8 @@ Test(codec, every_bad_field_of_a_request_is_refused, .timeout = 20)
 
 	REFUSED(MESSAGE_GROUP, group.group_id, = 0);
 	ACCEPTED(MESSAGE_GROUP, group.pattern[0], = '\0');
+
+	REFUSED(MESSAGE_STATE, state.name[0], = '\0');
 }
 
 Test(codec, a_listing_of_handles_goes_on_with_the_generation_that_it_began_with, .timeout = 20)
@@ -452,6 +461,11 @@ Test(codec, every_bad_field_of_a_reply_is_refused, .timeout = 20)
 	REFUSED(MESSAGE_JOINED, joined.queue.handle_id, = 0);
 	REGION_REFUSED(MESSAGE_JOINED, joined.queue.value);
 
+	REFUSED(MESSAGE_STATED, stated.priorities, = 0);
+	REFUSED(MESSAGE_STATED, stated.priorities, = PROTOCOL_PRIORITIES_MAX + 1);
+	REFUSED(MESSAGE_STATED, stated.is_partial, = 2);
+	ACCEPTED(MESSAGE_STATED, stated.priorities, = PROTOCOL_PRIORITIES_MAX);
+
 	REFUSED(MESSAGE_INFO_REPLY, info_reply.channel.name[0], = '\0');
 	REFUSED(MESSAGE_INFO_REPLY, info_reply.channel.name[0], = '/');
 	REFUSED(MESSAGE_INFO_REPLY, info_reply.channel.kind, = 0);
@@ -549,11 +563,13 @@ Test(codec, names_without_their_end_are_refused, .timeout = 20)
 			 good(MESSAGE_LISTED)->listed.channel[1].name,
 			 good(MESSAGE_HANDLES)->handles.name,
 			 good(MESSAGE_GROUP)->group.pattern,
+			 good(MESSAGE_STATE)->state.name,
 			 good(MESSAGE_OPENED)->opened.dead_letters,
 			 good(MESSAGE_JOINED)->joined.queue.dead_letters};
-	enum message_type types[] = {
-		MESSAGE_OPEN,   MESSAGE_INFO,    MESSAGE_REMOVE, MESSAGE_LIST,   MESSAGE_INFO_REPLY,
-		MESSAGE_LISTED, MESSAGE_HANDLES, MESSAGE_GROUP,  MESSAGE_OPENED, MESSAGE_JOINED};
+	enum message_type types[] = {MESSAGE_OPEN,    MESSAGE_INFO,       MESSAGE_REMOVE,
+				     MESSAGE_LIST,    MESSAGE_INFO_REPLY, MESSAGE_LISTED,
+				     MESSAGE_HANDLES, MESSAGE_GROUP,      MESSAGE_STATE,
+				     MESSAGE_OPENED,  MESSAGE_JOINED};
 
 	for (size_t i = 0; i < N_ELEMENTS(types); ++i) {
 		union message *m = good(types[i]);
