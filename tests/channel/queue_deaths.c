@@ -11,6 +11,7 @@
 #include <ipc/error.h>
 
 #include "libipc/channel/queue_block.h"
+#include "tests/support/process.h"
 #include "tests/support/queue_scene.h"
 
 enum { N_ITEMS = 8, N_BYTES = 4096, N_ATTEMPTS = 3 };
@@ -171,6 +172,60 @@ Test(queue_deaths, claim_of_one_held_dead_stays_until_its_process_is_gone, .init
 	expect_take(&b, 2, 1);
 	cr_assert_eq(queue_ack(&b.view, item.lease), 0);
 	expect_empty();
+}
+
+/* ---- what nobody tells ---- */
+
+/* M-24: nobody is told when the process of one held dead ends. */
+Test(queue_deaths, claim_of_one_held_dead_vanishes_when_its_process_does, .init = setup,
+     .fini = teardown, .timeout = 20)
+{
+	struct timespec limit = process_deadline(10000);
+	void *data;
+	int r;
+
+	cr_assert_eq(queue_scene_claim(&mortal, 0, 3000, &data), 0);
+	queue_scene_end(&scene, mortal.id);
+	cr_assert_eq(queue_scene_push(&a, 0, 1, 3000), IPC_EAGAIN);
+	queue_scene_end_process(scene.segment, mortal.view.row);
+	while ((r = queue_scene_push(&a, 0, 1, 3000)) == IPC_EAGAIN)
+		cr_assert(!process_has_passed(&limit), "it holds its room for 10 s");
+	cr_expect_eq(r, 0);
+	expect_take(&b, 1, 1);
+	cr_assert_eq(queue_ack(&b.view, item.lease), 0);
+	expect_empty();
+}
+
+/* Q-5, M-24: one that is held dead takes an item when the others have looked already. */
+Test(queue_deaths, late_lease_of_one_held_dead_comes_back_when_its_process_is_gone, .init = setup,
+     .fini = teardown, .timeout = 20)
+{
+	struct timespec limit = process_deadline(10000);
+	int r;
+
+	push(&a, 1, 100);
+	queue_scene_end(&scene, mortal.id);
+	queue_sweep(&a.view);
+	(void)!queue_take(&mortal.view, &item);
+	queue_scene_end_process(scene.segment, mortal.view.row);
+	while ((r = queue_take(&a.view, &item)) == IPC_EAGAIN)
+		cr_assert(!process_has_passed(&limit), "it is lost for 10 s");
+	cr_expect_eq(r, 0);
+	cr_assert_eq(queue_ack(&a.view, item.lease), 0);
+	expect_empty();
+}
+
+/* whoever begins has not looked yet, also if this client was never told of anything. */
+Test(queue_deaths, items_of_who_died_before_are_found_by_who_begins, .init = setup,
+     .fini = teardown)
+{
+	push(&a, 1, 100);
+	expect_take(&mortal, 1, 1);
+	liveness_handle_set(scene.table, LIVENESS_SLOT(mortal.id), 0);
+	queue_scene_enter(&scene, &heir, 14);
+	cr_assert_neq(heir.view.row, mortal.view.row, "its process lives");
+	expect_take(&heir, 1, 2);
+	cr_assert_eq(queue_ack(&heir.view, item.lease), 0);
 }
 
 /* ---- rows ---- */
