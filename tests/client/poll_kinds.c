@@ -95,6 +95,99 @@ Test(poll_kinds, end_of_a_window_is_told)
 	ipc_limiter_close(limiter);
 }
 
+/* ---- queue ---- */
+
+struct queue {
+	ipc_queue_producer *producer;
+	ipc_queue_consumer *consumer;
+};
+
+static struct queue queue_new(struct ipc_queue_options options)
+{
+	struct timespec deadline = domain_deadline(WAIT_MS);
+	struct queue queue = {NULL, NULL};
+
+	options.size = sizeof(options);
+	options.flags = IPC_CREATE;
+	cr_assert_eq(ipc_queue_consumer_open_wait(&queue.consumer, fixture_client, "q", &options,
+						  &deadline),
+		     0);
+	cr_assert_eq(
+		ipc_queue_producer_open_wait(&queue.producer, fixture_client, "q", NULL, &deadline),
+		0);
+	return queue;
+}
+
+static void queue_free(struct queue queue)
+{
+	ipc_queue_producer_close(queue.producer);
+	ipc_queue_consumer_close(queue.consumer);
+}
+
+static int push(struct queue queue)
+{
+	return ipc_queue_push(queue.producer, 0, "item", 5, IPC_FULL_FAIL);
+}
+
+static void take_and_ack(struct queue queue)
+{
+	struct ipc_queue_item item;
+
+	cr_assert_eq(ipc_queue_take(queue.consumer, &item), 0);
+	cr_assert_eq(ipc_queue_ack(queue.consumer, &item), 0);
+}
+
+/* M-34 */
+Test(poll_kinds, item_is_told_as_long_as_there_is_one)
+{
+	struct queue queue = queue_new((struct ipc_queue_options){0});
+
+	add(queue.consumer, READABLE);
+	until_quiet();
+	cr_assert_eq(push(queue), 0);
+	cr_assert_eq(push(queue), 0);
+
+	until_next(queue.consumer, READABLE);
+	take_and_ack(queue);
+	ASSERT_NEXT(queue.consumer, READABLE);
+	take_and_ack(queue);
+	ASSERT_NOTHING();
+	queue_free(queue);
+}
+
+/* M-34 */
+Test(poll_kinds, room_is_told)
+{
+	struct queue queue = queue_new((struct ipc_queue_options){.priorities = 1, .items_max = 4});
+
+	add(queue.producer, IPC_READY_WRITABLE);
+	ASSERT_NEXT(queue.producer, IPC_READY_WRITABLE);
+	while (push(queue) == 0)
+		;
+	until_quiet();
+	take_and_ack(queue);
+
+	until_next(queue.producer, IPC_READY_WRITABLE);
+	queue_free(queue);
+}
+
+/* M-30, M-34: a token comes by time alone */
+Test(poll_kinds, token_is_told)
+{
+	struct queue queue = queue_new((struct ipc_queue_options){.rate = 5, .burst = 1});
+	uint64_t began;
+
+	add(queue.producer, IPC_READY_WRITABLE);
+	ASSERT_NEXT(queue.producer, IPC_READY_WRITABLE);
+	cr_assert_eq(push(queue), 0);
+	began = clock_now_ns();
+	ASSERT_NOTHING();
+
+	until_next(queue.producer, IPC_READY_WRITABLE);
+	cr_assert_geq(clock_now_ns() - began, 100 * NS_PER_MS);
+	queue_free(queue);
+}
+
 /* ---- flight ---- */
 
 struct flights {
