@@ -18,7 +18,17 @@
 enum { N_ITEMS = 6, PIECE = 512, N_BYTES = N_ITEMS * PIECE, N_DEAD = 3, SIZE = 100 };
 enum { SLOW = 11, OTHER = 12, THIRD = 13, MORTAL = 14, HEIR = 15, NUMBERS = 100 };
 
-enum act { ACT_PUSH, ACT_COMMIT, ACT_TAKE, ACT_ACK, ACT_REQUEUE, ACT_REJECT, ACT_SWEEP, ACT_STATE };
+enum act {
+	ACT_PUSH,
+	ACT_CLAIM,
+	ACT_COMMIT,
+	ACT_TAKE,
+	ACT_ACK,
+	ACT_REQUEUE,
+	ACT_REJECT,
+	ACT_SWEEP,
+	ACT_STATE
+};
 
 static struct queue_scene scene;
 static struct queue_member slow, other, third, mortal, heir;
@@ -67,6 +77,7 @@ static void prepare(void *arg)
 
 	switch (act) {
 	case ACT_PUSH:
+	case ACT_CLAIM:
 	case ACT_TAKE:
 	case ACT_STATE:
 		break;
@@ -101,6 +112,13 @@ static void operate(void *arg)
 	case ACT_PUSH:
 		queue_scene_fill(bytes, SIZE, 3);
 		r = queue_push(&slow.view, 0, bytes, SIZE, &due_ns);
+		break;
+	case ACT_CLAIM:
+		r = queue_claim(&slow.view, 0, PIECE, &claimed);
+		if (r < 0)
+			break;
+		queue_scene_fill(claimed, SIZE, 3);
+		r = queue_commit(&slow.view, claimed, SIZE, &due_ns);
 		break;
 	case ACT_COMMIT:
 		r = queue_commit(&slow.view, claimed, SIZE, &due_ns);
@@ -272,6 +290,11 @@ static void meanwhile(void *arg, long n)
 
 /* ---- after it ---- */
 
+static bool is_pushing(void)
+{
+	return act == ACT_PUSH || act == ACT_CLAIM || act == ACT_COMMIT;
+}
+
 static void expect_told(long n)
 {
 	int r = (int)(int64_t)atomic_load(told(TOLD_RESULT));
@@ -281,7 +304,8 @@ static void expect_told(long n)
 		cr_assert(r == 0 || r == IPC_ESTALE || r == IPC_EAGAIN || r == IPC_EINVAL,
 			  "instruction %ld: %d", n, r);
 	else
-		cr_assert(r == 0 || ((act == ACT_TAKE || act == ACT_PUSH) && r == IPC_EAGAIN),
+		cr_assert(r == 0 || ((act == ACT_TAKE || act == ACT_PUSH || act == ACT_CLAIM) &&
+				     r == IPC_EAGAIN),
 			  "instruction %ld: %d", n, r);
 }
 
@@ -320,9 +344,9 @@ static void expect_all(long n)
 		cr_assert(was_taken || seen.attempt[i] > 0, "instruction %ld: item %u is lost", n,
 			  i);
 	}
-	if ((act == ACT_PUSH || act == ACT_COMMIT) && r == 0)
+	if (is_pushing() && r == 0)
 		cr_assert_gt(seen.attempt[3], 0, "instruction %ld: item 3 is lost", n);
-	if ((act == ACT_PUSH || act == ACT_COMMIT) && r < 0)
+	if (is_pushing() && r < 0)
 		cr_assert_eq(seen.attempt[3], 0, "instruction %ld: item 3 comes from nothing", n);
 	if (act == ACT_REJECT && r == 0 && other.view.dead)
 		cr_assert_gt(seen.dead_attempt[1], 0, "instruction %ld: no dead letter", n);
@@ -332,9 +356,8 @@ static void expect_counts(long n, uint64_t n_room_pushed)
 {
 	unsigned n_dropped = 0;
 	struct ipc_queue_state state = queue_scene_state(&other.view);
-	uint64_t n_pushed =
-		2 + seen.n_pushed + n_room_pushed +
-		((act == ACT_PUSH || act == ACT_COMMIT) && atomic_load(told(TOLD_RESULT)) == 0);
+	uint64_t n_pushed = 2 + seen.n_pushed + n_room_pushed +
+			    (is_pushing() && atomic_load(told(TOLD_RESULT)) == 0);
 
 	cr_assert_eq(queue_scene_imbalance(&state), 0, "instruction %ld: %ld are missing", n,
 		     (long)queue_scene_imbalance(&state));
@@ -433,7 +456,8 @@ OVERTAKEN(in_push, ACT_PUSH, false, 0)
 /* also not the room, if somebody dies meanwhile. */
 OVERTAKEN(in_push_beside_a_death, ACT_PUSH, false, 2)
 
-/* */
+/* */
+OVERTAKEN(in_claim_and_commit, ACT_CLAIM, false, 1 | 2 | 4)
 OVERTAKEN(in_commit, ACT_COMMIT, false, 0)
 OVERTAKEN(in_commit_beside_a_death, ACT_COMMIT, false, 2 | 4)
 
@@ -457,6 +481,7 @@ OVERTAKEN(in_get_state, ACT_STATE, false, 1)
 
 /* Q-6, M-24 */
 OVERTAKEN(held_dead_in_push, ACT_PUSH, true, 4)
+OVERTAKEN(held_dead_in_claim_and_commit, ACT_CLAIM, true, 2 | 4)
 OVERTAKEN(held_dead_in_commit, ACT_COMMIT, true, 4)
 
 /* Q-5, M-24 */
