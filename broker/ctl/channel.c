@@ -15,9 +15,11 @@
 
 #include <ipc/error.h>
 #include <ipc/flight.h>
+#include <ipc/queue.h>
 #include <ipc/shared.h>
 
 #include "broker/ctl/json.h"
+#include "broker/ctl/state.h"
 #include "broker/ctl/table.h"
 
 const char *channel_kind_name(enum ipc_kind kind)
@@ -251,27 +253,56 @@ static void table_add_details(struct table *table, const struct ipc_channel_info
 		table_add(table, "none");
 }
 
+/* Of a queue with what stands in it; state NULL: it is none. */
+static int stat_print(const struct ipc_channel_info *info, const struct ipc_queue_state *state,
+		      bool is_partial)
+{
+	struct table table;
+	int r;
+
+	table_init(&table, 2, 0);
+	table_add_details(&table, info);
+	r = table_print(&table);
+	table_deinit(&table);
+	return r == 0 && state ? state_print(state, is_partial) : r;
+}
+
+static int stat_print_json(const struct ipc_channel_info *info, struct ipc_queue_state *state,
+			   bool is_partial)
+{
+	json_t *object = json_channel(info);
+	int r = 0;
+
+	if (state)
+		r = json_object_set_new(object, "state", json_state(state, is_partial));
+	if (r == 0)
+		r = json_print(object);
+
+	json_decref(object);
+	return r;
+}
+
 int ctl_stat(const struct ctl *ctl)
 {
 	struct ipc_channel_info info = {.size = sizeof(info)};
-	struct table table;
+	struct ipc_queue_state state = {.size = sizeof(state)};
+	bool is_queue;
 	int r;
 
 	r = ipc_channel_info_wait(ctl->client, ctl->args[0], &info, ctl->deadline);
 	if (r < 0)
 		return ctl_fail(ctl->args[0], r);
 
-	if (ctl->json) {
-		json_t *object = json_channel(&info);
+	is_queue = info.kind == IPC_KIND_QUEUE;
+	if (is_queue)
+		r = ipc_queue_state_wait(ctl->client, ctl->args[0], &state, ctl->deadline);
+	if (r < 0)
+		return ctl_fail(ctl->args[0], r);
 
-		r = json_print(object);
-		json_decref(object);
-	} else {
-		table_init(&table, 2, 0);
-		table_add_details(&table, &info);
-		r = table_print(&table);
-		table_deinit(&table);
-	}
+	if (ctl->json)
+		r = stat_print_json(&info, is_queue ? &state : NULL, r == 1);
+	else
+		r = stat_print(&info, is_queue ? &state : NULL, r == 1);
 	return r < 0 ? ctl_fail(ctl->args[0], IPC_ENOMEM) : 0;
 }
 

@@ -7,6 +7,7 @@
 
 #include "broker/ctl/channel.h"
 #include "broker/ctl/handles.h"
+#include "broker/ctl/state.h"
 
 /*
  * The integers of jansson have 63 bits and a sign.  A number beyond goes out as a string of digits:
@@ -76,23 +77,6 @@ json_t *json_handle(const struct ipc_handle_info *info)
 	return NULL;
 }
 
-static const char *dead_reason_name(enum ipc_dead_reason reason)
-{
-	switch (reason) {
-	case IPC_DEAD_NONE:
-		return "none";
-	case IPC_DEAD_FULL:
-		return "full";
-	case IPC_DEAD_REJECTED:
-		return "rejected";
-	case IPC_DEAD_ATTEMPTS:
-		return "attempts";
-	case IPC_DEAD_CONSUMER_GONE:
-		return "consumer_gone";
-	}
-	return "unknown"; /* of a later release */
-}
-
 static json_t *base64(const unsigned char *data, size_t size)
 {
 	static const char digits[] =
@@ -138,9 +122,60 @@ json_t *json_item(const struct ipc_queue_item *item)
 	r |= json_object_set_new(object, "enqueued_ns", number(item->enqueued_ns));
 	r |= json_object_set_new(object, "priority", number(item->priority));
 	r |= json_object_set_new(object, "attempt", number(item->attempt));
-	r |= json_object_set_new(object, "reason", json_string(dead_reason_name(item->reason)));
+	r |= json_object_set_new(object, "reason", json_string(state_reason_name(item->reason)));
 	r |= json_object_set_new(object, "source",
 				 item->source ? json_string(item->source) : json_null());
+	if (r == 0)
+		return object;
+
+	json_decref(object);
+	return NULL;
+}
+
+static json_t *json_numbers(const uint64_t *values, size_t n)
+{
+	json_t *array = json_array();
+	int r = array ? 0 : -1;
+
+	for (size_t i = 0; i < n && r == 0; ++i)
+		r = json_array_append_new(array, number(values[i]));
+	if (r == 0)
+		return array;
+
+	json_decref(array);
+	return NULL;
+}
+
+static json_t *json_reasons(uint64_t counts[][IPC_DEAD_REASONS_MAX], size_t n)
+{
+	json_t *array = json_array();
+	int r = array ? 0 : -1;
+
+	for (size_t i = 0; i < n && r == 0; ++i)
+		r = json_array_append_new(array, json_numbers(counts[i], IPC_DEAD_REASONS_MAX));
+	if (r == 0)
+		return array;
+
+	json_decref(array);
+	return NULL;
+}
+
+json_t *json_state(struct ipc_queue_state *state, bool is_partial)
+{
+	json_t *object = json_object();
+	size_t n = state->priorities < IPC_PRIORITIES_MAX ? state->priorities : IPC_PRIORITIES_MAX;
+	int r = 0;
+
+	r |= json_object_set_new(object, "priorities", number(state->priorities));
+	r |= json_object_set_new(object, "n_leased", number(state->n_leased));
+	r |= json_object_set_new(object, "items", json_numbers(state->items, n));
+	r |= json_object_set_new(object, "bytes", json_numbers(state->bytes, n));
+	r |= json_object_set_new(object, "leased", json_numbers(state->leased, n));
+	r |= json_object_set_new(object, "queued", json_numbers(state->queued, n));
+	r |= json_object_set_new(object, "acknowledged", json_numbers(state->acknowledged, n));
+	r |= json_object_set_new(object, "dead_lettered", json_reasons(state->dead_lettered, n));
+	r |= json_object_set_new(object, "dropped", json_reasons(state->dropped, n));
+	r |= json_object_set_new(object, "partial", json_boolean(is_partial));
 	if (r == 0)
 		return object;
 

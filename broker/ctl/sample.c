@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include <ipc/error.h>
+#include <ipc/queue.h>
 
 #include "broker/ctl/handles.h"
 
@@ -38,14 +39,39 @@ static int row_find_holder(struct sample_row *row, const struct ctl *ctl)
 	return r == IPC_ENOENT || r == IPC_EACCES ? 0 : r;
 }
 
+static int row_count_items(struct sample_row *row, const struct ctl *ctl)
+{
+	struct ipc_queue_state state = {.size = sizeof(state)};
+	int r;
+
+	if (row->info.kind != IPC_KIND_QUEUE)
+		return 0;
+
+	r = ipc_queue_state_wait(ctl->client, row->info.name, &state, ctl->deadline);
+	for (unsigned i = 0; i < IPC_PRIORITIES_MAX && r >= 0; ++i) {
+		row->n_in += state.queued[i];
+		row->n_out += state.acknowledged[i];
+	}
+	row->has_items = r >= 0;
+
+	/* It has gone meanwhile, and another kind has its name. */
+	return r > 0 || r == IPC_ENOENT || r == IPC_EACCES || r == IPC_EPROTOTYPE ? 0 : r;
+}
+
 static int compare_to_name(const void *name, const void *row)
 {
 	return strcmp(name, ((const struct sample_row *)row)->info.name);
 }
 
+static double grown(uint64_t from, uint64_t to, double seconds)
+{
+	return ((double)to - (double)from) / seconds;
+}
+
 static void row_compare(struct sample_row *row, const struct sample *before, uint64_t now_ns)
 {
 	const struct sample_row *old = NULL;
+	double seconds;
 
 	if (before->n && before->at_ns < now_ns)
 		old = bsearch(row->info.name, before->rows, before->n, sizeof(*before->rows),
@@ -53,9 +79,12 @@ static void row_compare(struct sample_row *row, const struct sample *before, uin
 	if (!old || old->info.generation != row->info.generation)
 		return;
 
+	seconds = (double)(now_ns - before->at_ns) / 1e9;
 	row->has_change = true;
-	row->depth_change = ((double)row->info.depth - (double)old->info.depth) /
-			    ((double)(now_ns - before->at_ns) / 1e9);
+	row->depth_change = grown(old->info.depth, row->info.depth, seconds);
+	row->in = grown(old->n_in, row->n_in, seconds);
+	row->out = grown(old->n_out, row->n_out, seconds);
+	row->has_items = row->has_items && old->has_items;
 }
 
 int sample_take(struct sample *sample, const struct ctl *ctl, const char *pattern,
@@ -77,8 +106,11 @@ int sample_take(struct sample *sample, const struct ctl *ctl, const char *patter
 
 		row->info = channels.infos[i];
 		sample->n_waiters += row->info.waiters;
-		row_compare(row, before, sample->at_ns);
 		r = row_find_holder(row, ctl);
+		if (r == 0)
+			r = row_count_items(row, ctl);
+		if (r == 0)
+			row_compare(row, before, sample->at_ns);
 	}
 
 	channels_deinit(&channels);

@@ -17,8 +17,11 @@
 struct sample_row {
 	struct ipc_channel_info info;
 	struct ipc_handle_info holder; /* what holds for longest; handle_id 0: nothing is held */
-	bool has_change;               /* it was in the sample before */
-	double depth_change;           /* a second */
+	bool has_items;                /* a queue: */
+	uint64_t n_in, n_out;          /* items that were ever queued, and acknowledged */
+	bool has_change;               /* it was in the sample before, and */
+	double depth_change;           /* since then, a second */
+	double in, out;                /* if it has items */
 };
 
 struct sample {

@@ -67,6 +67,20 @@ static int compare_changes(const void *a, const void *b)
 	return r ? r : compare_names(a, b);
 }
 
+static int compare_in(const void *a, const void *b)
+{
+	int r = falling(((const struct sample_row *)a)->in, ((const struct sample_row *)b)->in);
+
+	return r ? r : compare_names(a, b);
+}
+
+static int compare_out(const void *a, const void *b)
+{
+	int r = falling(((const struct sample_row *)a)->out, ((const struct sample_row *)b)->out);
+
+	return r ? r : compare_names(a, b);
+}
+
 static int compare_waiters(const void *a, const void *b)
 {
 	int r = falling(((const struct sample_row *)a)->info.waiters,
@@ -88,8 +102,9 @@ static const struct top_order {
 	const char *name;
 	int (*compare)(const void *a, const void *b);
 } orders[] = {
-	{"name", compare_names},      {"depth", compare_depths}, {"change", compare_changes},
-	{"waiters", compare_waiters}, {"held", compare_held},
+	{"name", compare_names}, {"depth", compare_depths}, {"change", compare_changes},
+	{"in", compare_in},      {"out", compare_out},      {"waiters", compare_waiters},
+	{"held", compare_held},
 };
 #define N_ORDERS (sizeof(orders) / sizeof(orders[0]))
 
@@ -119,6 +134,16 @@ static const char *plain(char text[64], const char *name)
 	return text;
 }
 
+static void table_add_rate(struct table *table, bool is_known, const char *format, double rate)
+{
+	if (!is_known)
+		table_add(table, "-");
+	else if (rate == 0)
+		table_add(table, "0");
+	else
+		table_add(table, format, rate);
+}
+
 static void table_add_row(struct table *table, const struct sample_row *row, uint64_t over_ns)
 {
 	const struct ipc_channel_info *info = &row->info;
@@ -129,20 +154,19 @@ static void table_add_row(struct table *table, const struct sample_row *row, uin
 	table_add(table, "%" PRIu32 "+%" PRIu32, info->handles[0], info->handles[1]);
 	table_add(table, "%" PRIu32, info->waiters);
 	table_add(table, "%s", channel_depth(text, info->kind, info->depth));
-	if (row->has_change && row->depth_change != 0)
-		table_add(table, "%+.3g", row->depth_change);
-	else
-		table_add(table, "%s", row->has_change ? "0" : "-");
+	table_add_rate(table, row->has_change, "%+.3g", row->depth_change);
+	table_add_rate(table, row->has_change && row->has_items, "%.3g", row->in);
+	table_add_rate(table, row->has_change && row->has_items, "%.3g", row->out);
 
 	if (row->holder.handle_id) {
 		table_add(table, "%s", handle_holding_name(row->holder.holds));
-		table_add(table, "%s", quantity_time(text, row->holder.held_ns));
-		table_add(table, "%s", row->holder.held_ns > over_ns ? "!" : "");
+		table_add(table, "%s%s", row->holder.held_ns > over_ns ? "! " : "",
+			  quantity_time(text, row->holder.held_ns));
 		table_add(table, "%" PRId64, row->holder.pid);
 		table_add(table, "%s", plain(name, row->holder.process_name));
 	} else {
-		for (unsigned i = 0; i < 5; ++i)
-			table_add(table, i == 2 ? "" : "-");
+		for (unsigned i = 0; i < 4; ++i)
+			table_add(table, "-");
 	}
 }
 
@@ -171,9 +195,9 @@ static void page_head(const struct top *top, FILE *file)
 
 static int page_show(struct top *top)
 {
-	static const char *const heads[] = {"NAME",  "KIND",    "HANDLES", "WAITERS",
-					    "DEPTH", "DEPTH/S", "HOLDING", "HELD",
-					    "",      "HOLDER",  "PROCESS"};
+	static const char *const heads[] = {"NAME",    "KIND",    "HANDLES", "WAITERS",
+					    "DEPTH",   "DEPTH/S", "IN/S",    "OUT/S",
+					    "HOLDING", "HELD",    "HOLDER",  "PROCESS"};
 	struct table table;
 	size_t size;
 	char *page;
@@ -185,7 +209,7 @@ static int page_show(struct top *top)
 		return errno;
 
 	qsort(top->sample.rows, top->sample.n, sizeof(*top->sample.rows), top->order->compare);
-	table_init(&table, 11, 0x2bc);
+	table_init(&table, 12, 0x6fc);
 	for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); ++i)
 		table_add(&table, "%s", heads[i]);
 	for (size_t i = 0; i < top->sample.n; ++i)

@@ -439,6 +439,7 @@ Test(queues, each_end_is_told_once)
 	class = memory.queue.segment->class;
 	for (uint32_t i = 0; i < 4; ++i)
 		commit(&memory, 1, i, 1);
+	set_word(&memory, 0, 3, QUEUE_READY, 0, 1, 0); /* of a push that is under way */
 	set_word(&memory, 1, 0, QUEUE_ENDED, 1 << 3 | IPC_DEAD_ATTEMPTS, 1, 0);
 	set_word(&memory, 1, 1, QUEUE_ENDED, 1 << 3 | IPC_DEAD_ATTEMPTS, 1, 0);
 	set_word(&memory, 1, 2, QUEUE_ENDED, IPC_DEAD_REJECTED, 1, 0);
@@ -449,6 +450,7 @@ Test(queues, each_end_is_told_once)
 	cr_assert_eq(rawpeer_state(&b, "q"), 0);
 	cr_assert_eq(stated->priorities, PRIORITIES);
 	cr_assert_eq(stated->queued[1], 4);
+	cr_assert_eq(stated->items[0], 0);
 	cr_assert_eq(stated->items[1], 1);
 	cr_assert_eq(stated->dropped[1][IPC_DEAD_ATTEMPTS], 2);
 	cr_assert_eq(stated->dead_lettered[1][IPC_DEAD_REJECTED], 1);

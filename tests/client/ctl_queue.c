@@ -506,6 +506,105 @@ Test(ctl_queue, take_tells_where_dead_letters_come_from)
 	cr_assert_eq(take_away("dead", 0), 0);
 }
 
+/* ---- what others see ---- */
+
+/* Ten bytes wait, eleven are leased, one item each was acknowledged, dropped and rejected. */
+static void jobs_in_all_states(void)
+{
+	struct ipc_queue_item item;
+
+	JOBS_NEW(.flags = IPC_KEEP, .items_max = 2, .priorities = 3);
+	jobs_consume();
+	jobs_push(1, "a", 1);
+	expect_item(consumer, "a", 1, 1, 1);
+	jobs_push(1, "b", 1);
+	cr_assert_eq(ipc_queue_take(consumer, &item), 0);
+	cr_assert_eq(ipc_queue_reject(consumer, &item), 0);
+	jobs_push(1, "leased item", 11);
+	cr_assert_eq(ipc_queue_take(consumer, &item), 0);
+	jobs_push(1, "ten bytes.", 10);
+	cr_assert_eq(ipc_queue_push(producer, 1, "c", 1, IPC_FULL_DROP), IPC_DROPPED);
+}
+
+/* */
+Test(ctl_queue, stat_tells_what_stands_in_each_priority)
+{
+	jobs_in_all_states();
+
+	CTL("stat", "jobs");
+
+	cr_assert_eq(run.status, 0, "%s", run.err);
+	cr_expect(strstr(run.out, "\nkind        queue\n"), "%s", run.out);
+	cr_expect(strstr(run.out, "\ncapacity    1 MiB\n"), "%s", run.out);
+	cr_expect(
+		strstr(run.out,
+		       "\n\nPRIORITY  ITEMS  BYTES  LEASED  QUEUED  ACKNOWLEDGED  "
+		       "DEAD-LETTERED  DROPPED\n"
+		       "       0      0    0 B       0       0             0  0              0\n"
+		       "       1      1   10 B       1       4             1  0              "
+		       "1 full, 1 rejected\n"
+		       "       2      0    0 B       0       0             0  0              0\n"),
+		"%s", run.out);
+	cr_expect_eq(ipc_queue_consumer_peers(consumer), 1);
+	cr_assert_eq(take_away("jobs", 0), 0);
+}
+
+static uint64_t number_in(const json_t *state, const char *key, size_t priority)
+{
+	const json_t *array = json_object_get(state, key);
+
+	cr_assert_eq(json_array_size(array), 3, "%s", run.out);
+	return (uint64_t)json_integer_value(json_array_get(array, priority));
+}
+
+/* the keys are the names of the fields. */
+Test(ctl_queue, stat_as_json_has_the_state)
+{
+	const json_t *state, *dropped;
+	json_t *object;
+
+	jobs_in_all_states();
+
+	CTL("--json", "stat", "jobs");
+
+	object = json_loads(run.out, 0, NULL);
+	cr_assert_str_eq(text_of(object, "kind"), "queue");
+	state = json_object_get(object, "state");
+	cr_expect_eq(number_of(state, "priorities"), 3);
+	cr_expect_eq(number_of(state, "n_leased"), 1);
+	cr_expect_eq(number_in(state, "items", 1), 1);
+	cr_expect_eq(number_in(state, "items", 0), 0);
+	cr_expect_eq(number_in(state, "bytes", 1), 10);
+	cr_expect_eq(number_in(state, "leased", 1), 1);
+	cr_expect_eq(number_in(state, "queued", 1), 4);
+	cr_expect_eq(number_in(state, "acknowledged", 1), 1);
+	(void)number_in(state, "dead_lettered", 0);
+	(void)number_in(state, "dropped", 0);
+	dropped = json_array_get(json_object_get(state, "dropped"), 1);
+	cr_assert_eq(json_array_size(dropped), IPC_DEAD_REASONS_MAX);
+	cr_expect_eq(json_integer_value(json_array_get(dropped, IPC_DEAD_FULL)), 1);
+	cr_expect_eq(json_integer_value(json_array_get(dropped, IPC_DEAD_REJECTED)), 1);
+	cr_expect_eq(json_integer_value(json_array_get(dropped, IPC_DEAD_ATTEMPTS)), 0);
+	cr_expect(json_is_false(json_object_get(state, "partial")));
+	json_decref(object);
+	cr_assert_eq(take_away("jobs", 0), 0);
+}
+
+/* who has taken what, and for how long. */
+Test(ctl_queue, stalled_and_handles_show_leases)
+{
+	jobs_in_all_states();
+
+	CTL("stalled", "--over", "1ns");
+	cr_expect(strstr(run.out, "  queue_consumer  leases  "), "%s", run.out);
+	CTL("stalled", "--over", "1h");
+	cr_expect(!strstr(run.out, "jobs"), "%s", run.out);
+	CTL("handles", "jobs");
+	cr_expect(strstr(run.out, "  queue_consumer  leases  "), "%s", run.out);
+	cr_expect(strstr(run.out, "  queue_producer  -  "), "%s", run.out);
+	cr_assert_eq(take_away("jobs", 0), 0);
+}
+
 /* ---- nothing is lost ---- */
 
 /* ipcctl take with this as its standard output. */

@@ -42,7 +42,7 @@ static struct {
 
 static void setup(void)
 {
-	struct winsize size = {.ws_row = 6, .ws_col = 60};
+	struct winsize size = {.ws_row = 6, .ws_col = 100};
 
 	fixture_setup();
 	memset(&tty, 0, sizeof(tty));
@@ -272,13 +272,13 @@ Test(ctl_top, it_marks_stalled_holders)
 	CTL("top", "--count", "1", "--over", "1ns");
 	cr_expect(strstr(run.out, "  stalled 1 (over 1 ns)\n"), "%s", run.out);
 	cr_expect(strstr(run.out, "  lock  "), "%s", run.out);
-	cr_expect(strstr(run.out, " !  "), "%s", run.out);
+	cr_expect(strstr(run.out, "! "), "%s", run.out);
 	snprintf(pid, sizeof(pid), " %d  ", (int)getpid());
 	cr_expect(strstr(run.out, pid), "%s", run.out);
 
 	CTL("top", "--count", "1", "--over", "1h");
 	cr_expect(strstr(run.out, "  stalled 0 (over 1h00m)\n"), "%s", run.out);
-	cr_expect(!strstr(run.out, " !  "), "%s", run.out);
+	cr_expect(!strstr(run.out, "! "), "%s", run.out);
 	cr_assert_eq(ipc_shared_unlock(shared), 0);
 	ipc_shared_close(shared);
 }
@@ -338,6 +338,56 @@ Test(ctl_top, it_shows_how_fast_a_queue_grows)
 
 	tty_press("q");
 	cr_expect_eq(tty_end(), 0);
+	ipc_queue_producer_close(producer);
+}
+
+/* IN/S and OUT/S of the next row of jobs. */
+static void next_rates(double *ret_in, double *ret_out)
+{
+	char in[16], out[16], unit[8];
+	double depth;
+	size_t begin;
+
+	tty_until("\njobs ");
+	begin = tty.mark;
+	tty_until("\033[K");
+	cr_assert_eq(sscanf(tty.seen + begin, " queue %*s %*s %lf %7s %*s %15s %15s", &depth, unit,
+			    in, out),
+		     4, "%s", tty.seen + begin);
+	*ret_in = strtod(in, NULL);
+	*ret_out = strtod(out, NULL);
+}
+
+/* what comes and goes between two looks is counted all the same. */
+Test(ctl_top, it_counts_items_that_come_and_go)
+{
+	ipc_queue_producer *producer = jobs_new("jobs");
+	ipc_queue_consumer *consumer;
+	struct ipc_queue_item item;
+	double in = 0, out = 0;
+
+	cr_assert_eq(ipc_queue_consumer_open_wait(&consumer, fixture_client, "jobs", NULL, NULL),
+		     0);
+	TTY_START("--interval", "100ms");
+	next_rates(&in, &out);
+	cr_expect_eq(in, 0);
+	cr_expect_eq(out, 0);
+
+	for (unsigned i = 0; i < 50; ++i) {
+		jobs_push(producer);
+		cr_assert_eq(ipc_queue_take(consumer, &item), 0);
+		if (i < 25)
+			cr_assert_eq(ipc_queue_ack(consumer, &item), 0);
+		else
+			cr_assert_eq(ipc_queue_reject(consumer, &item), 0);
+	}
+	while (in == 0)
+		next_rates(&in, &out);
+	cr_expect_gt(out, 0);
+
+	tty_press("q");
+	cr_expect_eq(tty_end(), 0);
+	ipc_queue_consumer_close(consumer);
 	ipc_queue_producer_close(producer);
 }
 
