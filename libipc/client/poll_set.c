@@ -463,6 +463,12 @@ void poll_set_forget(struct poll_set *set, struct poll_entry *_Atomic *polled)
 {
 	struct poll_entry *entry;
 
+	/* [B4] Whoever puts it in right now and is not seen here finds it closed or left, and takes
+	 * it out.  Pairs with [B2].  So what is never in the set can be closed by a thread that
+	 * holds the mutex: what a group opened, by one that hears of it in the middle of a look. */
+	if (!atomic_load_explicit(polled, memory_order_seq_cst))
+		return;
+
 	pthread_mutex_lock(&set->mutex);
 	entry = atomic_load_explicit(polled, memory_order_relaxed);
 	if (entry)

@@ -74,7 +74,7 @@ void poll_set_deinit(struct poll_set *set, bool is_ours);
 /* Something was marked of which no event tells (a cancel).  Async-signal-safe. */
 void poll_set_look_again(struct poll_set *set);
 
-/* A handle that is closed or left is in the set no more. */
+/* A handle that is closed or left, and marked so before a full barrier, is in the set no more. */
 void poll_set_forget(struct poll_set *set, struct poll_entry *_Atomic *polled);
 
 /* ---- Under the mutex: poll_set.c for poll.c ---- */
