@@ -144,7 +144,7 @@ static int tell_joined(struct worker *worker, struct group *group, struct handle
 
 	joined->n_fds_queue = n;
 	joined->has_dead = dead != NULL;
-	r = peer_answer(worker, peer, &worker->reply, fds, n + n_dead);
+	r = peer_offer(worker, peer, &worker->reply, fds, n + n_dead);
 	if (r < 0)
 		return r;
 
@@ -157,29 +157,31 @@ static int tell_joined(struct worker *worker, struct group *group, struct handle
 	return 0;
 }
 
-/* The peer has room.  True: something was sent. */
-static bool group_join(struct worker *worker, struct group *group, struct channel *channel)
+/* IPC_EAGAIN: the peer has to read first.  0: done, 1: and something was sent. */
+static int group_join(struct worker *worker, struct group *group, struct channel *channel)
 {
 	struct handle *handle = group_handle(group, channel, 0), *dead;
 	int r;
 
 	if (handle && handle->record->is_joined)
-		return false;
+		return 0;
 	if (!handle)
 		handle = handle_new(worker, group, channel, &queue_open, 0);
 	if (!handle)
-		return false;
+		return 0;
 
 	dead = dead_letters_of(worker, group, handle);
 	r = tell_joined(worker, group, handle, dead);
 	if (r == 0 || group->peer->is_doomed)
-		return true;
+		return 1;
+	if (r == IPC_EAGAIN)
+		return r;
 
 	peer_log(group->peer, "a queue could not be given to its group");
 	if (dead)
 		reaper_close(worker, dead);
 	reaper_close(worker, handle);
-	return true;
+	return 0;
 }
 
 /* ---- all queues ---- */
@@ -188,6 +190,7 @@ static bool group_join(struct worker *worker, struct group *group, struct channe
 static bool group_run(struct worker *worker, struct group *group, unsigned n_max)
 {
 	struct registry *registry = worker->registry;
+	int r;
 
 	for (; group->cursor < registry->channel_slots.top; ++group->cursor) {
 		struct channel *channel = &registry->channel[group->cursor];
@@ -197,30 +200,43 @@ static bool group_run(struct worker *worker, struct group *group, unsigned n_max
 		if (n_max == 0 || !peer_has_room(worker, group->peer))
 			return false;
 
-		n_max -= group_join(worker, group, channel);
-		if (group->peer->is_doomed)
+		r = group_join(worker, group, channel);
+		if (r < 0 || group->peer->is_doomed)
 			return false;
+		n_max -= (unsigned)r;
 	}
 
 	group->cursor = CURSOR_END;
 	return true;
 }
 
-void groups_meet(struct worker *worker, struct channel *channel)
+static void group_meet(struct worker *worker, struct group *group, struct channel *channel,
+		       const struct peer *opener)
+{
+	/* What waits for its turn goes before. */
+	if (group->cursor != CURSOR_END) {
+		if (group->cursor > channel->slot)
+			group->cursor = channel->slot;
+		return;
+	}
+
+	if (!group_concerns(group, channel))
+		return;
+
+	/* The opener's own answer must find room. */
+	if ((group->peer == opener && !peer_has_room(worker, group->peer)) ||
+	    group_join(worker, group, channel) == IPC_EAGAIN)
+		group->cursor = channel->slot;
+}
+
+void groups_meet(struct worker *worker, struct channel *channel, const struct peer *opener)
 {
 	struct group *group;
 
 	DL_FOREACH(worker->registry->groups, group)
 	{
-		/* What the cursor has still to come to is not its group's yet. */
-		if (group->peer->is_doomed || group_is_ending(group) ||
-		    group->cursor <= channel->slot || !group_concerns(group, channel))
-			continue;
-
-		if (peer_has_room(worker, group->peer))
-			(void)group_join(worker, group, channel);
-		else
-			group->cursor = channel->slot;
+		if (!group->peer->is_doomed && !group_is_ending(group))
+			group_meet(worker, group, channel, opener);
 	}
 }
 

@@ -29,8 +29,8 @@ void groups_end(struct worker *worker, struct peer *peer, uint64_t group_id);
 /* Its client has ended, and its handles are about to. */
 void groups_forget(struct worker *worker, struct peer *peer);
 
-/* A channel can be opened from now on; before its first opener is answered. */
-void groups_meet(struct worker *worker, struct channel *channel);
+/* A channel can be opened from now on; before its opener is answered. */
+void groups_meet(struct worker *worker, struct channel *channel, const struct peer *opener);
 
 /* The peer has room again. */
 void groups_resume_peer(struct worker *worker, struct peer *peer);

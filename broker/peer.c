@@ -65,8 +65,9 @@ void peer_log(const struct peer *peer, const char *what)
 
 /* ---- what is said to it ---- */
 
-int peer_answer(struct worker *worker, struct peer *peer, const union message *message,
-		const int *fds, unsigned n_fds)
+/* IPC_EAGAIN: there is no room. */
+static int say(struct worker *worker, struct peer *peer, const union message *message,
+	       const int *fds, unsigned n_fds)
 {
 	int r;
 
@@ -76,18 +77,28 @@ int peer_answer(struct worker *worker, struct peer *peer, const union message *m
 	CRASH_POINT();
 	r = fdpass_send(peer->socket_fd, message, message->head.size, fds, n_fds);
 	CRASH_POINT();
-	if (r == 0)
-		return 0;
+	if (r == 0 || r == IPC_EAGAIN)
+		return r;
 
 	/* Too many descriptors on their way to others, too: no reason to end this one. */
 	if (n_fds > 0 && (r == IPC_ENFILE || r == IPC_EMFILE || r == IPC_ENOMEM))
 		return r;
 
-	if (r == IPC_EAGAIN)
-		peer_log(peer, "does not read its answers; disconnected");
-	else if (r != IPC_EPIPE)
+	if (r != IPC_EPIPE)
 		peer_log(peer, "cannot be answered; disconnected");
 	peer_doom(worker, peer);
+	return r;
+}
+
+int peer_answer(struct worker *worker, struct peer *peer, const union message *message,
+		const int *fds, unsigned n_fds)
+{
+	int r = say(worker, peer, message, fds, n_fds);
+
+	if (r == IPC_EAGAIN) {
+		peer_log(peer, "does not read its answers; disconnected");
+		peer_doom(worker, peer);
+	}
 	return r;
 }
 
@@ -105,6 +116,23 @@ static void socket_watch(struct worker *worker, struct peer *peer, uint32_t even
 		peer_doom(worker, peer);
 }
 
+static void clog_begin(struct worker *worker, struct peer *peer)
+{
+	/* Whatever comes is an event, once: it may be a close, which is heard all the same. */
+	peer->is_clogged = true;
+	socket_watch(worker, peer, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+}
+
+int peer_offer(struct worker *worker, struct peer *peer, const union message *message,
+	       const int *fds, unsigned n_fds)
+{
+	int r = say(worker, peer, message, fds, n_fds);
+
+	if (r == IPC_EAGAIN && !peer->is_clogged)
+		clog_begin(worker, peer);
+	return r;
+}
+
 bool peer_has_room(struct worker *worker, struct peer *peer)
 {
 	if (peer->is_clogged)
@@ -115,9 +143,7 @@ bool peer_has_room(struct worker *worker, struct peer *peer)
 	if (socket_poll(peer, POLLOUT) != 0)
 		return true;
 
-	/* Whatever comes is an event, once: it may be a close, which is heard all the same. */
-	peer->is_clogged = true;
-	socket_watch(worker, peer, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+	clog_begin(worker, peer);
 	return false;
 }
 

@@ -31,6 +31,10 @@ void peer_hello(struct worker *worker, struct peer *peer, const struct message_h
  * too slow to read its answers. */
 int peer_answer(struct worker *worker, struct peer *peer, const union message *message,
 		const int *fds, unsigned n_fds);
+/* The same of what can be said later as well, to a peer that is not being answered: IPC_EAGAIN, and
+ * it is clogged, where there is no room at all. */
+IPC_CHECKED int peer_offer(struct worker *worker, struct peer *peer, const union message *message,
+			   const int *fds, unsigned n_fds);
 /* DONE to the request in hand.  It is noted first, so that the request is not done again when this
  * worker dies before it has taken it off the queue. */
 void peer_answer_result(struct worker *worker, struct peer *peer, uint64_t request_id, int result);

@@ -100,7 +100,7 @@ static void confirmed(struct worker *worker, struct handle *handle, uint64_t req
 	record_set(&handle->record->state, RECORD_USED);
 	CRASH_POINT();
 	presence_begin(worker, handle);
-	groups_meet(worker, channel);
+	groups_meet(worker, channel, peer);
 
 	memcpy(name, channel->record->name, sizeof(name));
 	r = grant_handle(worker, handle, request_id, true);
