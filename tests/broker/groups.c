@@ -361,6 +361,37 @@ Test(groups, who_does_not_read_gets_its_queues_later)
 	cr_assert_eq(n_joined(&a), N_MANY);
 }
 
+/* M-31: the same over a worker's death, after which one may be said again. */
+Test(groups, who_does_not_read_gets_its_queues_from_the_next_worker)
+{
+	uint64_t id[N_MANY] = {0};
+	unsigned n = 0;
+
+	cr_assert_eq(group_open(&a, GROUP, "m*"), 0);
+	for (unsigned i = 0; i < N_MANY; ++i) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "m%u", i);
+		queue_open(&b, name, "");
+		if (i % 40 == 39)
+			domain_kill_worker(&domain);
+	}
+
+	while (n < N_MANY) {
+		unsigned i;
+
+		cr_assert_eq(rawpeer_receive(&a, 5000), MESSAGE_JOINED, "after %u", n);
+		i = (unsigned)atoi(a.reply.joined.name + 1);
+		cr_assert_lt(i, N_MANY);
+		cr_assert(id[i] == 0 || id[i] == a.reply.joined.queue.handle_id);
+		n += id[i] == 0;
+		id[i] = a.reply.joined.queue.handle_id;
+	}
+	rawpeer_sync(&a);
+	for (unsigned i = 0; i < N_MANY; ++i)
+		cr_assert(liveness_handle_is(a.table, id[i]));
+}
+
 /* the answer comes after the last of them. */
 Test(groups, more_matches_than_fit_into_the_socket_are_joined_before_the_answer)
 {
