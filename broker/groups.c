@@ -30,6 +30,9 @@
 /* Handles made in one turn of a client. */
 #define JOIN_SHARE 64
 
+/* One user leaves some to the others. */
+#define GROUPS_OF_USER_MAX (STATE_GROUPS_MAX / 2)
+
 static const struct message_open queue_open = {
 	.head = {.request_id = REQUEST_NONE},
 	.kind = IPC_KIND_QUEUE,
@@ -271,6 +274,18 @@ static void group_link(struct registry *registry, struct group *group)
 	DL_APPEND2(group->peer->groups, group, peer_prev, peer_next);
 }
 
+static bool has_too_many(const struct registry *registry, const struct peer *peer)
+{
+	const struct group *group;
+	unsigned n = 0;
+
+	DL_FOREACH(registry->groups, group)
+	{
+		n += group->peer->user == peer->user;
+	}
+	return n >= GROUPS_OF_USER_MAX;
+}
+
 static int group_new(struct worker *worker, struct peer *peer, const struct message_group *request,
 		     struct group **ret)
 {
@@ -279,6 +294,11 @@ static int group_new(struct worker *worker, struct peer *peer, const struct mess
 	struct group *group;
 	uint32_t slot;
 	int r;
+
+	if (has_too_many(registry, peer)) {
+		peer_log(peer, "its user has as many groups as one may have");
+		return IPC_EDQUOT;
+	}
 
 	/* It stands for a handle of its user, like each of its queues. */
 	r = account_charge(&peer->user->account, ACCOUNT_HANDLES, 1);

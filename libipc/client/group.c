@@ -192,13 +192,14 @@ static int group_enter(ipc_group *group)
 	return 0;
 }
 
-/* Whether the broker holds this client dead, which any member of a group shows. */
+/* Whether the broker holds this client dead, which any member shows; without one, whether it will.
+ */
 static int group_check(const ipc_group *group, const struct group_member *first)
 {
 	if (first)
 		return endpoint_check(&first->handle.endpoint);
 
-	return connection_check(&group->client->connection) == IPC_ESTALE ? IPC_ESTALE : 0;
+	return connection_is_ours(&group->client->connection) ? 0 : IPC_ESTALE;
 }
 
 struct group_item {

@@ -182,7 +182,7 @@ struct message_close {
 
 struct message_cancel {
 	struct message_head head;
-	uint64_t cancelled_id; /* request_id of an OPEN */
+	uint64_t cancelled_id; /* request_id of an OPEN, or a group_id */
 };
 
 struct message_info {

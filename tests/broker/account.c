@@ -16,6 +16,7 @@
 #include <ipc/client.h>
 
 #include "broker/account.h"
+#include "libipc/wire/codec.h"
 #include "tests/support/domain.h"
 #include "tests/support/rawpeer.h"
 
@@ -220,4 +221,43 @@ Test(quota, pendings)
 	rawpeer_sync(&a);
 	cr_assert_eq(rawpeer_open(&b, &open, &id), IPC_EDQUOT);
 	cr_assert(log_says("quota of pendings"));
+}
+
+static int group(uint64_t group_id)
+{
+	union message message;
+
+	message_init(&message, MESSAGE_GROUP, 0);
+	message.group.group_id = group_id;
+	strcpy(message.group.pattern, "q");
+	rawpeer_send(&a, &message);
+	cr_assert_eq(rawpeer_answer(&a, a.last_id), MESSAGE_DONE);
+	return a.reply.head.result;
+}
+
+static uint32_t n_joined(void)
+{
+	return atomic_load(&a.table->attention[a.slot].n_joined);
+}
+
+/* M-51, Q-17: a group counts as a handle, and each of its queues as another. */
+Test(quota, groups)
+{
+	union message open = rawpeer_open_message(IPC_ROLE_QUEUE_CONSUMER, "q", IPC_CREATE);
+	char line[64];
+	uint64_t id;
+
+	open.open.size_new = 131072;
+	cr_assert_eq(rawpeer_open(&a, &open, &id), 0);
+	cr_assert_eq(group(1), 0);
+	cr_assert_eq(n_joined(), 1);
+
+	cr_assert_eq(group(2), 0);
+	cr_assert_eq(n_joined(), 1, "it is left out");
+	snprintf(line, sizeof(line), "user %u: quota of handles", (unsigned)getuid());
+	cr_assert(log_says(line));
+	cr_assert_eq(group(3), IPC_EDQUOT);
+
+	open = rawpeer_open_message(IPC_ROLE_QUEUE_CONSUMER, "q", 0);
+	cr_assert_eq(rawpeer_open(&a, &open, &id), IPC_EDQUOT);
 }
