@@ -307,8 +307,8 @@ static int close_all(struct queue *queue)
 	return 0;
 }
 
-/* Nothing waits. */
-static int nothing(struct queue *queue, const struct look *look)
+/* Nothing waits.  0: look again, once. */
+static int nothing(struct queue *queue, const struct look *look, bool *has_closed)
 {
 	if (!atomic_load_explicit(&queue->segment->header.is_shut_down, memory_order_acquire))
 		return IPC_EAGAIN;
@@ -317,6 +317,11 @@ static int nothing(struct queue *queue, const struct look *look)
 	if (look->closed == (UINT32_C(1) << queue->layout.n_classes) - 1)
 		return IPC_EPIPE;
 
+	/* What was closed by us a moment ago has an end, or it is none of our rings. */
+	if (*has_closed)
+		return queue_break(queue);
+
+	*has_closed = true;
 	return close_all(queue);
 }
 
@@ -356,7 +361,7 @@ static int item_give(struct queue *queue, const struct first *first, struct ipc_
 }
 
 /* 0: taken; 1: again, somebody was faster; or as queue_take(). */
-static int take_once(struct queue *queue, struct ipc_queue_item *ret)
+static int take_once(struct queue *queue, struct ipc_queue_item *ret, bool *has_closed)
 {
 	uint64_t run = atomic_load_explicit(&queue->segment->run, memory_order_acquire);
 	struct look look;
@@ -368,7 +373,7 @@ static int take_once(struct queue *queue, struct ipc_queue_item *ret)
 	if (r < 0)
 		return r;
 	if (look.waiting == 0) {
-		r = nothing(queue, &look);
+		r = nothing(queue, &look, has_closed);
 		return r < 0 ? r : 1;
 	}
 
@@ -393,6 +398,7 @@ static int take_once(struct queue *queue, struct ipc_queue_item *ret)
 
 int queue_take(struct queue *queue, struct ipc_queue_item *ret)
 {
+	bool has_closed = false;
 	int r;
 
 	r = header_fault(&queue->segment->header);
@@ -401,7 +407,7 @@ int queue_take(struct queue *queue, struct ipc_queue_item *ret)
 
 	queue_sweep(queue);
 	for (unsigned tries = 0; tries < QUEUE_TRIES_MAX; ++tries) {
-		r = take_once(queue, ret);
+		r = take_once(queue, ret, &has_closed);
 		if (r <= 0)
 			return r;
 	}
@@ -411,6 +417,7 @@ int queue_take(struct queue *queue, struct ipc_queue_item *ret)
 
 int queue_probe_item(struct queue *queue)
 {
+	bool has_closed = false;
 	struct look look;
 	int r;
 
@@ -426,7 +433,7 @@ int queue_probe_item(struct queue *queue)
 		if (look.waiting != 0)
 			return 0;
 
-		r = nothing(queue, &look);
+		r = nothing(queue, &look, &has_closed);
 		if (r < 0)
 			return r;
 	}
