@@ -58,15 +58,21 @@ static bool end_begin(struct queue_seen *seen, unsigned kind, enum ipc_dead_reas
 }
 
 /* The block that was counted last is freed before its name goes. */
-static void end_free_named(struct queue *queue, const struct queue_seen *seen, uint64_t name)
+static void end_free_named(struct queue *queue, const struct queue_seen *seen,
+			   const _Atomic uint64_t *counter, uint64_t count)
 {
-	struct queue_seen named = {seen->class, (uint32_t)(name - 1), 0};
+	struct queue_seen named = {seen->class, (uint32_t)((count & NAME_MASK) - 1), 0};
 
 	if (named.block >= queue->layout.items_max)
 		return;
 
 	named.word = queue_load(named.class, named.block);
-	if (queue_word_phase(named.word) == QUEUE_ENDED && end_counter(&named) == end_counter(seen))
+	if (queue_word_phase(named.word) != QUEUE_ENDED || end_counter(&named) != counter)
+		return;
+
+	/* The word before the counter: if that still names it, then it is the use that was counted.
+	 * Else it may be one that has ended since, and was not. */
+	if (atomic_load_explicit(counter, memory_order_acquire) == count)
 		(void)queue_room_give(queue, &named);
 }
 
@@ -86,7 +92,7 @@ static bool end_count(struct queue *queue, const struct queue_seen *seen)
 		if (name == seen->block + 1)
 			return true;
 		if (name != 0)
-			end_free_named(queue, seen, name);
+			end_free_named(queue, seen, counter, count);
 
 		CRASH_POINT();
 		if (atomic_compare_exchange_strong_explicit(
@@ -228,18 +234,44 @@ static void move_end(struct queue *queue, struct queue_seen *seen, unsigned kind
 	}
 }
 
-static bool move(struct queue *queue, struct queue_seen *seen, enum ipc_dead_reason reason)
+/*
+ * Names the copy, and keeps the doubt of earlier ones.  By exchange, and only while the lease is as
+ * seen: somebody who is held dead since must not put his target into the place of the next mover's.
+ */
+static bool move_aim(const struct queue *queue, const struct queue_seen *seen,
+		     enum ipc_dead_reason reason, uint64_t target)
 {
 	struct queue_block *block = queue_block_of(queue, seen);
+
+	for (unsigned tries = 0; tries < QUEUE_TRIES_MAX; ++tries) {
+		uint64_t old = atomic_load_explicit(&block->target, memory_order_acquire);
+
+		/* Then it is the lease's: who moves later names another one. */
+		if (queue_load(seen->class, seen->block) != seen->word)
+			return false;
+
+		CRASH_POINT();
+		if (atomic_compare_exchange_strong_explicit(
+			    &block->target, &old, target | (old & TARGET_IS_DOUBTFUL),
+			    memory_order_acq_rel, memory_order_relaxed)) {
+			atomic_store_explicit(&block->reason, reason, memory_order_relaxed);
+			return true;
+		}
+	}
+
+	return false;
+}
+
+static bool move(struct queue *queue, struct queue_seen *seen, enum ipc_dead_reason reason)
+{
 	struct queue *dead = queue->dead;
 	struct queue_seen copy;
 
 	if (!dead_prepare_copy(queue, seen, reason, &copy))
 		return drop(queue, seen, reason);
 
-	atomic_store_explicit(&block->reason, reason, memory_order_relaxed);
-	atomic_store_explicit(&block->target, target_make(dead, &copy), memory_order_relaxed);
-	if (!queue_change(seen, queue_word_with(seen->word, queue->row, QUEUE_MOVING))) {
+	if (!move_aim(queue, seen, reason, target_make(dead, &copy)) ||
+	    !queue_change(seen, queue_word_with(seen->word, queue->row, QUEUE_MOVING))) {
 		(void)queue_room_give(dead, &copy);
 		return false;
 	}
@@ -301,6 +333,8 @@ static uint32_t use_after(uint32_t use)
 static enum copy_state copy_settle(struct queue *dead, struct queue_seen *copy, uint32_t use)
 {
 	for (unsigned tries = 0; tries < QUEUE_TRIES_MAX; ++tries) {
+		bool is_gone;
+
 		copy->word = queue_load(copy->class, copy->block);
 		if (queue_word_phase(copy->word) == QUEUE_FREE &&
 		    queue_word_use(copy->word) == use_after(use))
@@ -315,12 +349,15 @@ static enum copy_state copy_settle(struct queue *dead, struct queue_seen *copy, 
 		case QUEUE_ENDED:
 			return COPY_COMMITTED;
 		case QUEUE_READY:
+			/* The process first: it may commit as its last deed. */
+			is_gone = rows_is_free(&dead->segment->rows, dead->table,
+					       queue_word_row(copy->word));
+			CRASH_POINT();
 			if (queue_is_committed(dead, copy))
 				return COPY_COMMITTED;
 
 			/* Held dead, but alive: it may commit it yet. */
-			if (!rows_is_free(&dead->segment->rows, dead->table,
-					  queue_word_row(copy->word)))
+			if (!is_gone)
 				return COPY_UNKNOWN;
 			CRASH_POINT();
 			if (queue_room_give(dead, copy))
