@@ -108,6 +108,12 @@ static const struct top_order {
 };
 #define N_ORDERS (sizeof(orders) / sizeof(orders[0]))
 
+static void rows_sort(struct sample *sample, int (*compare)(const void *a, const void *b))
+{
+	if (sample->n)
+		qsort(sample->rows, sample->n, sizeof(*sample->rows), compare);
+}
+
 bool top_has_order(const char *name)
 {
 	for (size_t i = 0; i < N_ORDERS; ++i) {
@@ -208,7 +214,7 @@ static int page_show(struct top *top)
 	if (!file)
 		return errno;
 
-	qsort(top->sample.rows, top->sample.n, sizeof(*top->sample.rows), top->order->compare);
+	rows_sort(&top->sample, top->order->compare);
 	table_init(&table, 12, 0x6fc);
 	for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); ++i)
 		table_add(&table, "%s", heads[i]);
@@ -251,8 +257,7 @@ static int top_ask(struct top *top)
 	ipc_deadline_after(&top->deadline, ASK_NS);
 
 	/* As sample_take() wants it. */
-	if (top->sample.n)
-		qsort(top->sample.rows, top->sample.n, sizeof(*top->sample.rows), compare_names);
+	rows_sort(&top->sample, compare_names);
 	r = sample_take(&sample, &top->asking, pattern, &top->sample);
 	top->is_answered = r == 0;
 	if (r == 0) {

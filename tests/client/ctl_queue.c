@@ -273,6 +273,32 @@ Test(ctl_queue, push_tells_how_far_it_came)
 	cr_expect(strstr(run.err, " (IPC_EINVAL)\n"), "%s", run.err);
 }
 
+/* what cannot be an item any more is not read to its end, which may never come. */
+Test(ctl_queue, push_gives_up_a_line_that_is_too_long)
+{
+	int pipe[2];
+	pid_t pid;
+
+	JOBS_NEW(.item_size_max = 8);
+	cr_assert_eq(pipe2(pipe, O_CLOEXEC), 0);
+	cr_assert_eq(write(pipe[1], "123456789", 9), 9);
+	pid = process_fork();
+	if (pid == 0) {
+		int null = open("/dev/null", O_WRONLY);
+
+		if (dup2(pipe[0], 0) < 0 || dup2(null, 2) < 0)
+			_exit(126);
+		execlp(program_ctl(), "ipcctl", "--address", fixture_domain.address, "push", "jobs",
+		       NULL);
+		_exit(127);
+	}
+
+	cr_expect_eq(process_reap(pid, END_MS), 1);
+	cr_expect_eq(n_left(), 0);
+	close(pipe[0]);
+	close(pipe[1]);
+}
+
 /* a folder can be opened, and not read. */
 Test(ctl_queue, push_tells_an_input_that_cannot_be_read)
 {
