@@ -100,7 +100,8 @@ if(TARGET ipcbroker AND TARGET ipcctl)
 	endforeach()
 endif()
 
-# Each example is run, in a domain of its own that must be gone afterwards.
+# Each example is run, in a domain of its own that must be gone afterwards.  They fail if what they show is not so; Q-11: actor, fanout, and with
+# a descriptor poll and libuv.
 add_executable(in_domain in_domain.c)
 target_link_libraries(in_domain PRIVATE flags_strict)
 set_target_properties(in_domain PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)

@@ -76,6 +76,7 @@ enum wish {
 	HANDLE,
 	PUSH,
 	TAKE,
+	STATE, /* of a queue */
 	INFO,
 	HANDLES,
 	REMOVE,
@@ -157,6 +158,7 @@ static int answer(ipc_client *own, const struct question *q)
 		.size = sizeof(shared_options), .mode = q->mode, .gid = q->channel_gid};
 	struct timespec deadline = domain_deadline(WAIT_MS);
 	struct ipc_channel_info info = {.size = sizeof(info)};
+	struct ipc_queue_state state = {.size = sizeof(state)};
 	ipc_watch_producer *producer;
 	ipc_watch_consumer *consumer;
 	ipc_shared *shared;
@@ -188,6 +190,8 @@ static int answer(ipc_client *own, const struct question *q)
 	case TAKE:
 	case CREATE_QUEUE:
 		return answer_queue(own, q);
+	case STATE:
+		return ipc_queue_state_wait(own, q->name, &state, &deadline);
 	case INFO:
 		return ipc_channel_info_wait(own, q->name, &info, &deadline);
 	case HANDLES:
@@ -727,6 +731,22 @@ Test(rights, a_queue_is_for_those_who_may_read_and_write)
 	cr_assert_eq(ipc_queue_ack(public, &item), 0);
 
 	cr_assert_eq(ASKED(AS_A, .wish = CREATE_QUEUE, .name = "new", .mode = 0666), 0);
+
+	ipc_queue_consumer_close(own);
+	ipc_queue_consumer_close(public);
+}
+
+/* M-50 */
+Test(rights, what_stands_in_a_queue_is_for_those_who_may_read)
+{
+	ipc_queue_consumer *own, *public;
+
+	NEEDS_ROOT();
+	own = queue_new("own", 0600);
+	public = queue_new("public", 0644);
+
+	cr_assert_eq(ASKED(AS_A, .wish = STATE, .name = "own"), IPC_EACCES);
+	cr_assert_eq(ASKED(AS_A, .wish = STATE, .name = "public"), 0);
 
 	ipc_queue_consumer_close(own);
 	ipc_queue_consumer_close(public);
