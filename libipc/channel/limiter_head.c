@@ -100,8 +100,8 @@ static void window_use(const struct limiter *limiter, struct limiter_snap *next,
 
 /* ---- what is decided ---- */
 
-bool limiter_grant(struct limiter *limiter, uint32_t seat, struct limiter_snap *snap,
-		   const struct limiter_request *request)
+void limiter_assume(const struct limiter *limiter, struct limiter_snap *snap,
+		    const struct limiter_request *request)
 {
 	uint32_t n_held;
 
@@ -115,6 +115,12 @@ bool limiter_grant(struct limiter *limiter, uint32_t seat, struct limiter_snap *
 
 	snap->cell = request->seat;
 	snap->to = limiter_state_next(request->state, snap->window_number, LIMITER_HELD);
+}
+
+bool limiter_grant(struct limiter *limiter, uint32_t seat, struct limiter_snap *snap,
+		   const struct limiter_request *request)
+{
+	limiter_assume(limiter, snap, request);
 	if (!limiter_decide(limiter, seat, snap))
 		return false;
 

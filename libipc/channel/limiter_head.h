@@ -18,6 +18,7 @@
 /* A private copy of a record, and the head that named it; or of the record that is to come. */
 struct limiter_snap {
 	uint64_t head;
+	uint64_t *granted; /* a bit per seat that is granted in this copy alone; NULL: none is */
 	uint64_t to;
 	uint32_t cell;
 	uint32_t n_free, n_waiting, held_max;
@@ -121,6 +122,7 @@ IPC_CHECKED static inline int limiter_snap_only(struct limiter *limiter, struct 
 	for (unsigned i = 0; i < LIMITER_TRIES_MAX; ++i) {
 		/* [N2] The record, and what its writer wrote before. */
 		ret->head = atomic_load_explicit(&limiter->segment->head, memory_order_acquire);
+		ret->granted = NULL;
 		limiter_record_read(limiter_record_of(limiter, ret->head), ret);
 		if (UNLIKELY(!limiter_snap_holds(limiter, ret)))
 			continue;
@@ -144,10 +146,9 @@ IPC_CHECKED static inline int limiter_snap(struct limiter *limiter, struct limit
 	return r;
 }
 
-/* Decides what `next` says, which was a snap, by the records of this seat; false: something else
- * was decided since. */
-static inline bool limiter_decide(struct limiter *limiter, uint32_t seat,
-				  const struct limiter_snap *next)
+/* Decides what `next` says, which was a snap and is one of what was decided; by the records of this
+ * seat.  False: something else was decided since. */
+static inline bool limiter_decide(struct limiter *limiter, uint32_t seat, struct limiter_snap *next)
 {
 	_Atomic uint64_t *head = &limiter->segment->head;
 	uint64_t which = limiter_head_seat(next->head) == seat ? !(next->head & 1) : 0;
@@ -164,6 +165,7 @@ static inline bool limiter_decide(struct limiter *limiter, uint32_t seat,
 						     memory_order_relaxed))
 		return false;
 
+	next->head = to;
 	CRASH_POINT();
 	return true;
 }
@@ -175,7 +177,11 @@ static inline bool limiter_decide(struct limiter *limiter, uint32_t seat,
 bool limiter_remove(struct limiter *limiter, uint32_t seat, struct limiter_snap *snap,
 		    const struct limiter_request *request, bool refund);
 
-/* The same: the request is granted. */
+/* What is decided if the request is granted; in the private copy alone. */
+void limiter_assume(const struct limiter *limiter, struct limiter_snap *snap,
+		    const struct limiter_request *request);
+
+/* As limiter_remove(): the request is granted. */
 bool limiter_grant(struct limiter *limiter, uint32_t seat, struct limiter_snap *snap,
 		   const struct limiter_request *request);
 
@@ -220,9 +226,24 @@ enum limiter_verdict {
 	LIMITER_LACKS_PERMITS,
 };
 
+/*
+ * The next seat after request->seat (UINT32_MAX: the first) that somebody alive has in one of these
+ * phases, 1u << LIMITER_..., as the snap says.  Seats grow from call to call.
+ */
+bool limiter_seats_next(const struct limiter *limiter, const struct limiter_snap *snap,
+			unsigned phases, struct limiter_request *request);
+
 /* What holds the request up by itself, without the queue of the others. */
 enum limiter_verdict limiter_judge(const struct limiter *limiter, const struct limiter_snap *snap,
 				   const struct limiter_request *request);
+
+/*
+ * The first of the queue that can run.  False: none can, and whether the queue stops before its end
+ * for lack of permits.  One pass over the seats, or one for so many users (limiter_queue.c) where
+ * users have a bound; however many wait.
+ */
+bool limiter_queue_find(const struct limiter *limiter, const struct limiter_snap *snap,
+			struct limiter_request *ret, bool *ret_is_stopped);
 
 /*
  * Brings everything forward that can be: what the dead have is given back, requests that can run

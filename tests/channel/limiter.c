@@ -537,46 +537,7 @@ Test(limiter, who_would_wait_too_long_for_the_window_does_not_wait, .init = setu
 	expect_state(4, 0);
 }
 
-/* ---- probing ---- */
-
-/* M-34 */
-Test(limiter, probe_says_what_acquire_would, .init = setup, .fini = teardown, .timeout = 20)
-{
-	struct limiter_denial denial;
-
-	cr_expect_eq(limiter_probe(&b.view, &denial), 0);
-	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 4), 0);
-	cr_expect_eq(limiter_probe(&b.view, &denial), IPC_EAGAIN);
-	limiter_scene_end(&scene, a.id);
-	cr_expect_eq(limiter_probe(&b.view, &denial), 0, "a dead one holds nothing");
-}
-
-/* M-34 */
-Test(limiter, probe_does_not_overtake, .init = setup, .fini = teardown, .timeout = 20)
-{
-	struct limiter_denial denial;
-
-	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 3), 0);
-	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 2), 1);
-
-	cr_expect_eq(limiter_probe(&c.view, &denial), IPC_EAGAIN);
-}
-
-/* M-34 */
-Test(limiter, probe_tells_when_the_window_ends, .init = setup_window, .fini = teardown,
-     .timeout = 20)
-{
-	struct limiter_denial denial;
-
-	for (unsigned i = 0; i < WINDOW_UNITS; ++i) {
-		cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 1), 0);
-		cr_assert_eq(release(&a, &first), 0);
-	}
-
-	cr_expect_eq(limiter_probe(&b.view, &denial), IPC_EAGAIN);
-	cr_expect_eq(denial.reason, IPC_EDQUOT);
-	cr_expect_gt(denial.window_left_ns, 0);
-}
+/* ---- holders ---- */
 
 /* M-45 */
 Test(limiter, the_oldest_holder_is_known, .init = setup, .fini = teardown, .timeout = 20)
