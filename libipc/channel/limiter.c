@@ -223,9 +223,12 @@ static bool is_denial(int r)
 static bool queue_up(struct limiter *limiter, struct limiter_snap *snap,
 		     const struct limiter_request *request)
 {
+	struct limiter_cell *cell = &limiter->segment->cell[request->seat];
+
 	/* Nobody looks at it before the exchange, and after that it is what it says. */
-	atomic_store_explicit(&limiter->segment->cell[request->seat].ticket,
-			      limiter_head_seq(snap->head) + 1, memory_order_relaxed);
+	atomic_store_explicit(&cell->ticket, limiter_head_seq(snap->head) + 1,
+			      memory_order_relaxed);
+	atomic_store_explicit(&cell->lacks_window, 0, memory_order_relaxed);
 	++snap->n_waiting;
 	snap->cell = request->seat;
 	snap->to = limiter_state_next(request->state, 0, LIMITER_WAITING);
@@ -304,14 +307,27 @@ static int part_is_granted(struct limiter *limiter, struct limiter_part *part,
 	return 0;
 }
 
+/* A look may find that the units are there, and who grants has to tell when they are not again. */
+static void forget_window(struct limiter_cell *cell)
+{
+	if (atomic_load_explicit(&cell->lacks_window, memory_order_relaxed) == 0)
+		return;
+
+	/* [N7] Pairs with [N6]. */
+	atomic_store_explicit(&cell->lacks_window, 0, memory_order_relaxed);
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
 int limiter_look(struct limiter *limiter, struct limiter_part *part,
 		 struct limiter_denial *ret_denial)
 {
+	struct limiter_cell *cell = &limiter->segment->cell[part->seat];
 	struct limiter_request request;
 	struct limiter_snap snap;
 	bool is_stopped;
 	int r;
 
+	forget_window(cell);
 	r = limiter_snap(limiter, &snap);
 	if (r < 0)
 		return r;
@@ -330,6 +346,9 @@ int limiter_look(struct limiter *limiter, struct limiter_part *part,
 
 	request = limiter_request(limiter, part->seat, part->state);
 	deny(limiter, &snap, limiter_judge(limiter, &snap, &request), ret_denial);
+	if (ret_denial->reason == IPC_EDQUOT)
+		atomic_store_explicit(&cell->lacks_window, snap.window_number,
+				      memory_order_relaxed);
 	return IPC_EAGAIN;
 }
 

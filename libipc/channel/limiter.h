@@ -46,6 +46,9 @@
  * uid, ticket
  * since        whoever has the     for people
  *              seat
+ * lacks_window whoever has the     number of the window that its request in the queue is known to
+ *              seat                have too few units in; 0: of none.  Who grants wakes those that
+ *                                  lack units of a window and do not know
  * event        -                   where the request in the queue sleeps
  * ready        -                   where those sleep who want to know of a free permit: bumped by
  *                                  each change that may have made one
@@ -146,7 +149,8 @@ struct limiter_cell {
 	_Atomic uint64_t since; /* CLOCK_MONOTONIC ns */
 	_Atomic uint32_t permits;
 	_Atomic uint32_t uid;
-	uint64_t reserved[4];
+	_Atomic uint64_t lacks_window;
+	uint64_t reserved[3];
 	struct limiter_record record[2];
 	struct eventcount event;
 };

@@ -253,7 +253,8 @@ bool limiter_queue_find(const struct limiter *limiter, const struct limiter_snap
 IPC_CHECKED int limiter_settle(struct limiter *limiter, uint32_t seat, struct limiter_snap *ret,
 			       bool *ret_is_stopped);
 
-/* Requests that the window has no units for any more look when it ends. */
+/* Wakes the requests that the window has no units for and that do not know it: from then on they
+ * wait for its end. */
 void limiter_tell_window(const struct limiter *limiter, const struct limiter_snap *snap);
 
 #endif

@@ -212,9 +212,17 @@ void limiter_tell_window(const struct limiter *limiter, const struct limiter_sna
 	if (limiter->window_units == 0)
 		return;
 
-	while (limiter_seats_next(limiter, snap, 1u << LIMITER_WAITING, &request))
-		if (!has_units(limiter, &window, request.permits))
-			limiter_notify(limiter, &limiter->segment->cell[request.seat].event);
+	/* [N6] Either it is seen here that it does not know, or its look sees the grant.  Pairs
+	 * with [N7]. */
+	atomic_thread_fence(memory_order_seq_cst);
+	while (limiter_seats_next(limiter, snap, 1u << LIMITER_WAITING, &request)) {
+		struct limiter_cell *cell = &limiter->segment->cell[request.seat];
+
+		if (!has_units(limiter, &window, request.permits) &&
+		    atomic_load_explicit(&cell->lacks_window, memory_order_relaxed) !=
+			    snap->window_number)
+			limiter_notify(limiter, &cell->event);
+	}
 }
 
 /* ---- settling ---- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The structure of the kind `limiter`: what may be asked without changing anything, and who of many
- * that wait comes next.
+ * The structure of the kind `limiter`: what may be asked without changing anything, who of many
+ * that wait comes next, and who is woken.
  */
 #include "libipc/channel/limiter.h"
 
@@ -324,4 +324,103 @@ Test(limiter_order, of_many_users_with_bounds_in_a_window, .timeout = 60)
 		crowd_run(CROWD_PER_USER, CROWD_UNITS, seed);
 		crowd_run(0, CROWD_UNITS, seed);
 	}
+}
+
+/* ---- who is woken ---- */
+
+/* As one that sleeps on it: from now on a wake moves the word. */
+static uint32_t sleep_on(struct limiter_member *member, struct limiter_part *part)
+{
+	return eventcount_announce(limiter_event(&member->view, part));
+}
+
+static bool is_woken(struct limiter_member *member, struct limiter_part *part, uint32_t word)
+{
+	return atomic_load(&limiter_event(&member->view, part)->word) != word;
+}
+
+/* M-27 */
+Test(limiter_wakes, who_knows_that_units_lack_sleeps_on, .init = setup_window, .fini = teardown,
+     .timeout = 20)
+{
+	uint32_t word;
+
+	use_up(&a, 8);
+	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 3), 1);
+	cr_assert_eq(limiter_scene_look(&b, &second), IPC_EAGAIN);
+	word = sleep_on(&b, &second);
+
+	use_up(&c, 1);
+
+	cr_expect_not(is_woken(&b, &second, word));
+}
+
+/* M-27, L-1: it waits for permits until then. */
+Test(limiter_wakes, who_loses_its_units_is_woken, .init = setup_window, .fini = teardown,
+     .timeout = 20)
+{
+	uint32_t lost, left;
+
+	use_up(&a, 3);
+	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 2), 0);
+	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 4), 1);
+	cr_assert_eq(limiter_scene_queue(&b, &third, 1, 4), 1);
+	cr_assert_eq(limiter_scene_queue(&c, &fourth, 0, 1), 1);
+	cr_assert_eq(limiter_scene_look(&b, &third), IPC_EAGAIN);
+	cr_assert_eq(limiter_scene_look(&c, &fourth), IPC_EAGAIN);
+	lost = sleep_on(&b, &third);
+	left = sleep_on(&c, &fourth);
+
+	cr_assert_eq(release(&a, &first), 0);
+
+	cr_assert_eq(limiter_scene_look(&b, &second), 0);
+	cr_expect(is_woken(&b, &third, lost), "1 unit is left, it needs 4");
+	cr_expect_not(is_woken(&c, &fourth, left), "its unit is left");
+}
+
+/* M-27, L-6: it knew it of the window before. */
+Test(limiter_wakes, who_lacks_units_of_the_next_window_is_woken, .timeout = 20)
+{
+	uint32_t word;
+
+	setup_shape(N_PERMITS, 0, 5, WINDOW_SHORT);
+	use_up(&a, 2);
+	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 1), 0);
+	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 3), 1);
+	cr_assert_eq(limiter_scene_queue(&b, &third, 1, 4), 1);
+	cr_assert_eq(limiter_scene_look(&b, &third), IPC_EAGAIN);
+	word = sleep_on(&b, &third);
+	until_window_is_over();
+
+	cr_assert_eq(limiter_scene_acquire(&c, &fourth, 0, 2), IPC_EAGAIN);
+
+	cr_assert_eq(limiter_scene_look(&b, &second), 0);
+	cr_expect(is_woken(&b, &third, word), "2 units are left, it needs 4");
+	teardown();
+}
+
+/* M-27, L-1: they were given back in between, and it has seen that. */
+Test(limiter_wakes, who_loses_its_units_again_is_woken_again, .init = setup_window,
+     .fini = teardown, .timeout = 20)
+{
+	struct limiter_part small;
+	uint32_t word;
+
+	use_up(&a, 1);
+	cr_assert_eq(limiter_scene_acquire(&c, &small, 0, 1), 0);
+	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 3), 0);
+	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 3), 1);
+	cr_assert_eq(limiter_scene_queue(&b, &third, 1, 4), 1);
+	cr_assert_eq(limiter_scene_queue(&b, &fourth, 2, 4), 1);
+	cr_assert_eq(release(&a, &first), 0);
+	cr_assert_eq(limiter_scene_look(&b, &second), 0);
+	cr_assert_eq(limiter_scene_look(&b, &fourth), IPC_EAGAIN, "2 units are left");
+	cr_assert_eq(limiter_release(&b.view, &second, true), 0);
+	cr_assert_eq(limiter_scene_look(&b, &fourth), IPC_EAGAIN, "5 units are left");
+	word = sleep_on(&b, &fourth);
+
+	cr_assert_eq(release(&c, &small), 0);
+
+	cr_assert_eq(limiter_scene_look(&b, &third), 0);
+	cr_expect(is_woken(&b, &fourth, word), "1 unit is left, it needs 4");
 }
