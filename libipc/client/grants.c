@@ -17,12 +17,8 @@
 
 static void limiter_tell(ipc_limiter *limiter)
 {
-	uint32_t n_rows;
-
-	/* Who adds a row either did so before, or sees that the handle is closed. */
-	(void)pthread_mutex_lock(&limiter->mutex);
-	n_rows = atomic_load_explicit(&limiter->n_rows, memory_order_relaxed);
-	(void)pthread_mutex_unlock(&limiter->mutex);
+	/* Who adds a row either was counted and has done so, or sees that the handle is closed. */
+	uint32_t n_rows = atomic_load_explicit(&limiter->n_rows, memory_order_acquire);
 
 	/* Held dead, it could not release what it held: whoever needs that does. */
 	for (uint32_t i = 0; i < n_rows; ++i)
@@ -39,10 +35,19 @@ static void limiter_count_down(ipc_limiter *limiter)
 		limiter_tell(limiter);
 }
 
-static void grant_uncount(ipc_limiter *limiter, struct grant *grant)
+static void limiter_uncount(ipc_limiter *limiter, _Atomic uint32_t *is_counted)
 {
-	if (atomic_exchange_explicit(&grant->is_counted, 0, memory_order_acq_rel))
+	if (atomic_exchange_explicit(is_counted, 0, memory_order_acq_rel))
 		limiter_count_down(limiter);
+}
+
+/* After what close counts was done. */
+static void limiter_done(ipc_limiter *limiter, _Atomic uint32_t *is_counted)
+{
+	/* [J3] Either close finds it done, or its mark is found here.  Pairs with [J4]. */
+	process_fence_light();
+	if (UNLIKELY(atomic_load_explicit(is_counted, memory_order_relaxed)))
+		limiter_uncount(limiter, is_counted);
 }
 
 void grant_free(ipc_limiter *limiter, struct grant *grant)
@@ -55,11 +60,7 @@ void grant_free(ipc_limiter *limiter, struct grant *grant)
 	atomic_store_explicit(&limiter->row[grant->index / SEATS_PER_ROW]->has_free, 1,
 			      memory_order_release);
 	atomic_store_explicit(&limiter->hint, grant, memory_order_relaxed);
-
-	/* [J3] Either close finds it free, or its mark is found here.  Pairs with [J4]. */
-	process_fence_light();
-	if (UNLIKELY(atomic_load_explicit(&grant->is_counted, memory_order_relaxed)))
-		grant_uncount(limiter, grant);
+	limiter_done(limiter, &grant->is_counted);
 }
 
 static bool grant_change(struct grant *grant, uint64_t use, unsigned status)
@@ -110,7 +111,11 @@ static struct grant *grants_find(ipc_limiter *limiter)
 	return NULL;
 }
 
-/* Under the mutex. */
+static bool limiter_is_closing(const ipc_limiter *limiter)
+{
+	return atomic_load_explicit(&limiter->endpoint.closing, memory_order_relaxed) != 0;
+}
+
 static int row_add(ipc_limiter *limiter)
 {
 	uint32_t n_rows = atomic_load_explicit(&limiter->n_rows, memory_order_relaxed);
@@ -118,8 +123,6 @@ static int row_add(ipc_limiter *limiter)
 
 	if (n_rows == LIMITER_ROWS)
 		return IPC_ENOSPC;
-	if (atomic_load_explicit(&limiter->endpoint.closing, memory_order_relaxed))
-		return IPC_ECANCELED;
 
 	row = aligned_alloc(_Alignof(struct grant_row), sizeof(*row));
 	if (!row)
@@ -144,6 +147,29 @@ static int row_add(ipc_limiter *limiter)
 	return 0;
 }
 
+/* Unless another thread has added one meanwhile, which is looked at first. */
+static int row_add_after(ipc_limiter *limiter, uint32_t n_rows)
+{
+	int r = 0;
+
+	(void)pthread_mutex_lock(&limiter->mutex);
+	atomic_store_explicit(&limiter->is_adding, 1, memory_order_relaxed);
+
+	/* [J5] Either close finds it adding, or this thread sees `closing`.  Pairs with the heavy
+	 * fence of endpoint_close(). */
+	process_fence_light();
+	if (limiter_is_closing(limiter))
+		r = IPC_ECANCELED;
+	else if (atomic_load_explicit(&limiter->n_rows, memory_order_relaxed) == n_rows)
+		r = row_add(limiter);
+
+	atomic_store_explicit(&limiter->is_adding, 0, memory_order_release);
+	(void)pthread_mutex_unlock(&limiter->mutex);
+
+	limiter_done(limiter, &limiter->adder_is_counted);
+	return r;
+}
+
 static int grants_find_or_add(ipc_limiter *limiter, struct grant **ret)
 {
 	int r = 0;
@@ -154,20 +180,10 @@ static int grants_find_or_add(ipc_limiter *limiter, struct grant **ret)
 		*ret = grants_find(limiter);
 		if (*ret)
 			break;
-
-		/* What another thread has added meanwhile is looked at first. */
-		(void)pthread_mutex_lock(&limiter->mutex);
-		if (atomic_load_explicit(&limiter->n_rows, memory_order_relaxed) == n_rows)
-			r = row_add(limiter);
-		(void)pthread_mutex_unlock(&limiter->mutex);
+		r = row_add_after(limiter, n_rows);
 	}
 
 	return r;
-}
-
-static bool limiter_is_closing(const ipc_limiter *limiter)
-{
-	return atomic_load_explicit(&limiter->endpoint.closing, memory_order_relaxed) != 0;
 }
 
 int grant_take(ipc_limiter *limiter, uint32_t permits, struct grant **ret)
@@ -257,6 +273,12 @@ static void limiter_for_each(ipc_limiter *limiter, void (*fn)(ipc_limiter *, str
 			fn(limiter, &limiter->row[i]->grant[n]);
 }
 
+static void limiter_count(ipc_limiter *limiter, _Atomic uint32_t *is_counted)
+{
+	atomic_fetch_add_explicit(&limiter->n_unfree, 1, memory_order_relaxed);
+	atomic_store_explicit(is_counted, 1, memory_order_relaxed);
+}
+
 static void grant_close(ipc_limiter *limiter, struct grant *grant)
 {
 	uint64_t use = atomic_load_explicit(&grant->use, memory_order_acquire);
@@ -265,15 +287,14 @@ static void grant_close(ipc_limiter *limiter, struct grant *grant)
 		(void)!limiter_release(&limiter->view, &grant->part, false);
 		grant_free(limiter, grant);
 	} else if ((use & GRANT_STATUS) != GRANT_FREE) {
-		atomic_fetch_add_explicit(&limiter->n_unfree, 1, memory_order_relaxed);
-		atomic_store_explicit(&grant->is_counted, 1, memory_order_relaxed);
+		limiter_count(limiter, &grant->is_counted);
 	}
 }
 
 static void grant_uncount_free(ipc_limiter *limiter, struct grant *grant)
 {
 	if ((atomic_load_explicit(&grant->use, memory_order_acquire) & GRANT_STATUS) == GRANT_FREE)
-		grant_uncount(limiter, grant);
+		limiter_uncount(limiter, &grant->is_counted);
 }
 
 void grants_closing(struct endpoint *endpoint)
@@ -283,9 +304,13 @@ void grants_closing(struct endpoint *endpoint)
 	endpoint->tells_later = true;
 	atomic_store_explicit(&limiter->n_unfree, 1, memory_order_relaxed);
 	limiter_for_each(limiter, grant_close);
+	if (atomic_load_explicit(&limiter->is_adding, memory_order_relaxed))
+		limiter_count(limiter, &limiter->adder_is_counted);
 
 	/* [J4] Pairs with [J3]. */
 	process_fence_heavy();
 	limiter_for_each(limiter, grant_uncount_free);
+	if (!atomic_load_explicit(&limiter->is_adding, memory_order_acquire))
+		limiter_uncount(limiter, &limiter->adder_is_counted);
 	limiter_count_down(limiter);
 }

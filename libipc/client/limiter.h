@@ -14,8 +14,9 @@
  *
  * Only the call that made it BUSY touches the rest, or the seat.  Close makes every HELD grant BUSY
  * and releases it; of those that are BUSY it marks is_counted, and the calls that have them, which
- * see that the handle is closing, count down when they are free.  The broker is not told before the
- * last of them: from then on the handle's seats are nobody's.
+ * see that the handle is closing, count down when they are free.  So does the call that adds a row,
+ * if there is one: close does not wait for the mutex.  The broker is not told before the last of
+ * them: from then on the handle's seats are nobody's.
  */
 
 #include <pthread.h>
@@ -51,12 +52,15 @@ struct ipc_limiter {
 	struct endpoint endpoint;
 	struct limiter view;
 
-	_Atomic(struct grant *) hint; /* the one that became free last */
-	pthread_mutex_t mutex;        /* of those who add rows */
+	_Atomic(struct grant *) hint;      /* the one that became free last */
+	pthread_mutex_t mutex;             /* of those who add rows; close never takes it (M-44) */
+	_Atomic uint32_t is_adding;        /* written under the mutex */
+	_Atomic uint32_t adder_is_counted; /* in n_unfree */
 	_Atomic uint32_t n_rows;
 	struct grant_row *row[LIMITER_ROWS];
 
-	/* Grants that close waits for, and close itself; not 0: the broker is not told yet. */
+	/* Grants and adders that close leaves the telling to, and close itself; not 0: the broker
+	 * is not told yet. */
 	_Atomic uint32_t n_unfree;
 };
 ASSERT_OFFSET(struct ipc_limiter, endpoint, 0);
