@@ -34,6 +34,17 @@ struct limiter_request {
 	uint64_t ticket;
 };
 
+static inline uint64_t limiter_state_make(uint64_t turn, uint64_t window, enum limiter_phase phase)
+{
+	return turn << LIMITER_TURN_SHIFT |
+	       (window & ((UINT64_C(1) << LIMITER_WINDOW_BITS) - 1)) << 3 | phase;
+}
+
+static inline uint64_t limiter_state_next(uint64_t state, uint64_t window, enum limiter_phase phase)
+{
+	return limiter_state_make(limiter_state_turn(state) + 1, window, phase);
+}
+
 static inline uint64_t limiter_load(const struct limiter *limiter, uint32_t seat)
 {
 	/* [N1] The cell as its owner wrote it.  Pairs with [N2], by way of [N3]. */
@@ -172,30 +183,6 @@ static inline bool limiter_decide(struct limiter *limiter, uint32_t seat, struct
 
 /* ---- limiter_head.c ---- */
 
-/* Takes a cell's permits, or its place in the queue, away.  The snap is what was decided, or, if it
- * was too late, worth nothing any more. */
-bool limiter_remove(struct limiter *limiter, uint32_t seat, struct limiter_snap *snap,
-		    const struct limiter_request *request, bool refund);
-
-/* What is decided if the request is granted; in the private copy alone. */
-void limiter_assume(const struct limiter *limiter, struct limiter_snap *snap,
-		    const struct limiter_request *request);
-
-/* As limiter_remove(): the request is granted. */
-bool limiter_grant(struct limiter *limiter, uint32_t seat, struct limiter_snap *snap,
-		   const struct limiter_request *request);
-
-static inline uint64_t limiter_state_make(uint64_t turn, uint64_t window, enum limiter_phase phase)
-{
-	return turn << LIMITER_TURN_SHIFT |
-	       (window & ((UINT64_C(1) << LIMITER_WINDOW_BITS) - 1)) << 3 | phase;
-}
-
-static inline uint64_t limiter_state_next(uint64_t state, uint64_t window, enum limiter_phase phase)
-{
-	return limiter_state_make(limiter_state_turn(state) + 1, window, phase);
-}
-
 /* The cell as it is said to be; only as good as the snap that it is compared with. */
 struct limiter_request limiter_request(const struct limiter *limiter, uint32_t seat,
 				       uint64_t state);
@@ -211,10 +198,18 @@ struct limiter_window {
 	bool is_running;
 	uint64_t used, left_ns;
 };
-struct limiter_window limiter_window(const struct limiter *limiter,
-				     const struct limiter_snap *snap);
+struct limiter_window limiter_window_now(const struct limiter *limiter,
+					 const struct limiter_snap *snap);
 
-void limiter_notify(const struct limiter *limiter, struct eventcount *event);
+static inline struct limiter_window limiter_window(const struct limiter *limiter,
+						   const struct limiter_snap *snap)
+{
+	return UNLIKELY(limiter->window_units > 0) ? limiter_window_now(limiter, snap)
+						   : (struct limiter_window){.is_running = false};
+}
+
+/* A grant of so many units, in the private copy: of this window, or it begins one. */
+void limiter_window_use(const struct limiter *limiter, struct limiter_snap *next, uint32_t units);
 
 /* ---- limiter_queue.c ---- */
 
@@ -233,9 +228,21 @@ enum limiter_verdict {
 bool limiter_seats_next(const struct limiter *limiter, const struct limiter_snap *snap,
 			unsigned phases, struct limiter_request *request);
 
+/* Where there is a window or a bound. */
+enum limiter_verdict limiter_judge_all(const struct limiter *limiter,
+				       const struct limiter_snap *snap,
+				       const struct limiter_request *request);
+
 /* What holds the request up by itself, without the queue of the others. */
-enum limiter_verdict limiter_judge(const struct limiter *limiter, const struct limiter_snap *snap,
-				   const struct limiter_request *request);
+static inline enum limiter_verdict limiter_judge(const struct limiter *limiter,
+						 const struct limiter_snap *snap,
+						 const struct limiter_request *request)
+{
+	if (UNLIKELY(limiter->window_units > 0 || limiter->per_user_max != UINT32_MAX))
+		return limiter_judge_all(limiter, snap, request);
+
+	return request->permits > snap->n_free ? LIMITER_LACKS_PERMITS : LIMITER_RUNS;
+}
 
 /*
  * The first of the queue that can run.  False: none can, and whether the queue stops before its end
@@ -256,5 +263,73 @@ IPC_CHECKED int limiter_settle(struct limiter *limiter, uint32_t seat, struct li
 /* Wakes the requests that the window has no units for and that do not know it: from then on they
  * wait for its end. */
 void limiter_tell_window(const struct limiter *limiter, const struct limiter_snap *snap);
+
+/* ---- what is decided ---- */
+
+/* After an exchange of the head. */
+static inline void limiter_notify(const struct limiter *limiter, struct eventcount *event)
+{
+	if (eventcount_notify_exchanged(event) && limiter->ring)
+		limiter->ring(limiter->ring_userdata);
+}
+
+/* What is decided if the request is granted; in the private copy alone. */
+static inline void limiter_assume(const struct limiter *limiter, struct limiter_snap *snap,
+				  const struct limiter_request *request)
+{
+	uint32_t n_held;
+
+	snap->n_free -= request->permits;
+	n_held = limiter->n_permits - snap->n_free;
+	if (snap->held_max < n_held)
+		snap->held_max = n_held;
+	if (limiter_state_phase(request->state) == LIMITER_WAITING)
+		--snap->n_waiting;
+	if (UNLIKELY(limiter->window_units > 0))
+		limiter_window_use(limiter, snap, request->permits);
+
+	snap->cell = request->seat;
+	snap->to = limiter_state_next(request->state, snap->window_number, LIMITER_HELD);
+}
+
+/* The snap is what was decided, or, if something else was since, worth nothing any more: false. */
+static inline bool limiter_grant(struct limiter *limiter, uint32_t seat, struct limiter_snap *snap,
+				 const struct limiter_request *request)
+{
+	limiter_assume(limiter, snap, request);
+	if (!limiter_decide(limiter, seat, snap))
+		return false;
+
+	if (UNLIKELY(snap->n_waiting > 0))
+		limiter_tell_window(limiter, snap);
+	return true;
+}
+
+/* The same: takes a cell's permits, or its place in the queue, away. */
+static inline bool limiter_remove(struct limiter *limiter, uint32_t seat, struct limiter_snap *snap,
+				  const struct limiter_request *request, bool refund)
+{
+	if (limiter_state_phase(request->state) == LIMITER_HELD) {
+		/* A cell that says nonsense gives back what there is to give. */
+		uint32_t n_held = limiter->n_permits - snap->n_free;
+
+		snap->n_free += request->permits < n_held ? request->permits : n_held;
+	} else if (snap->n_waiting > 0) {
+		--snap->n_waiting;
+	}
+	if (refund)
+		snap->window_used -=
+			request->permits < snap->window_used ? request->permits : snap->window_used;
+
+	snap->cell = request->seat;
+	snap->to = limiter_state_next(request->state, 0, LIMITER_FREE);
+	if (!limiter_decide(limiter, seat, snap))
+		return false;
+
+	if (LIKELY(request->seat == seat))
+		atomic_store_explicit(&limiter->segment->state[seat], snap->to,
+				      memory_order_release);
+	return true;
+}
 
 #endif

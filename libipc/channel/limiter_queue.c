@@ -69,8 +69,9 @@ static bool is_behind_own(const struct limiter *limiter, const struct limiter_sn
 	return false;
 }
 
-enum limiter_verdict limiter_judge(const struct limiter *limiter, const struct limiter_snap *snap,
-				   const struct limiter_request *request)
+enum limiter_verdict limiter_judge_all(const struct limiter *limiter,
+				       const struct limiter_snap *snap,
+				       const struct limiter_request *request)
 {
 	struct limiter_window window = limiter_window(limiter, snap);
 
