@@ -62,8 +62,9 @@
  * - after it: it has happened; the next operation of anybody brings the cell's word up to date. The
  *   record stays: a row of seats changes hands only when the process is gone, and the next one who
  *   has the seat writes only records that head does not name.
- * - after a release and before the look at the queue, or after a grant to somebody who sleeps and
- *   before the wake: the broker wakes everybody who waits, and each of them looks at the queue.
+ * - after a release and before the look at the queue, between two grants, or after a grant and
+ *   before the wake of who was granted and of those whose units it took: the broker wakes everybody
+ *   who waits, and each of them looks at the queue.
  *
  * Held dead but alive: such a process may still make its exchange of head.  If that comes first it
  * is granted, and taken away again as from any dead; if its cell was taken away before, head is
@@ -234,7 +235,7 @@ bool limiter_give_up(struct limiter *limiter, struct limiter_part *part);
 IPC_CHECKED int limiter_release(struct limiter *limiter, struct limiter_part *part, bool refund);
 
 /* Whether limiter_acquire() of one permit would succeed: 0; IPC_EAGAIN, with ret_denial; or a
- * fault.  Changes nothing. */
+ * fault.  Changes nothing: what acquire would grant to others first is granted in a copy. */
 IPC_CHECKED int limiter_probe(struct limiter *limiter, struct limiter_denial *ret_denial);
 
 /* What is now, without what the dead hold; ret->size is not written.  0; IPC_EBADMSG. */
