@@ -16,8 +16,8 @@
 /* Words read at once. */
 #define WORDS_PIECE 512
 
-/* Of the sums of what was freed; a distance in a circle (libipc/channel/queue.h). */
-#define BYTES_MASK ((UINT64_C(1) << 44) - 1)
+/* Blocks of a class whose sizes are looked at for its depth, where nobody counts bytes. */
+#define SAMPLES_MAX 64
 
 /* Of an entry of the ring: {lap 26, use 16, block 20, kind 2} (libipc/core/index_ring.h). */
 #define ENTRY_FULL        1
@@ -45,6 +45,11 @@ struct look {
 
 	/* queues_state() */
 	struct message_stated *state;
+
+	/* queues_depth() */
+	struct sample {
+		uint64_t n_used, n, bytes;
+	} sample;
 };
 
 /* ---- blocks ---- */
@@ -127,48 +132,75 @@ static void look_at_classes(struct look *look)
 
 /* ---- depth ---- */
 
-static uint64_t freed_sum(const struct channel *channel, uint32_t class)
+static uint64_t class_word(const struct look *look, uint64_t offset)
 {
-	uint64_t freed[QUEUE_GROUPS_MAX], sum = 0;
-	unsigned i;
+	return segments_peek(look->channel->segment_fd,
+			     offsetof(struct queue_segment, class) +
+				     look->class * sizeof(struct queue_class) + offset);
+}
 
-	if (!segments_read(channel->segment_fd,
-			   offsetof(struct queue_segment, class) +
-				   class * sizeof(struct queue_class) +
-				   offsetof(struct queue_class, freed),
-			   freed, sizeof(freed)))
-		return 0;
+static uint64_t at_most(uint64_t n, uint64_t max)
+{
+	return n < max ? n : max;
+}
 
-	/* Groups that the layout does not have never freed anything. */
-	for (i = 0; i < QUEUE_GROUPS_MAX; ++i)
-		sum += freed[i] & BYTES_MASK;
-	return sum;
+/* As the clients count: what is left of a circle's distance is no bytes. */
+static void depth_counted(struct look *look, struct queues_depth *depth)
+{
+	uint64_t max = look->layout.bytes_max;
+	uint64_t claimed = class_word(look, offsetof(struct queue_class, claimed));
+	uint64_t freed = class_word(look, offsetof(struct queue_class, freed_bytes));
+	uint64_t ever = class_word(look, offsetof(struct queue_class, claimed_max));
+	uint64_t now = (int64_t)(claimed - freed) < 0 ? 0 : at_most(claimed - freed, max);
+
+	depth->now += now;
+	depth->ever += at_most(ever > now ? ever : now, max);
+}
+
+static void sample_word(struct look *look, uint32_t block, uint64_t word)
+{
+	struct seen seen;
+
+	if (queue_word_phase(word) == QUEUE_FREE)
+		return;
+
+	++look->sample.n_used;
+	if (look->sample.n < SAMPLES_MAX && block_read(look, block, &seen)) {
+		look->sample.bytes += at_most(seen.size, look->layout.item_size_max);
+		++look->sample.n;
+	}
+}
+
+/* Nobody counts bytes where they cannot be too many: as many blocks as are used, each with the mean
+ * size of the first ones. */
+static void depth_sampled(struct look *look, struct queues_depth *depth)
+{
+	uint64_t now;
+
+	look->sample = (struct sample){0};
+	look_at_class(look);
+	if (look->sample.n == 0)
+		return;
+
+	now = look->sample.bytes * look->sample.n_used / look->sample.n;
+	depth->now += now;
+	depth->ever += now;
 }
 
 struct queues_depth queues_depth(const struct channel *channel)
 {
-	uint64_t n_classes = channel->record->shape[0] >> 32, bytes_max = channel->record->shape[1];
+	struct queues_budget budget = QUEUES_BUDGET;
 	struct queues_depth depth = {0};
-	uint64_t claimed[2], now, ever; /* claimed and claimed_max */
-	uint32_t class;
+	struct look look = {.channel = channel, .budget = &budget, .word_fn = sample_word};
 
-	static_assert(offsetof(struct queue_class, claimed_max) ==
-			      offsetof(struct queue_class, claimed) + sizeof(claimed[0]),
-		      "as above");
+	if (!queue_layout(&look.layout, channel->record->shape))
+		return depth;
 
-	for (class = 0; class < n_classes; ++class) {
-		if (!segments_read(channel->segment_fd,
-				   offsetof(struct queue_segment, class) +
-					   class * sizeof(struct queue_class) +
-					   offsetof(struct queue_class, claimed),
-				   claimed, sizeof(claimed)))
-			break;
-
-		now = (claimed[0] - freed_sum(channel, class)) & BYTES_MASK;
-		now = now < bytes_max ? now : bytes_max;
-		ever = claimed[1] < bytes_max ? claimed[1] : bytes_max;
-		depth.now += now;
-		depth.ever += ever > now ? ever : now;
+	for (look.class = 0; look.class < look.layout.n_classes; ++look.class) {
+		if (queue_counts_bytes(&look.layout))
+			depth_counted(&look, &depth);
+		else
+			depth_sampled(&look, &depth);
 	}
 	return depth;
 }
@@ -299,13 +331,6 @@ void queues_log_rest(const struct channel *channel)
 #define ENDS_NAME_BITS 20   /* below the count: block + 1 of the last one */
 #define TAIL_STEPS_MAX 4096 /* by which the tail may be behind */
 #define LAP_BITS       (64 - ENTRY_LAP_SHIFT)
-
-static uint64_t class_word(const struct look *look, uint64_t offset)
-{
-	return segments_peek(look->channel->segment_fd,
-			     offsetof(struct queue_segment, class) +
-				     look->class * sizeof(struct queue_class) + offset);
-}
 
 static uint64_t ends_word(const struct look *look, unsigned kind, unsigned reason)
 {

@@ -20,10 +20,11 @@ struct queues_budget {
 };
 #define QUEUES_BUDGET ((struct queues_budget){.n_words = 1 << 18, .n_blocks = 1 << 12})
 
-/* Bytes of all classes: what waits, is leased or is claimed. */
+/* Bytes of all classes: what waits, is leased or is claimed; where items_max of the largest items
+ * are within bytes_max, an estimate from some of them. */
 struct queues_depth {
 	uint64_t now;
-	uint64_t ever; /* sum of what each class had at most */
+	uint64_t ever; /* sum of what each class had at most; not less than now */
 };
 
 struct queues_depth queues_depth(const struct channel *channel);

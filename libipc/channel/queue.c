@@ -105,6 +105,8 @@ static void finish_halves(struct queue *queue)
 		struct queue_class *shared = queue->class[i].shared;
 
 		atomic_store_explicit(&shared->suspect, 1, memory_order_relaxed);
+		for (uint32_t group = 0; group < queue->layout.n_groups; ++group)
+			atomic_fetch_add_explicit(&shared->freed[group], 1, memory_order_relaxed);
 		atomic_fetch_add_explicit(&shared->returned, 1, memory_order_seq_cst);
 	}
 
@@ -167,7 +169,7 @@ static bool rows_are_dead(struct queue *queue, struct swept_rows *ret)
 			continue;
 
 		any = true;
-		if (!rows_is_free(rows, queue->table, row)) {
+		if (!queue_row_is_free(queue, row)) {
 			ret->any_lingers = true;
 			continue;
 		}
@@ -199,13 +201,12 @@ static void sweep_one(struct queue *queue, struct queue_seen *seen)
 			queue_resolve(queue, seen);
 		break;
 	case QUEUE_CLAIMED:
-		if (!rows_is_alive(rows, queue->table, row) &&
-		    rows_is_free(rows, queue->table, row))
+		if (!rows_is_alive(rows, queue->table, row) && queue_row_is_free(queue, row))
 			(void)queue_room_give(queue, seen);
 		break;
 	case QUEUE_READY:
 		if (!rows_is_alive(rows, queue->table, row) && !queue_is_committed(queue, seen) &&
-		    rows_is_free(rows, queue->table, row))
+		    queue_row_is_free(queue, row))
 			drop_ready(queue, seen);
 		break;
 	case QUEUE_ENDED:
@@ -214,16 +215,6 @@ static void sweep_one(struct queue *queue, struct queue_seen *seen)
 	case QUEUE_FREE:
 	case QUEUE_RETURNED:
 		break;
-	}
-}
-
-/* What was found full before. */
-static void forget_full(struct queue *queue)
-{
-	for (uint32_t i = 0; i < queue->layout.n_classes; ++i) {
-		for (uint32_t group = 0; group < queue->layout.n_groups; ++group)
-			atomic_store_explicit(&queue->class[i].full_seen[group], 0,
-					      memory_order_relaxed);
 	}
 }
 
@@ -262,10 +253,8 @@ static void linger_set(struct queue *queue, bool any, bool is_told)
 	atomic_store_explicit(&queue->lingers_until, now_ns + wait_ns, memory_order_relaxed);
 }
 
-static void sweep_rows(struct queue *queue, const struct swept_rows *swept)
+static void give_rows(struct queue *queue, const struct swept_rows *swept)
 {
-	each_block(queue, sweep_one);
-	finish_halves(queue);
 	CRASH_POINT();
 	for (uint32_t i = 0; i < swept->n; ++i)
 		rows_give(&queue->segment->rows, swept->row[i], swept->owner[i]);
@@ -281,11 +270,13 @@ void queue_sweep_now(struct queue *queue)
 	if (!is_told && !linger_is_due(queue))
 		return;
 
-	if (is_told)
-		forget_full(queue);
-	if (rows_are_dead(queue, &swept) && (is_told || swept.n > 0)) {
-		forget_full(queue);
-		sweep_rows(queue, &swept);
+	if (rows_are_dead(queue, &swept)) {
+		each_block(queue, sweep_one);
+
+		/* Who lingers may do halves of steps for long; it is not news each time. */
+		if (is_told || swept.n > 0)
+			finish_halves(queue);
+		give_rows(queue, &swept);
 	}
 	linger_set(queue, swept.any_lingers, is_told);
 	atomic_store_explicit(&queue->swept, swept.is_all ? attention : attention - 1,

@@ -60,7 +60,7 @@
  * used first.  Sizes are rounded up to four steps an octave, so that blocks of a size stand in
  * groups.  Where items_max items of any size are within bytes_max nothing is counted.  Else bytes
  * are counted by two numbers that only grow: claimed (by producers, after a block was taken) and
- * freed (by group, after a block was freed).  A death between the two steps leaves bytes claimed
+ * freed_bytes (after a block was freed).  A death between the two steps leaves bytes claimed
  * that nobody has; who finds the class full after a death compares with the blocks and corrects it.
  *
  * field          written by          rule
@@ -79,7 +79,9 @@
  * returned_seen  takers              the value before a search that found none; by exchange
  * ends[][]       as above            [0] dead-lettered, [1] dropped; by reason
  * full[]         producers           the same for items that were refused: + 1
- * freed[]        who frees           by group: {times 20, bytes 44}: + both
+ * freed[]        who frees, sweeps   by group: + 1 after a block became free, or may have: what was
+ *                                    found full before is looked at again
+ * freed_bytes    who frees           + bytes after a block became free, where bytes are counted
  * cursor[]       producers           by group: where to look for a free block; a hint
  * word[]         as above            by exchange alone
  * block          whoever it belongs  while CLAIMED, or READY and not committed; `since`, `reason`
@@ -172,7 +174,8 @@ struct queue_class {
 	uint32_t reserved0[11];
 	_Alignas(64) _Atomic uint64_t returned;
 	_Atomic uint64_t returned_seen;
-	uint64_t reserved1[6];
+	_Atomic uint64_t freed_bytes;
+	uint64_t reserved1[5];
 	_Alignas(64) _Atomic uint64_t ends[2][IPC_DEAD_REASONS_MAX];
 	_Atomic uint64_t full[2];
 	uint64_t reserved2[6];
@@ -225,7 +228,7 @@ struct queue_class_view {
 	struct index_ring ring;
 	_Atomic uint64_t *word;
 	unsigned char *blocks;
-	_Atomic uint64_t freed; /* sum over groups when it was last looked at */
+	_Atomic uint64_t freed; /* freed_bytes when it was last looked at */
 	_Atomic uint64_t
 		full_seen[QUEUE_GROUPS_MAX]; /* ~freed[] when the group was found full; 0: not */
 };
@@ -258,6 +261,12 @@ struct queue {
 };
 
 /* ---- queue_layout.c ---- */
+
+/* Whether bytes have to be counted: items_max of the largest items are more than bytes_max. */
+static inline bool queue_counts_bytes(const struct queue_layout *layout)
+{
+	return layout->items_max * layout->item_size_max > layout->bytes_max;
+}
 
 /* False: no such shape. */
 bool queue_layout(struct queue_layout *ret, const uint64_t shape[4]);

@@ -21,10 +21,16 @@ struct queue_seen {
 	uint64_t word;
 };
 
-/* A lease as the program has it: the word's use, the low bits of the attempt, and the block. */
+/* A lease as the program has it: the word's use, the low bits of the attempt, and the block; all of
+ * it mixed with the handle, so that another handle finds no lease of its own in it. */
 #define LEASE_ATTEMPT_SHIFT 23
 #define LEASE_ATTEMPT_MASK  UINT64_C(0xfff)
 #define LEASE_FLAT_MASK     ((UINT64_C(1) << LEASE_ATTEMPT_SHIFT) - 1)
+
+static inline uint64_t queue_lease_mix(const struct queue *queue, uint64_t lease)
+{
+	return lease ^ queue->handle_id * UINT64_C(0x9e3779b97f4a7c15);
+}
 
 /* ---- words ---- */
 
@@ -124,6 +130,18 @@ static inline bool queue_is_committed(const struct queue *queue, const struct qu
 				seen->block, queue_word_use(seen->word));
 }
 
+/* Nobody writes by right of the row any more.  Of a process of another pid namespace than this one
+ * nothing can be told by its number. */
+static inline bool queue_row_is_free(const struct queue *queue, uint32_t row)
+{
+	const struct rows *rows = &queue->segment->rows;
+
+	if (queue->process == 0 && rows_owner(rows, row) != 0 && rows_process(rows, row) != 0)
+		return false;
+
+	return rows_is_free(rows, queue->table, row);
+}
+
 /* As index_ring.h asks: READY in this use.  The subject is a struct queue_live. */
 struct queue_live {
 	struct queue *queue;
@@ -156,8 +174,10 @@ bool queue_room_give(struct queue *queue, const struct queue_seen *seen);
 /* The same for many: what was freed is told when the next one is of another group, and at the end.
  */
 struct queue_freed {
-	_Atomic uint64_t *counter; /* NULL: nothing to tell */
-	uint64_t amount;
+	struct queue_class *class; /* NULL: nothing to tell */
+	uint32_t group;
+	uint32_t n;
+	uint64_t bytes;
 };
 bool queue_room_free(struct queue *queue, const struct queue_seen *seen, struct queue_freed *freed);
 void queue_room_tell(struct queue *queue, struct queue_freed *freed);
@@ -169,7 +189,7 @@ void queue_room_shrink(struct queue *queue, const struct queue_seen *seen, uint6
 bool queue_room_is_there(struct queue *queue, struct queue_class_view *class);
 
 /* Bytes of items and claims, as the counters say. */
-uint64_t queue_room_used(struct queue *queue, struct queue_class_view *class);
+uint64_t queue_room_used(struct queue_class_view *class);
 
 /* ---- queue_end.c ---- */
 

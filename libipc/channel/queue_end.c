@@ -350,8 +350,7 @@ static enum copy_state copy_settle(struct queue *dead, struct queue_seen *copy, 
 			return COPY_COMMITTED;
 		case QUEUE_READY:
 			/* The process first: it may commit as its last deed. */
-			is_gone = rows_is_free(&dead->segment->rows, dead->table,
-					       queue_word_row(copy->word));
+			is_gone = queue_row_is_free(dead, queue_word_row(copy->word));
 			CRASH_POINT();
 			if (queue_is_committed(dead, copy))
 				return COPY_COMMITTED;

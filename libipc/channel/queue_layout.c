@@ -212,7 +212,7 @@ int queue_attach(struct queue *ret, void *segment, uint64_t size, const uint64_t
 
 	ret->segment = attached;
 	ret->handle_id = handle_id;
-	ret->bytes_bind = ret->layout.items_max * ret->layout.item_size_max > ret->layout.bytes_max;
+	ret->bytes_bind = queue_counts_bytes(&ret->layout);
 	view_classes(ret);
 	return 0;
 }

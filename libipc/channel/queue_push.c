@@ -217,6 +217,7 @@ int queue_push(struct queue *queue, unsigned priority, const void *data, uint64_
 	r = queue_end_of_pushing(queue);
 	if (r < 0)
 		return r;
+	queue_sweep(queue);
 	if (!token_is_there(queue, ret_due_ns))
 		return IPC_EAGAIN;
 
@@ -342,6 +343,9 @@ int queue_commit(struct queue *queue, void *data, uint64_t size, uint64_t *ret_d
 	r = queue_end_of_pushing(queue);
 	if (r < 0)
 		return r;
+
+	/* Before a wait for a token, too: who lingers is looked at again. */
+	queue_sweep(queue);
 	if (!token_take(queue, ret_due_ns))
 		return IPC_EAGAIN;
 
@@ -373,10 +377,10 @@ int queue_probe_room(struct queue *queue, uint64_t *ret_due_ns)
 	r = queue_end_of_pushing(queue);
 	if (r < 0)
 		return r;
+	queue_sweep(queue);
 	if (!token_is_there(queue, ret_due_ns))
 		return IPC_EAGAIN;
 
-	queue_sweep(queue);
 	for (uint32_t i = 0; i < queue->layout.n_classes; ++i) {
 		if (queue_room_is_there(queue, &queue->class[i]))
 			return 0;

@@ -14,9 +14,6 @@
 
 #define PREFETCH_BLOCKS 3
 
-#define BYTES_BITS  44
-#define BYTES_MASK  ((UINT64_C(1) << BYTES_BITS) - 1)
-#define FREED_ONCE  (UINT64_C(1) << BYTES_BITS)
 #define CHARGE_BITS 40
 #define CHARGE_MASK ((UINT64_C(1) << CHARGE_BITS) - 1)
 
@@ -40,29 +37,27 @@ static uint64_t charge_of(const struct queue *queue, const struct queue_block *b
 	return bytes;
 }
 
-static uint64_t freed_sum(const struct queue *queue, struct queue_class_view *class)
+static uint64_t freed_now(struct queue_class_view *class)
 {
-	uint64_t sum = 0;
+	uint64_t freed = atomic_load_explicit(&class->shared->freed_bytes, memory_order_acquire);
 
-	for (uint32_t i = 0; i < queue->layout.n_groups; ++i)
-		sum += atomic_load_explicit(&class->shared->freed[i], memory_order_acquire) &
-		       BYTES_MASK;
-
-	atomic_store_explicit(&class->freed, sum, memory_order_relaxed);
-	return sum;
+	atomic_store_explicit(&class->freed, freed, memory_order_relaxed);
+	return freed;
 }
 
-/* claimed and freed may differ by what a stranger wrote: it is a distance in a circle. */
+/* What was freed may be looked at later than what was claimed: fewer than none are none. */
 static uint64_t used_of(uint64_t claimed, uint64_t freed)
 {
-	return (claimed - freed) & BYTES_MASK;
+	uint64_t used = claimed - freed;
+
+	return (int64_t)used < 0 ? 0 : used;
 }
 
-uint64_t queue_room_used(struct queue *queue, struct queue_class_view *class)
+uint64_t queue_room_used(struct queue_class_view *class)
 {
 	uint64_t claimed = atomic_load_explicit(&class->shared->claimed, memory_order_acquire);
 
-	return used_of(claimed, freed_sum(queue, class));
+	return used_of(claimed, freed_now(class));
 }
 
 static uint64_t used_by_blocks(const struct queue *queue, struct queue_class_view *class)
@@ -82,35 +77,25 @@ static uint64_t used_by_blocks(const struct queue *queue, struct queue_class_vie
 /*
  * Bytes that were counted for nobody's block are given back.  Somebody who is stopped between two
  * steps just now looks like one who died there: then too many are given back, and fewer seem to be
- * used than are, in the end fewer than none.  So what was corrected is compared again the next
- * time, and so is what cannot be.
+ * used than are.  So what was corrected is compared again the next time, and so is what cannot be.
  */
 static void bytes_correct(struct queue *queue, struct queue_class_view *class)
 {
 	struct queue_class *shared = class->shared;
-	uint64_t claimed, freed, sum, used, blocks;
+	uint64_t claimed, freed, blocks;
 
 	(void)atomic_exchange_explicit(&shared->suspect, 0, memory_order_seq_cst);
 	claimed = atomic_load_explicit(&shared->claimed, memory_order_acquire);
-	freed = atomic_load_explicit(&shared->freed[0], memory_order_acquire);
-	sum = freed_sum(queue, class);
+	freed = freed_now(class);
 	blocks = used_by_blocks(queue, class);
-	used = used_of(claimed, sum);
-
-	/* Somebody was at work: another time. */
-	if (claimed != atomic_load_explicit(&shared->claimed, memory_order_acquire) ||
-	    sum != freed_sum(queue, class)) {
-		atomic_store_explicit(&shared->suspect, 1, memory_order_relaxed);
-		return;
-	}
-
-	if (used == blocks)
+	if (claimed - freed == blocks)
 		return;
 
-	(void)atomic_compare_exchange_strong_explicit(
-		&shared->freed[0], &freed,
-		(freed & ~BYTES_MASK) + FREED_ONCE + ((freed + used - blocks) & BYTES_MASK),
-		memory_order_acq_rel, memory_order_relaxed);
+	/* If somebody was at work meanwhile: another time. */
+	if (claimed == atomic_load_explicit(&shared->claimed, memory_order_acquire))
+		(void)atomic_compare_exchange_strong_explicit(
+			&shared->freed_bytes, &freed, claimed - blocks, memory_order_acq_rel,
+			memory_order_relaxed);
 	atomic_store_explicit(&shared->suspect, 1, memory_order_relaxed);
 }
 
@@ -122,7 +107,7 @@ static bool bytes_fit(struct queue *queue, struct queue_class_view *class, uint6
 
 	return used_of(claimed, atomic_load_explicit(&class->freed, memory_order_relaxed)) <=
 		       room ||
-	       used_of(claimed, freed_sum(queue, class)) <= room;
+	       used_of(claimed, freed_now(class)) <= room;
 }
 
 /* Before a block is taken, so that who finds no room changes nothing. */
@@ -135,7 +120,7 @@ static bool bytes_may_fit(struct queue *queue, struct queue_class_view *class, u
 		return true;
 
 	if (atomic_load_explicit(&shared->suspect, memory_order_relaxed) == 0 &&
-	    queue_room_used(queue, class) <= queue->layout.bytes_max)
+	    queue_room_used(class) <= queue->layout.bytes_max)
 		return false;
 
 	bytes_correct(queue, class);
@@ -291,32 +276,37 @@ int queue_room_take(struct queue *queue, struct queue_class_view *class, uint64_
 
 void queue_room_tell(struct queue *queue, struct queue_freed *freed)
 {
-	if (!freed->counter)
+	if (!freed->class)
 		return;
 
 	CRASH_POINT();
-	atomic_fetch_add_explicit(freed->counter, freed->amount, memory_order_seq_cst);
+	if (freed->bytes > 0)
+		atomic_fetch_add_explicit(&freed->class->freed_bytes, freed->bytes,
+					  memory_order_acq_rel);
 	CRASH_POINT();
-	freed->counter = NULL;
+	atomic_fetch_add_explicit(&freed->class->freed[freed->group], freed->n,
+				  memory_order_seq_cst);
+	CRASH_POINT();
+	freed->class = NULL;
 	queue_notify(queue, QUEUE_SIDE_PRODUCERS);
 }
 
 bool queue_room_free(struct queue *queue, const struct queue_seen *seen, struct queue_freed *freed)
 {
-	uint32_t number = queue_group_of(queue, seen->block);
-	struct queue_block *block = queue_block_in(queue, seen->class, number, seen->block);
-	_Atomic uint64_t *counter = &seen->class->shared->freed[number];
+	uint32_t group = queue_group_of(queue, seen->block);
+	struct queue_block *block = queue_block_in(queue, seen->class, group, seen->block);
 	uint64_t bytes = charge_of(queue, block, seen->word);
 
 	if (!queue_swap(seen, queue_word_make(queue_word_use(seen->word) + 1,
 					      queue_word_was_item(seen->word), 0, QUEUE_FREE)))
 		return false;
 
-	if (freed->counter != counter) {
+	if (freed->class != seen->class->shared || freed->group != group) {
 		queue_room_tell(queue, freed);
-		*freed = (struct queue_freed){.counter = counter};
+		*freed = (struct queue_freed){.class = seen->class->shared, .group = group};
 	}
-	freed->amount += FREED_ONCE + bytes;
+	++freed->n;
+	freed->bytes += bytes;
 	return true;
 }
 
@@ -342,7 +332,7 @@ void queue_room_shrink(struct queue *queue, const struct queue_seen *seen, uint6
 
 	atomic_store_explicit(&block->charge, charge_make(seen->word, size), memory_order_relaxed);
 	CRASH_POINT();
-	atomic_fetch_add_explicit(&seen->class->shared->freed[number], bytes - size,
+	atomic_fetch_add_explicit(&seen->class->shared->freed_bytes, bytes - size,
 				  memory_order_seq_cst);
 	queue_notify(queue, QUEUE_SIDE_PRODUCERS);
 }

@@ -22,6 +22,13 @@ struct first {
 	uint32_t group; /* once it is leased */
 };
 
+/* It came back once too often with its last consumer's death. */
+static void put_away(struct queue *queue, struct queue_seen *seen)
+{
+	if (queue_change(seen, queue_word_with(seen->word, queue->row, QUEUE_LEASED)))
+		(void)queue_dispose(queue, seen, IPC_DEAD_ATTEMPTS);
+}
+
 /* The RETURNED block with the smallest old position.  Those that came back too often leave on the
  * way. */
 static bool find_returned(struct queue *queue, struct queue_class_view *class, struct first *ret)
@@ -36,6 +43,10 @@ static bool find_returned(struct queue *queue, struct queue_class_view *class, s
 			queue_finish(queue, &seen);
 		if (queue_word_phase(seen.word) != QUEUE_RETURNED)
 			continue;
+		if (queue_has_too_many(queue, queue_word_attempt(seen.word))) {
+			put_away(queue, &seen);
+			continue;
+		}
 
 		position = atomic_load_explicit(&queue_block_of(queue, &seen)->position,
 						memory_order_relaxed);
@@ -352,10 +363,11 @@ static int item_give(struct queue *queue, const struct first *first, struct ipc_
 		.reason = is_dead ? (enum ipc_dead_reason)(reason % IPC_DEAD_REASONS_MAX)
 				  : IPC_DEAD_NONE,
 		.source = is_dead ? (const char *)data + room : NULL,
-		.lease = seen->word >> QUEUE_USE_SHIFT << QUEUE_USE_SHIFT |
-			 (queue_word_attempt(seen->word) & LEASE_ATTEMPT_MASK)
-				 << LEASE_ATTEMPT_SHIFT |
-			 flat,
+		.lease = queue_lease_mix(
+			queue, seen->word >> QUEUE_USE_SHIFT << QUEUE_USE_SHIFT |
+				       (queue_word_attempt(seen->word) & LEASE_ATTEMPT_MASK)
+					       << LEASE_ATTEMPT_SHIFT |
+				       flat),
 	};
 	return 0;
 }
@@ -443,8 +455,9 @@ int queue_probe_item(struct queue *queue)
 
 /* ---- leases ---- */
 
-static int lease_find(struct queue *queue, uint64_t lease, struct queue_seen *ret)
+static int lease_find(struct queue *queue, uint64_t given, struct queue_seen *ret)
 {
+	uint64_t lease = queue_lease_mix(queue, given);
 	uint64_t flat = lease & LEASE_FLAT_MASK;
 	uint32_t priority = (uint32_t)(flat >> INDEX_RING_BLOCK_BITS);
 

@@ -70,11 +70,15 @@ static inline int queue_handle_keep(struct queue_handle *handle)
 	/* [Q2] Either this thread sees `closing`, or the closing one sees what was taken.  Pairs
 	 * with [Q1] in queue_handle_closing(). */
 	process_fence_light();
-	if (LIKELY(!atomic_load_explicit(&handle->endpoint.closing, memory_order_relaxed)))
+	if (LIKELY(!atomic_load_explicit(&handle->endpoint.closing, memory_order_relaxed) &&
+		   atomic_load_explicit(handle->endpoint.handle_word, memory_order_relaxed) ==
+			   handle->endpoint.id))
 		return 0;
 
+	/* Held dead meanwhile: nobody sweeps a second time after it. */
 	queue_give_back(&handle->view);
-	return IPC_ECANCELED;
+	return atomic_load_explicit(&handle->endpoint.closing, memory_order_relaxed) ? IPC_ECANCELED
+										     : IPC_ESTALE;
 }
 
 /* ---- queue_producer.c ---- */

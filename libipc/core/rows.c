@@ -63,6 +63,9 @@ bool rows_take(struct rows *rows, const struct liveness_table *table, uint64_t h
 	for (uint32_t row = 0; row < ROWS_MAX; ++row) {
 		uint64_t owner = rows_owner(rows, row);
 
+		/* Who has no number that others know cannot judge theirs. */
+		if (owner != 0 && process == 0 && rows_process(rows, row) != 0)
+			continue;
 		if (!rows_is_free(rows, table, row))
 			continue;
 

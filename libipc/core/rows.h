@@ -58,6 +58,12 @@ static inline uint64_t rows_owner(const struct rows *rows, uint32_t row)
 	return atomic_load_explicit(&rows->owner[row & (ROWS_MAX - 1)], memory_order_acquire);
 }
 
+/* The owner's process; 0: not known. */
+static inline uint32_t rows_process(const struct rows *rows, uint32_t row)
+{
+	return atomic_load_explicit(&rows->process[row & (ROWS_MAX - 1)], memory_order_relaxed);
+}
+
 /* The row's handle is open. */
 bool rows_is_alive(const struct rows *rows, const struct liveness_table *table, uint32_t row);
 

@@ -139,8 +139,7 @@ Test(queues, info_tells_bytes_of_all_classes)
 	class = memory.queue.segment->class;
 	atomic_store(&class[0].claimed, 700);
 	atomic_store(&class[0].claimed_max, 650);
-	atomic_store(&class[0].freed[0], UINT64_C(3) << 44 | 100);
-	atomic_store(&class[0].freed[1], UINT64_C(1) << 44 | 50);
+	atomic_store(&class[0].freed_bytes, 150);
 	atomic_store(&class[1].claimed, 10);
 	atomic_store(&class[1].claimed_max, 10);
 
@@ -165,7 +164,7 @@ Test(queues, info_believes_no_more_than_can_be)
 	const struct message_channel *channel = &b.reply.info_reply.channel;
 
 	create(&memory, "q", ITEMS_MAX, 0);
-	atomic_store(&memory.queue.segment->class[0].claimed, UINT64_MAX - 7);
+	atomic_store(&memory.queue.segment->class[0].claimed, INT64_MAX);
 	atomic_store(&memory.queue.segment->class[1].claimed_max, UINT64_MAX);
 	cr_assert_eq(rawpeer_info(&b, "q"), 0);
 	cr_assert_eq(channel->depth, BYTES_MAX);

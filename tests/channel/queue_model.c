@@ -188,16 +188,15 @@ static void do_take(unsigned m)
 	take_all_dead();
 	r = queue_take(&members[m].view, &item);
 
+	for (unsigned p = 0; p < N_CLASSES; ++p)
+		send_worn_out(p);
 	if (r < 0) {
 		EXPECT(r == IPC_EAGAIN, "result", (uint64_t)r);
-		for (unsigned p = 0; p < N_CLASSES; ++p) {
-			send_worn_out(p);
+		for (unsigned p = 0; p < N_CLASSES; ++p)
 			EXPECT(!thing_first(p), "class", p);
-		}
 		return;
 	}
 
-	send_worn_out(item.priority);
 	first = thing_first(item.priority);
 	EXPECT(first != NULL, "class", item.priority);
 	EXPECT(queue_scene_number(item.data, item.size) == first->number, "not", first->number);

@@ -169,33 +169,27 @@ static void thing_dispose(struct thing *thing, enum ipc_dead_reason reason, uint
 	thing->stand = NOWHERE;
 }
 
-/* Those that came back too often leave when they are met: before what comes after them. */
+/* Those that came back too often leave together, when their class is looked at. */
 static void send_worn_out(unsigned priority)
 {
-	struct thing *first = thing_first(priority);
+	for (unsigned i = 0; i < N_THINGS; ++i) {
+		struct thing *thing = &model.thing[i];
 
-	while (first && first->attempt > N_ATTEMPTS) {
-		thing_dispose(first, IPC_DEAD_ATTEMPTS, step);
-		first = thing_first(priority);
+		if (thing->stand == WAITING && thing->priority == priority &&
+		    thing->attempt > N_ATTEMPTS)
+			thing_dispose(thing, IPC_DEAD_ATTEMPTS, step);
 	}
 }
 
-/* So many of them were met, as the counters say. */
+/* They were met, if the counters say so. */
 static void meet_worn_out(const struct ipc_queue_state *state)
 {
 	for (unsigned p = 0; p < N_CLASSES; ++p) {
-		for (;;) {
-			struct thing *first = thing_first(p);
-			uint64_t n = state->dead_lettered[p][IPC_DEAD_ATTEMPTS] +
-				     state->dropped[p][IPC_DEAD_ATTEMPTS];
-
-			if (!first || first->attempt <= N_ATTEMPTS ||
-			    model.state.dead_lettered[p][IPC_DEAD_ATTEMPTS] +
-					    model.state.dropped[p][IPC_DEAD_ATTEMPTS] >=
-				    n)
-				break;
-			thing_dispose(first, IPC_DEAD_ATTEMPTS, step);
-		}
+		if (model.state.dead_lettered[p][IPC_DEAD_ATTEMPTS] +
+			    model.state.dropped[p][IPC_DEAD_ATTEMPTS] <
+		    state->dead_lettered[p][IPC_DEAD_ATTEMPTS] +
+			    state->dropped[p][IPC_DEAD_ATTEMPTS])
+			send_worn_out(p);
 	}
 }
 

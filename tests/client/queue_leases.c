@@ -4,6 +4,10 @@
  */
 #include "tests/client/queue_scene.h"
 
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/wait.h>
+
 TestSuite(queue_leases, .init = fixture_setup, .fini = fixture_teardown, .timeout = 60);
 
 static void push_numbers(ipc_queue_producer *producer, uint32_t first, uint32_t last)
@@ -335,6 +339,66 @@ Test(queue_leases, leases_of_one_held_dead_are_taken_over)
 	EXPECT(ipc_queue_ack(consumer, &item), 0);
 
 	actor_kill(&other);
+	ipc_queue_consumer_close(consumer);
+	ipc_queue_producer_close(producer);
+}
+
+static ipc_queue_consumer *sleepers;
+
+static void *sleep_in_take(void *arg)
+{
+	struct ipc_queue_item item;
+
+	(void)arg;
+	(void)!ipc_queue_take_wait(sleepers, &item, NULL);
+	return NULL;
+}
+
+/* In a process of its own: one thread sleeps for an item while another takes the descriptors away.
+ */
+static void sleep_and_be_held_dead(int fd)
+{
+	ipc_client *client = domain_connect(&fixture_domain);
+	struct timespec deadline = process_deadline(WAIT_MS);
+	pthread_t thread;
+	uint64_t id;
+
+	if (consumer_open(&sleepers, client, NAME, (struct ipc_queue_options){0}) < 0 ||
+	    ipc_queue_consumer_get_id(sleepers, &id) < 0 ||
+	    pthread_create(&thread, NULL, sleep_in_take, NULL) != 0)
+		_exit(1);
+	while (!process_has_passed(&deadline) && ipc_queue_consumer_peers(sleepers) != 1)
+		process_pause();
+	(void)!write(fd, &id, sizeof(id));
+	member_close_fds(2);
+	for (;;)
+		pause();
+}
+
+/* M-24, M-25: an item that wakes a thread of who is held dead is somebody else's. */
+Test(queue_leases, sleeper_of_one_held_dead_keeps_nothing)
+{
+	ipc_queue_producer *producer = PRODUCER_NEW(0);
+	ipc_queue_consumer *consumer = CONSUMER_NEW(0);
+	struct ipc_queue_item item;
+	int fds[2];
+	uint64_t id;
+	pid_t pid;
+
+	cr_assert_eq(pipe2(fds, O_CLOEXEC), 0);
+	pid = process_fork();
+	if (pid == 0)
+		sleep_and_be_held_dead(fds[1]);
+	cr_assert_eq(read(fds[0], &id, sizeof(id)), (ssize_t)sizeof(id));
+	until_not_alive(id);
+	push_numbers(producer, 1, 1);
+	ASSERT(take_in(consumer, &item, 3000), 1);
+	EXPECT(ipc_queue_ack(consumer, &item), 0);
+
+	cr_assert_eq(kill(pid, SIGKILL), 0);
+	cr_assert_eq(waitpid(pid, NULL, 0), pid);
+	close(fds[0]);
+	close(fds[1]);
 	ipc_queue_consumer_close(consumer);
 	ipc_queue_producer_close(producer);
 }

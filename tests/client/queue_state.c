@@ -164,3 +164,24 @@ Test(queue_state, arguments_are_checked)
 	ipc_queue_producer_close(producer);
 	ipc_shared_close(shared);
 }
+
+/* M-45: also where bytes need not be counted, since so many items cannot have too many. */
+Test(queue_state, listing_tells_the_depth_in_bytes)
+{
+	ipc_queue_producer *producer =
+		PRODUCER_NEW(.priorities = 1, .items_max = 4, .item_size_max = 64);
+	struct ipc_channel_info info = {.size = sizeof(info)};
+	ipc_queue_consumer *consumer = CONSUMER_NEW(.flags = 0);
+
+	for (uint32_t i = 0; i < 3; ++i)
+		EXPECT(push(producer, 0, i), 0);
+	ASSERT(info_of(NAME, &info), 0);
+	EXPECT(info.depth, 3 * sizeof(uint32_t));
+	EXPECT(info.depth_max, 3 * sizeof(uint32_t));
+	EXPECT(eat(consumer), 0);
+	ASSERT(info_of(NAME, &info), 0);
+	EXPECT(info.depth, 2 * sizeof(uint32_t));
+
+	ipc_queue_consumer_close(consumer);
+	ipc_queue_producer_close(producer);
+}

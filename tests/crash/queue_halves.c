@@ -71,7 +71,8 @@ static struct queue_seen seen_of(struct queue_member *member, uint32_t block)
 
 static struct queue_seen seen_leased(struct queue_member *member)
 {
-	return seen_of(member, (uint32_t)leased.lease & (INDEX_RING_BLOCKS_MAX - 1));
+	return seen_of(member, (uint32_t)queue_lease_mix(&member->view, leased.lease) &
+				       (INDEX_RING_BLOCKS_MAX - 1));
 }
 
 static void reject_it(void *arg)
