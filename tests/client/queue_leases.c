@@ -6,6 +6,8 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 TestSuite(queue_leases, .init = fixture_setup, .fini = fixture_teardown, .timeout = 60);
@@ -344,14 +346,32 @@ Test(queue_leases, leases_of_one_held_dead_are_taken_over)
 }
 
 static ipc_queue_consumer *sleepers;
+static _Atomic pid_t sleeper;
 
 static void *sleep_in_take(void *arg)
 {
 	struct ipc_queue_item item;
 
 	(void)arg;
+	atomic_store(&sleeper, (pid_t)gettid());
 	(void)!ipc_queue_take_wait(sleepers, &item, NULL);
 	return NULL;
+}
+
+static bool thread_is_asleep(pid_t tid)
+{
+	char path[64], text[512] = "";
+	const char *state;
+	FILE *file;
+
+	(void)snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)tid);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	(void)!fread(text, 1, sizeof(text) - 1, file);
+	(void)fclose(file);
+	state = strrchr(text, ')');
+	return state && state[1] && state[2] == 'S';
 }
 
 /* In a process of its own: one thread sleeps for an item while another takes the descriptors away.
@@ -359,7 +379,6 @@ static void *sleep_in_take(void *arg)
 static void sleep_and_be_held_dead(int fd)
 {
 	ipc_client *client = domain_connect(&fixture_domain);
-	struct timespec deadline = process_deadline(WAIT_MS);
 	pthread_t thread;
 	uint64_t id;
 
@@ -367,12 +386,27 @@ static void sleep_and_be_held_dead(int fd)
 	    ipc_queue_consumer_get_id(sleepers, &id) < 0 ||
 	    pthread_create(&thread, NULL, sleep_in_take, NULL) != 0)
 		_exit(1);
-	while (!process_has_passed(&deadline) && ipc_queue_consumer_peers(sleepers) != 1)
+	while (atomic_load(&sleeper) == 0 || !thread_is_asleep(atomic_load(&sleeper)))
 		process_pause();
 	(void)!write(fd, &id, sizeof(id));
 	member_close_fds(2);
 	for (;;)
 		pause();
+}
+
+/* Until the process has one thread: the sleeper has come back, with or without the item. */
+static void until_alone(pid_t pid)
+{
+	struct timespec limit = process_deadline(WAIT_MS);
+	char path[64];
+	struct stat tasks;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	do {
+		cr_assert(!process_has_passed(&limit), "it sleeps for ever");
+		process_pause();
+		cr_assert_eq(stat(path, &tasks), 0);
+	} while (tasks.st_nlink > 3);
 }
 
 /* M-24, M-25: an item that wakes a thread of who is held dead is somebody else's. */
@@ -391,7 +425,9 @@ Test(queue_leases, sleeper_of_one_held_dead_keeps_nothing)
 		sleep_and_be_held_dead(fds[1]);
 	cr_assert_eq(read(fds[0], &id, sizeof(id)), (ssize_t)sizeof(id));
 	until_not_alive(id);
+	EXPECT(eat(consumer), IPC_EAGAIN);
 	push_numbers(producer, 1, 1);
+	until_alone(pid);
 	ASSERT(take_in(consumer, &item, 3000), 1);
 	EXPECT(ipc_queue_ack(consumer, &item), 0);
 
