@@ -284,8 +284,11 @@ static double stream_ns(bool waits, bool claims, bool stops, int n_producers)
 
 	stream->waits = waits;
 	stream->claims = claims;
-	if (stops)
+	if (stops) {
+		/* Before the others fill the queue. */
 		pids[n_pids++] = bench_spawn(claim_and_stop, stream);
+		bench_sleep_until(&stream->n_ready, 1);
+	}
 	for (int i = 0; i < n_producers; ++i)
 		pids[n_pids++] = bench_spawn(produce, stream);
 	bench_pin(1);
