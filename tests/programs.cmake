@@ -123,10 +123,14 @@ endif()
 # Protocols as models: no code of ours runs, so once is enough.  model_long is for hand: an hour.
 find_program(IPC_SPIN spin REQUIRED)
 if(NOT IPC_SANITIZE)
-	ipc_test(model flight ${CMAKE_CURRENT_SOURCE_DIR}/model/run)
-	set_property(TEST model.flight APPEND PROPERTY ENVIRONMENT "CC=${CMAKE_C_COMPILER}")
+	foreach(name flight queue)
+		ipc_test(model ${name} ${CMAKE_CURRENT_SOURCE_DIR}/model/run ${name})
+		set_property(TEST model.${name} APPEND PROPERTY ENVIRONMENT "CC=${CMAKE_C_COMPILER}")
+	endforeach()
 endif()
-add_custom_target(model_long COMMAND ${CMAKE_COMMAND} -E env CC=${CMAKE_C_COMPILER} ${CMAKE_CURRENT_SOURCE_DIR}/model/run long USES_TERMINAL)
+add_custom_target(model_long
+	COMMAND ${CMAKE_COMMAND} -E env CC=${CMAKE_C_COMPILER} ${CMAKE_CURRENT_SOURCE_DIR}/model/run flight long
+	COMMAND ${CMAKE_COMMAND} -E env CC=${CMAKE_C_COMPILER} ${CMAKE_CURRENT_SOURCE_DIR}/model/run queue long USES_TERMINAL)
 
 # What is exported is what the headers declare.
 if(NOT IPC_SANITIZE)
