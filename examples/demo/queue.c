@@ -24,37 +24,42 @@ enum {
 	WORK_NS = 5000
 };
 
-static const char channel[] = "demo/work", letters[] = "demo/dead";
+static const char channel[] = "demo/work", load[] = "demo/load", letters[] = "demo/dead";
 
-#define OPTIONS                                                                                    \
-	IPC_QUEUE_OPTIONS(.flags = IPC_CREATE | IPC_KEEP | IPC_STAY, .items_max = 256,             \
-			  .item_size_max = 64, .dead_letters = letters)
-#define LETTERS_OPTIONS                                                                            \
-	IPC_QUEUE_OPTIONS(.flags = IPC_CREATE | IPC_KEEP | IPC_STAY, .priorities = 1,              \
-			  .items_max = 64, .item_size_max = 64)
+/* The same for all who open them.  Under load and kills an item may be in many hands that die. */
+static struct ipc_queue_options options_of(const char *name)
+{
+	struct ipc_queue_options options = IPC_QUEUE_OPTIONS_INIT;
+
+	options.flags = IPC_CREATE | IPC_KEEP | IPC_STAY;
+	options.items_max = 256;
+	options.item_size_max = 64;
+	options.attempts_max = name == load ? 1000 : 3;
+	options.dead_letters = name == letters ? NULL : letters;
+	return options;
+}
 
 static ipc_queue_consumer *consumer_open(ipc_client *client, const char *name)
 {
+	struct ipc_queue_options options = options_of(name);
 	struct timespec deadline = in_seconds(5);
 	ipc_queue_consumer *consumer;
 	int r;
 
-	r = name == letters
-		    ? ipc_queue_consumer_open_wait(&consumer, client, name, LETTERS_OPTIONS,
-						   &deadline)
-		    : ipc_queue_consumer_open_wait(&consumer, client, name, OPTIONS, &deadline);
+	r = ipc_queue_consumer_open_wait(&consumer, client, name, &options, &deadline);
 	if (r < 0)
 		fail("open consumer", r);
 	return consumer;
 }
 
-static ipc_queue_producer *producer_open(ipc_client *client)
+static ipc_queue_producer *producer_open(ipc_client *client, const char *name)
 {
+	struct ipc_queue_options options = options_of(name);
 	struct timespec deadline = in_seconds(5);
 	ipc_queue_producer *producer;
 	int r;
 
-	r = ipc_queue_producer_open_wait(&producer, client, channel, OPTIONS, &deadline);
+	r = ipc_queue_producer_open_wait(&producer, client, name, &options, &deadline);
 	if (r < 0)
 		fail("open producer", r);
 	return producer;
@@ -221,7 +226,7 @@ static void handle(const struct ipc_queue_item *item)
 
 static void handler_of_all(int fd)
 {
-	ipc_queue_consumer *consumer = consumer_open(broker_connect(), channel);
+	ipc_queue_consumer *consumer = consumer_open(broker_connect(), load);
 	struct ipc_queue_item items[N_AT_ONCE];
 	int n;
 
@@ -237,7 +242,7 @@ static void handler_of_all(int fd)
 
 static void producer_of_many(int fd)
 {
-	ipc_queue_producer *producer = producer_open(broker_connect());
+	ipc_queue_producer *producer = producer_open(broker_connect(), load);
 	uint32_t first = atomic_fetch_add(n_started, 1) * N_EACH;
 
 	for (uint32_t i = 0; i < N_EACH; ++i)
@@ -304,7 +309,7 @@ void act_queue(void)
 	n_started = (_Atomic uint32_t *)(void *)(board + 1);
 
 	dead = consumer_open(client, letters);
-	producer = producer_open(client);
+	producer = producer_open(client, channel);
 	play_held(producer);
 	play_poison(producer, dead);
 	play_load();
@@ -312,6 +317,7 @@ void act_queue(void)
 	(void)ipc_queue_producer_close(producer);
 	(void)ipc_queue_consumer_close(dead);
 	if (ipc_channel_remove_wait(client, channel, 0, NULL) < 0 ||
+	    ipc_channel_remove_wait(client, load, 0, NULL) < 0 ||
 	    ipc_channel_remove_wait(client, letters, 0, NULL) < 0)
 		check(false, "the kept queues can be removed");
 	(void)ipc_client_unref(client);
