@@ -26,6 +26,18 @@ static inline ipc_group *group_new(const char *pattern)
 	return group_new_of(fixture_client, pattern);
 }
 
+/* Until the broker has told the ends of all but n: a handle's end is told before its side's. */
+static inline void until_count(ipc_group *group, int n)
+{
+	struct timespec limit = process_deadline(WAIT_MS);
+
+	while (ipc_group_count(group) != n) {
+		cr_assert(!process_has_passed(&limit), "%d are left, not %d",
+			  ipc_group_count(group), n);
+		process_pause();
+	}
+}
+
 static inline ipc_queue_consumer *small_new(const char *name)
 {
 	return queue_consumer_new(name, (struct ipc_queue_options){SMALL});
