@@ -20,15 +20,6 @@ static void name_make(char name[32], const char *stem, unsigned i)
 	snprintf(name, 32, "%s/%u", stem, i);
 }
 
-static void until_count(ipc_group *group, int n)
-{
-	uint64_t deadline_ns = clock_after_ns(10 * NS_PER_S);
-	int r;
-
-	while ((r = ipc_group_count(group)) != n)
-		cr_assert_lt(clock_now_ns(), deadline_ns, "%d of %d", r, n);
-}
-
 /* ---- many ---- */
 
 enum { N_MANY = 300 };
