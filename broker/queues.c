@@ -19,12 +19,6 @@
 /* Blocks of a class whose sizes are looked at for its depth, where nobody counts bytes. */
 #define SAMPLES_MAX 64
 
-/* Of an entry of the ring: {lap 26, use 16, block 20, kind 2} (libipc/core/index_ring.h). */
-#define ENTRY_FULL        1
-#define ENTRY_BLOCK_SHIFT 2
-#define ENTRY_USE_SHIFT   22
-#define ENTRY_LAP_SHIFT   38
-
 struct look {
 	const struct channel *channel;
 	struct queues_budget *budget;
@@ -255,18 +249,30 @@ void queues_look(struct registry *registry, const struct channel *channel,
 
 /* ---- what is left ---- */
 
+/* The ring of a class without its memory: entries are read one by one. */
+static struct index_ring ring_of(const struct look *look)
+{
+	struct index_ring ring;
+
+	index_ring_attach(&ring, NULL, NULL, look->layout.ring_size);
+	return ring;
+}
+
+static uint64_t entry_at(const struct look *look, uint64_t position)
+{
+	uint64_t place = position & (look->layout.ring_size - 1);
+
+	return segments_peek(look->channel->segment_fd,
+			     class_offset(look) + look->layout.entries + place * sizeof(uint64_t));
+}
+
 /* A producer may have died before it committed. */
 static bool is_committed(const struct look *look, uint32_t block, uint64_t word, uint64_t position)
 {
-	uint64_t place = position & (look->layout.ring_size - 1);
-	uint64_t lap = position / look->layout.ring_size;
-	uint64_t use = queue_word_use(word) & INDEX_RING_USE_MASK;
-	uint64_t entry =
-		segments_peek(look->channel->segment_fd,
-			      class_offset(look) + look->layout.entries + place * sizeof(uint64_t));
+	struct index_ring ring = ring_of(look);
 
-	return entry == (lap << ENTRY_LAP_SHIFT | use << ENTRY_USE_SHIFT |
-			 (uint64_t)block << ENTRY_BLOCK_SHIFT | ENTRY_FULL);
+	return entry_at(look, position) ==
+	       index_ring_entry_full(&ring, position, block, queue_word_use(word));
 }
 
 static void rest_of_word(struct look *look, uint32_t block, uint64_t word)
@@ -328,9 +334,7 @@ void queues_log_rest(const struct channel *channel)
 /* ---- what stands in it ---- */
 
 #define KINDS          2    /* of ends: dead-lettered, dropped */
-#define ENDS_NAME_BITS 20   /* below the count: block + 1 of the last one */
 #define TAIL_STEPS_MAX 4096 /* by which the tail may be behind */
-#define LAP_BITS       (64 - ENTRY_LAP_SHIFT)
 
 static uint64_t ends_word(const struct look *look, unsigned kind, unsigned reason)
 {
@@ -348,7 +352,7 @@ static uint64_t *ends_of(const struct look *look, unsigned kind)
 static void state_add_end(const struct look *look, uint32_t block, uint32_t end)
 {
 	unsigned kind = end >> 3 & 1, reason = end & 7;
-	uint64_t name = ends_word(look, kind, reason) & ((1 << ENDS_NAME_BITS) - 1);
+	uint64_t name = ends_word(look, kind, reason) & ((1 << QUEUE_ENDS_NAME_BITS) - 1);
 
 	ends_of(look, kind)[reason] += name != block + 1;
 }
@@ -405,19 +409,16 @@ static uint64_t n_added(const struct look *look)
 {
 	uint64_t tail = class_word(look, offsetof(struct queue_class, ring) +
 						 offsetof(struct index_ring_words, tail));
-	uint64_t size = look->layout.ring_size, entry;
-	int64_t ahead;
+	struct index_ring ring = ring_of(look);
 	unsigned steps;
 
 	for (steps = 0; steps < TAIL_STEPS_MAX; ++steps) {
-		entry = segments_peek(look->channel->segment_fd,
-				      class_offset(look) + look->layout.entries +
-					      (tail & (size - 1)) * sizeof(uint64_t));
-		ahead = (int64_t)(((entry >> ENTRY_LAP_SHIFT) - tail / size) << (64 - LAP_BITS)) >>
-			(64 - LAP_BITS);
-		if (ahead < 0 || (ahead == 0 && (entry & 3) != ENTRY_FULL))
+		uint64_t entry = entry_at(look, tail);
+		int64_t ahead = index_ring_entry_ahead(&ring, entry, tail);
+
+		if (ahead < 0 || (ahead == 0 && index_ring_entry_kind(entry) != INDEX_RING_FULL))
 			break;
-		tail += 1 + (ahead > 0 ? (uint64_t)(ahead - 1) * size : 0);
+		tail += 1 + (ahead > 0 ? (uint64_t)(ahead - 1) * look->layout.ring_size : 0);
 	}
 	return tail;
 }
@@ -436,7 +437,7 @@ static void state_of_totals(const struct look *look, bool is_whole)
 		for (reason = 0; reason < IPC_DEAD_REASONS_MAX; ++reason) {
 			if (reason == IPC_DEAD_FULL)
 				continue; /* never queued */
-			ends[reason] += ends_word(look, kind, reason) >> ENDS_NAME_BITS;
+			ends[reason] += ends_word(look, kind, reason) >> QUEUE_ENDS_NAME_BITS;
 			elsewhere += ends[reason];
 		}
 		ends[IPC_DEAD_FULL] = class_word(look, offsetof(struct queue_class, full) +

@@ -18,14 +18,8 @@ bool queue_is_live(void *subject, uint32_t block, uint32_t use)
 {
 	struct queue *queue = ((struct queue_live *)subject)->queue;
 	const struct queue_class_view *class = ((struct queue_live *)subject)->class;
-	uint64_t word;
 
-	if (block >= queue->layout.items_max)
-		return false;
-
-	word = queue_load(class, block);
-	return queue_word_phase(word) == QUEUE_READY &&
-	       (queue_word_use(word) & INDEX_RING_USE_MASK) == use;
+	return block < queue->layout.items_max && queue_word_waits(queue_load(class, block), use);
 }
 
 /* ---- what a row holds ---- */

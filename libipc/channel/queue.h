@@ -166,6 +166,9 @@ struct queue_block {
 };
 ASSERT_SIZE(struct queue_block, 64);
 
+/* Low bits of a counter of ends: block + 1 of what was counted last. */
+#define QUEUE_ENDS_NAME_BITS 20
+
 struct queue_class {
 	struct index_ring_words ring;
 	_Alignas(64) _Atomic uint64_t claimed;

@@ -142,6 +142,13 @@ static inline bool queue_row_is_free(const struct queue *queue, uint32_t row)
 	return rows_is_free(rows, queue->table, row);
 }
 
+/* Of the block that an entry of the ring names, whether this use of it waits. */
+static inline bool queue_word_waits(uint64_t word, uint32_t use)
+{
+	return queue_word_phase(word) == QUEUE_READY &&
+	       (queue_word_use(word) & INDEX_RING_USE_MASK) == use;
+}
+
 /* As index_ring.h asks: READY in this use.  The subject is a struct queue_live. */
 struct queue_live {
 	struct queue *queue;

@@ -14,8 +14,7 @@
 
 enum { ENDS_DEAD = 0, ENDS_DROPPED = 1 };
 
-#define NAME_BITS 20
-#define NAME_MASK ((UINT64_C(1) << NAME_BITS) - 1)
+#define NAME_MASK ((UINT64_C(1) << QUEUE_ENDS_NAME_BITS) - 1)
 
 static_assert(QUEUE_ITEMS_MAX <= NAME_MASK, "every block has a name");
 

@@ -45,7 +45,8 @@ static uint64_t ended(struct queue_class *shared, unsigned kind, unsigned reason
 	if (reason == IPC_DEAD_FULL)
 		return atomic_load_explicit(&shared->full[kind], memory_order_relaxed);
 
-	return atomic_load_explicit(&shared->ends[kind][reason], memory_order_acquire) >> 20;
+	return atomic_load_explicit(&shared->ends[kind][reason], memory_order_acquire) >>
+	       QUEUE_ENDS_NAME_BITS;
 }
 
 static void class_state(struct queue *queue, unsigned number, struct ipc_queue_state *ret)

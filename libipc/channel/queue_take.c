@@ -98,8 +98,7 @@ static int first_in_ring(struct queue *queue, struct queue_class_view *class, st
 		*seen = (struct queue_seen){class, ret->item.block, QUEUE_FREE};
 		if (LIKELY(seen->block < queue->layout.items_max))
 			seen->word = queue_load(class, seen->block);
-		if (UNLIKELY(queue_word_phase(seen->word) != QUEUE_READY ||
-			     (queue_word_use(seen->word) & INDEX_RING_USE_MASK) != ret->item.use)) {
+		if (UNLIKELY(!queue_word_waits(seen->word, ret->item.use))) {
 			/* Taken; whoever did so has not freed the entry. */
 			index_ring_pop(&class->ring, &ret->item);
 			continue;

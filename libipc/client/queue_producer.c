@@ -278,15 +278,12 @@ static int producing_wait(struct producing *producing, uint64_t deadline_ns)
 	return r;
 }
 
-int ipc_queue_push_wait(ipc_queue_producer *producer, unsigned priority, const void *data,
-			size_t size, const struct timespec *deadline)
+/* `attempt` and what it needs are filled in. */
+static int producer_wait(ipc_queue_producer *producer, struct producing *producing,
+			 const struct timespec *deadline)
 {
-	struct producing producing;
 	uint64_t deadline_ns;
 	int r;
-
-	if (!data && size > 0)
-		return IPC_EINVAL;
 
 	r = clock_deadline(&deadline_ns, deadline);
 	if (r < 0)
@@ -296,48 +293,48 @@ int ipc_queue_push_wait(ipc_queue_producer *producer, unsigned priority, const v
 	if (r < 0)
 		return r;
 
-	producing.producer = &producer->handle;
+	/* A claim that is open was looked at when it was made. */
+	producing->producer = &producer->handle;
+	if (producing->attempt != attempt_commit)
+		r = queue_check(&producer->handle.view, producing->priority, producing->size);
+	if (r == 0)
+		r = producing_wait(producing, deadline_ns);
+
+	endpoint_leave(&producer->handle.endpoint);
+	return r;
+}
+
+int ipc_queue_push_wait(ipc_queue_producer *producer, unsigned priority, const void *data,
+			size_t size, const struct timespec *deadline)
+{
+	struct producing producing;
+
+	if (!data && size > 0)
+		return IPC_EINVAL;
+
 	producing.attempt = attempt_push;
 	producing.priority = priority;
 	producing.data = data;
 	producing.size = size;
-	r = queue_check(&producer->handle.view, priority, size);
-	if (r == 0)
-		r = producing_wait(&producing, deadline_ns);
-
-	endpoint_leave(&producer->handle.endpoint);
-	return r;
+	return producer_wait(producer, &producing, deadline);
 }
 
 int ipc_queue_claim_wait(ipc_queue_producer *producer, unsigned priority, size_t size,
 			 void **ret_data, const struct timespec *deadline)
 {
 	struct producing producing;
-	uint64_t deadline_ns;
 	int r;
 
 	if (!ret_data)
 		return IPC_EINVAL;
 
-	r = clock_deadline(&deadline_ns, deadline);
-	if (r < 0)
-		return r;
-
-	r = producer_enter(producer);
-	if (r < 0)
-		return r;
-
-	producing.producer = &producer->handle;
 	producing.attempt = attempt_claim;
 	producing.priority = priority;
 	producing.size = size;
-	r = queue_check(&producer->handle.view, priority, size);
-	if (r == 0)
-		r = producing_wait(&producing, deadline_ns);
+	r = producer_wait(producer, &producing, deadline);
 	if (r == 0)
 		*ret_data = producing.claim;
 
-	endpoint_leave(&producer->handle.endpoint);
 	return r;
 }
 
@@ -345,25 +342,11 @@ int ipc_queue_commit_wait(ipc_queue_producer *producer, void *data, size_t size,
 			  const struct timespec *deadline)
 {
 	struct producing producing;
-	uint64_t deadline_ns;
-	int r;
 
-	r = clock_deadline(&deadline_ns, deadline);
-	if (r < 0)
-		return r;
-
-	r = producer_enter(producer);
-	if (r < 0)
-		return r;
-
-	producing.producer = &producer->handle;
 	producing.attempt = attempt_commit;
 	producing.claim = data;
 	producing.size = size;
-	r = producing_wait(&producing, deadline_ns);
-
-	endpoint_leave(&producer->handle.endpoint);
-	return r;
+	return producer_wait(producer, &producing, deadline);
 }
 
 /* ---- state ---- */

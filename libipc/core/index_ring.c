@@ -7,17 +7,6 @@
  * the largest ring has entries: a hint may be a lap behind. */
 #define TRIES_MAX (1u << 22)
 
-#define LAP_BITS (64 - INDEX_RING_LAP_SHIFT)
-
-/* How many laps an entry is ahead of a position: laps run in a circle, and what counts is which of
- * the two ways round is the shorter one. */
-static int64_t entry_ahead(const struct index_ring *ring, uint64_t entry, uint64_t position)
-{
-	uint64_t ahead = (entry >> INDEX_RING_LAP_SHIFT) - (position >> ring->bits);
-
-	return (int64_t)(ahead << (64 - LAP_BITS)) >> (64 - LAP_BITS);
-}
-
 /* The word stands at `position`, whose entry is laps ahead: somebody who was stopped for long has
  * put it back.  Less than one lap before that entry's own position it cannot be. */
 static void ring_catch_up(const struct index_ring *ring, _Atomic uint64_t *word, uint64_t position,
@@ -66,7 +55,7 @@ static enum index_ring_result ring_end(struct index_ring *ring, uint64_t *ret_po
 	for (unsigned tries = 0; tries < TRIES_MAX; ++tries) {
 		uint64_t tail = index_ring_place(&ring->words->tail);
 		uint64_t entry = index_ring_load(ring, tail);
-		int64_t ahead = entry_ahead(ring, entry, tail);
+		int64_t ahead = index_ring_entry_ahead(ring, entry, tail);
 
 		if (index_ring_entry_kind(entry) == INDEX_RING_SHUT)
 			return INDEX_RING_CLOSED;
@@ -151,7 +140,7 @@ uint64_t index_ring_n_added(struct index_ring *ring)
 	for (unsigned tries = 0; tries < TRIES_MAX; ++tries) {
 		uint64_t tail = index_ring_place(&ring->words->tail);
 		uint64_t entry = index_ring_load(ring, tail);
-		int64_t ahead = entry_ahead(ring, entry, tail);
+		int64_t ahead = index_ring_entry_ahead(ring, entry, tail);
 
 		if (ahead < 0 || (ahead == 0 && index_ring_entry_kind(entry) != INDEX_RING_FULL))
 			return tail;
@@ -172,7 +161,7 @@ enum index_ring_result index_ring_peek_on(struct index_ring *ring, struct index_
 	for (unsigned tries = 0; tries < TRIES_MAX; ++tries) {
 		uint64_t head = index_ring_place(&ring->words->head);
 		uint64_t entry = index_ring_load(ring, head);
-		int64_t ahead = entry_ahead(ring, entry, head);
+		int64_t ahead = index_ring_entry_ahead(ring, entry, head);
 
 		if (ahead > 0) {
 			/* Freed already; whoever did so has not moved the head.  CLOSED, too,

@@ -130,6 +130,16 @@ static inline uint64_t index_ring_entry_full(const struct index_ring *ring, uint
 	       (uint64_t)block << INDEX_RING_BLOCK_SHIFT | INDEX_RING_FULL;
 }
 
+/* How many laps an entry is ahead of a position: laps run in a circle, and what counts is which of
+ * the two ways round is the shorter one. */
+static inline int64_t index_ring_entry_ahead(const struct index_ring *ring, uint64_t entry,
+					     uint64_t position)
+{
+	uint64_t ahead = (entry >> INDEX_RING_LAP_SHIFT) - (position >> ring->bits);
+
+	return (int64_t)(ahead << INDEX_RING_LAP_SHIFT) >> INDEX_RING_LAP_SHIFT;
+}
+
 static inline uint64_t index_ring_load(const struct index_ring *ring, uint64_t position)
 {
 	/* [N1] What was written before it was committed is seen.  Pairs with [N2]. */
