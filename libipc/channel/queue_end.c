@@ -179,11 +179,9 @@ static bool dead_prepare(struct queue *dead, unsigned priority, const void *data
 	if (size > dead->layout.item_size_max || dead_is_over(dead))
 		return false;
 
-	if (queue_room_take(dead, class, size, QUEUE_READY, attempt, ret) < 0) {
-		queue_sweep(dead);
-		if (queue_room_take(dead, class, size, QUEUE_READY, attempt, ret) < 0)
-			return false;
-	}
+	queue_sweep(dead);
+	if (queue_room_take(dead, class, size, QUEUE_READY, attempt, ret) < 0)
+		return false;
 
 	CRASH_POINT();
 	queue_fill(dead, ret, data, size, label);

@@ -115,21 +115,6 @@ static int queue_end_of_pushing(const struct queue *queue)
 		       : 0;
 }
 
-/* The sweep gives room that a dead one had. */
-static int take_room(struct queue *queue, unsigned priority, uint64_t size, enum queue_phase phase,
-		     struct queue_seen *ret)
-{
-	struct queue_class_view *class = &queue->class[priority];
-	int r;
-
-	r = queue_room_take(queue, class, size, phase, 1, ret);
-	if (r != IPC_EAGAIN)
-		return r;
-
-	queue_sweep(queue);
-	return queue_room_take(queue, class, size, phase, 1, ret);
-}
-
 static void fill_source(struct queue *queue, struct queue_block *block, uint32_t group,
 			const char *source)
 {
@@ -217,11 +202,12 @@ int queue_push(struct queue *queue, unsigned priority, const void *data, uint64_
 	r = queue_end_of_pushing(queue);
 	if (r < 0)
 		return r;
+	/* Gives room that a dead one had. */
 	queue_sweep(queue);
 	if (!token_is_there(queue, ret_due_ns))
 		return IPC_EAGAIN;
 
-	r = take_room(queue, priority, size, QUEUE_READY, &seen);
+	r = queue_room_take(queue, &queue->class[priority], size, QUEUE_READY, 1, &seen);
 	if (r < 0)
 		return r;
 
@@ -242,8 +228,11 @@ int queue_claim(struct queue *queue, unsigned priority, uint64_t size, void **re
 	int r;
 
 	r = queue_end_of_pushing(queue);
-	if (r == 0)
-		r = take_room(queue, priority, size, QUEUE_CLAIMED, &seen);
+	if (r < 0)
+		return r;
+
+	queue_sweep(queue);
+	r = queue_room_take(queue, &queue->class[priority], size, QUEUE_CLAIMED, 1, &seen);
 	if (r < 0)
 		return r;
 
