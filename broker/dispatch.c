@@ -78,6 +78,8 @@ static bool do_request(struct worker *worker, struct peer *peer, const union mes
 		break;
 	case MESSAGE_GROUP:
 		return groups_open(worker, peer, &request->group);
+	case MESSAGE_TAKEN:
+	case MESSAGE_SESSIONS:
 	case MESSAGE_WELCOME:
 	case MESSAGE_DONE:
 	case MESSAGE_RESERVE:
@@ -88,6 +90,8 @@ static bool do_request(struct worker *worker, struct peer *peer, const union mes
 	case MESSAGE_BELLS:
 	case MESSAGE_JOINED:
 	case MESSAGE_STATED:
+	case MESSAGE_OFFER:
+	case MESSAGE_SESSIONED:
 		break; /* message_check_request() lets none of these in */
 	}
 	return true;

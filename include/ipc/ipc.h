@@ -11,10 +11,12 @@
 #include <ipc/client.h>
 #include <ipc/error.h>
 #include <ipc/flight.h>
+#include <ipc/inbox.h>
 #include <ipc/limiter.h>
 #include <ipc/limits.h>
 #include <ipc/poll.h>
 #include <ipc/queue.h>
+#include <ipc/session.h>
 #include <ipc/shared.h>
 #include <ipc/time.h>
 #include <ipc/version.h>

@@ -11,6 +11,7 @@
 #include "libipc/platform/clock.h"
 #include "libipc/platform/compiler.h"
 #include "libipc/platform/crash.h"
+#include "libipc/platform/fdpass.h"
 #include "libipc/platform/segment.h"
 #include "libipc/wire/codec.h"
 
@@ -19,8 +20,10 @@
 void endpoint_unmap(struct endpoint *endpoint)
 {
 	/* A forked child has other things at these addresses, or nothing. */
-	if (thread_is_foreign(endpoint->epoch))
+	if (thread_is_foreign(endpoint->epoch)) {
+		endpoint->pair_fd = fd_close(endpoint->pair_fd);
 		return;
+	}
 
 	if (endpoint->header && !endpoint->keep_mapped)
 		segment_unmap(endpoint->header, endpoint->segment_size);
@@ -29,6 +32,7 @@ void endpoint_unmap(struct endpoint *endpoint)
 
 	endpoint->header = NULL;
 	endpoint->lines_map = NULL;
+	endpoint->pair_fd = fd_close(endpoint->pair_fd);
 }
 
 static int endpoint_try_ring(struct endpoint *endpoint)
@@ -58,13 +62,18 @@ void endpoint_tell_closed(struct endpoint *endpoint)
 	ipc_client *client = endpoint->client;
 	union message message;
 
-	if (liveness_handle_is(endpoint->table, endpoint->id))
+	if (liveness_handle_is(endpoint->table, endpoint->id)) {
+		if (endpoint->is_detached)
+			atomic_store_explicit(&endpoint->cell->detached_id, endpoint->id,
+					      memory_order_relaxed);
 		atomic_store_explicit(&endpoint->cell->closed_id, endpoint->id,
 				      memory_order_release);
+	}
 
 	CRASH_POINT();
 	message_init(&message, MESSAGE_CLOSE, 0);
 	message.close.handle_id = endpoint->id;
+	message.close.is_detached = endpoint->is_detached;
 	if (endpoint_pay_ring(endpoint) &&
 	    connection_try_send(&client->connection, &message) != IPC_EAGAIN)
 		return;

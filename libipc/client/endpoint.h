@@ -25,6 +25,7 @@
 #include "libipc/core/header.h"
 #include "libipc/core/liveness.h"
 #include "libipc/core/waiter.h"
+#include "libipc/wire/protocol.h"
 
 /* What one item of ipc_wait_any() wants of its handle. */
 struct endpoint_wanted {
@@ -112,6 +113,15 @@ struct endpoint {
 	/* Two, writable by every role: [side] is where that side sleeps. */
 	struct eventcount *lines;
 
+	/* Of an inbox or a session, else -1: own end of the pair that passes descriptors. */
+	int pair_fd;
+
+	/* Of an end of a session. */
+	unsigned char key[PROTOCOL_KEY_SIZE];
+
+	/* Set before close, of a session: its end is away, as by a death. */
+	bool is_detached;
+
 	/* Where they are mapped; NULL: in the client's desk. */
 	void *lines_map;
 	uint64_t lines_map_size;
@@ -169,6 +179,8 @@ struct endpoint_request {
 	const char *dead_letters;
 	char *ret_dead_letters;
 	bool is_uncounted; /* OPEN_UNCOUNTED */
+
+	const unsigned char *key; /* resume of a session: name is NULL; else NULL */
 
 	/* Upgrade of a weak handle: name is NULL. */
 	bool is_upgrade;

@@ -65,6 +65,9 @@ static int opening_ask(struct opening *opening)
 		message.open.flags |= OPEN_UPGRADE;
 		message.open.channel_slot = request->channel_slot;
 		message.open.generation = request->generation;
+	} else if (request->key) {
+		message.open.flags |= OPEN_RESUME;
+		memcpy(message.open.key, request->key, sizeof(message.open.key));
 	} else {
 		memcpy(message.open.name, request->name, strlen(request->name) + 1);
 	}
@@ -187,6 +190,10 @@ static int opening_run(struct opening *opening)
 		case MESSAGE_BELLS:
 		case MESSAGE_JOINED:
 		case MESSAGE_STATED:
+		case MESSAGE_TAKEN:
+		case MESSAGE_SESSIONS:
+		case MESSAGE_OFFER:
+		case MESSAGE_SESSIONED:
 			r = IPC_EPROTO;
 			break;
 		}
@@ -230,7 +237,7 @@ int endpoint_open_wait(struct endpoint *endpoint, ipc_client *client,
 	if (r < 0)
 		return r;
 
-	r = request->is_upgrade ? 0 : name_check(request->name);
+	r = request->is_upgrade || request->key ? 0 : name_check(request->name);
 	if (r == 0 && request->dead_letters)
 		r = name_check(request->dead_letters);
 	if (r == 0)

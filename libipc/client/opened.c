@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 #include "libipc/client/opened.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <ipc/error.h>
 
 #include "libipc/client/client.h"
+#include "libipc/platform/fdpass.h"
 #include "libipc/platform/segment.h"
+#include "libipc/platform/syserr.h"
 
 /* ---- maps ---- */
 
 /* The descriptors that came, by what they are. */
 struct opened_fds {
-	int value, lines, table;
+	int value, lines, table, pair;
 };
 
 static int opened_sort_fds(struct opened_fds *ret, const struct opened *opened)
@@ -27,6 +31,7 @@ static int opened_sort_fds(struct opened_fds *ret, const struct opened *opened)
 	ret->value = which & OPENED_FD_VALUE ? opened->fds[n++] : -1;
 	ret->lines = which & OPENED_FD_LINES ? opened->fds[n++] : -1;
 	ret->table = which & OPENED_FD_TABLE ? opened->fds[n++] : -1;
+	ret->pair = which & OPENED_FD_PAIR ? opened->fds[n++] : -1;
 	return 0;
 }
 
@@ -93,6 +98,16 @@ static int opened_map_lines(const struct message_region *lines, struct endpoint 
 	return 0;
 }
 
+/* The descriptors that came stay the caller's, who closes them. */
+static int opened_keep_pair(struct endpoint *endpoint, int fd)
+{
+	if (fd < 0)
+		return 0;
+
+	endpoint->pair_fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	return endpoint->pair_fd < 0 ? syserr(SYSERR_SOCKET, errno) : 0;
+}
+
 static int opened_map(const struct opened *opened, struct endpoint *endpoint)
 {
 	const struct message_opened *message = opened->message;
@@ -112,6 +127,8 @@ static int opened_map(const struct opened *opened, struct endpoint *endpoint)
 	endpoint->handle_word = &endpoint->table->handle[LIVENESS_SLOT(endpoint->id)];
 
 	r = opened_map_lines(&message->lines, endpoint, fds.lines);
+	if (r == 0)
+		r = opened_keep_pair(endpoint, fds.pair);
 	if (r < 0)
 		return r;
 
@@ -147,7 +164,9 @@ static void opened_fill(const struct message_opened *opened, struct endpoint *en
 	endpoint->channel_slot = opened->channel_slot;
 	endpoint->kind = request->kind;
 	endpoint->role = request->role;
-	endpoint->side = request->side;
+	endpoint->side = request->role == IPC_ROLE_SESSION ? opened->side : request->side;
+	endpoint->pair_fd = -1;
+	memcpy(endpoint->key, opened->key, sizeof(endpoint->key));
 	endpoint->stays = request->flags & IPC_STAY;
 	endpoint->cell = &client->desk->cell[LIVENESS_SLOT(opened->handle_id)];
 	if (endpoint->kind == IPC_KIND_FLIGHT)

@@ -25,10 +25,10 @@
  * pread() by the broker.
  *
  * part         index          written by      rule
- * client[]     client slot    that client     closings grows when a close could not be sent: the
- * broker looks at the cells cell[]       handle slot    that client     closed_id: the handle of
- * this id is closed (id: the slot may have a new tenant) line[][2]    channel slot   everybody
- * event counts for kinds whose segment some role maps read-only
+ * client[]     client slot    that client     closings grows when a CLOSE or TAKEN could not be
+ * sent: the broker looks at the cells cell[]       handle slot    that client     closed_id: the
+ * handle of this id is closed (id: the slot may have a new tenant) line[][2]    channel slot
+ * everybody event counts for kinds whose segment some role maps read-only
  *
  * Both are sparse: pages that nobody touched take no memory.  Slots are numbers of the whole
  * domain.
@@ -104,6 +104,10 @@ struct liveness_table {
 	/* Grows whenever a handle of the channel begins or ends, before its opener is answered:
 	 * whom to ring has changed. */
 	_Atomic uint32_t members[LIVENESS_CHANNELS_MAX];
+
+	/* Of sessions: CLOCK_MONOTONIC ns until which a side that is gone is waited for;
+	 * UINT64_MAX: for ever; 0: it is there, or nobody waits for it any more. */
+	_Atomic uint64_t until_ns[LIVENESS_CHANNELS_MAX][2];
 };
 ASSERT_OFFSET(struct liveness_table, attention, 4096);
 
@@ -112,8 +116,11 @@ struct desk_cell {
 	_Alignas(64) _Atomic uint64_t closed_id;
 	_Atomic uint64_t
 		waits_for; /* handle id of the holder of what this one waits for; 0: of nobody's */
-	_Atomic uint64_t waits_since; /* CLOCK_MONOTONIC ns; 0: it does not wait */
-	uint64_t reserved[5];
+	_Atomic uint64_t waits_since;  /* CLOCK_MONOTONIC ns; 0: it does not wait */
+	_Atomic uint64_t detached_id;  /* of sessions, before closed_id: closed by detach */
+	_Atomic uint64_t confirmed_id; /* of sessions: the key that came with the handle of this id
+					  is stored, the one before it is void */
+	uint64_t reserved[3];
 };
 ASSERT_SIZE(struct desk_cell, 64);
 

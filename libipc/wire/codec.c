@@ -20,14 +20,16 @@
 #define RESULT_MIN (-4095)
 
 #define OPEN_FLAGS_LOW   UINT64_C(0xffff) /* <sys/ipc.h> has IPC_CREAT and IPC_EXCL there */
-#define OPEN_FLAGS_KNOWN (UINT64_C(0xffff0000) | OPEN_LOOK_ONCE | OPEN_UPGRADE | OPEN_UNCOUNTED)
+#define OPEN_FLAGS_KNOWN (UINT64_C(0xffff0000) | OPEN_LOOK_ONCE | OPEN_UPGRADE | OPEN_UNCOUNTED | OPEN_RESUME)
 
-#define FDS_OF_GRANT 3 /* OPENED_FD_... */
+#define FDS_OF_GRANT 3 /* of a queue: OPENED_FD_... but PAIR */
 
 #define LISTED_SIZE(n)                                                                             \
 	(offsetof(struct message_listed, channel) + (size_t)(n) * sizeof(struct message_channel))
 #define HANDLED_SIZE(n)                                                                            \
 	(offsetof(struct message_handled, handle) + (size_t)(n) * sizeof(struct message_handle))
+#define SESSIONED_SIZE(n)                                                                          \
+	(offsetof(struct message_sessioned, session) + (size_t)(n) * sizeof(struct message_session))
 
 int name_check(const char *name)
 {
@@ -144,6 +146,10 @@ static bool open_is_good(const union message *message)
 		return !(open->flags & IPC_CREATE) && open->name[0] == '\0' &&
 		       open->generation != 0 && open->channel_slot < LIVENESS_CHANNELS_MAX;
 
+	if (open->flags & OPEN_RESUME)
+		return !(open->flags & IPC_CREATE) && open->name[0] == '\0' &&
+		       open->role == IPC_ROLE_SESSION;
+
 	if ((open->flags & IPC_CREATE) && (open->size_new == 0 || open->size_new > INT64_MAX))
 		return false;
 
@@ -160,7 +166,8 @@ static bool confirm_is_good(const union message *message)
 
 static bool close_is_good(const union message *message)
 {
-	return message->close.handle_id != 0;
+	return message->close.handle_id != 0 && message->close.is_detached <= 1 &&
+	       message->close.reserved == 0;
 }
 
 static bool cancel_is_good(const union message *message)
@@ -238,8 +245,9 @@ static bool grant_is_good(const struct message_opened *opened)
 {
 	return opened->handle_id != 0 && opened->generation != 0 &&
 	       opened->channel_slot < LIVENESS_CHANNELS_MAX &&
-	       (opened->fds & ~(OPENED_FD_VALUE | OPENED_FD_LINES | OPENED_FD_TABLE)) == 0 &&
-	       opened->is_writable <= 1 && region_is_good(&opened->value) &&
+	       (opened->fds & ~(OPENED_FD_VALUE | OPENED_FD_LINES | OPENED_FD_TABLE | OPENED_FD_PAIR)) ==
+		       0 &&
+	       opened->is_writable <= 1 && opened->side <= 1 && opened->reserved == 0 && region_is_good(&opened->value) &&
 	       region_is_good(&opened->lines) && region_is_good(&opened->table) &&
 	       name_or_none_is_good(opened->dead_letters);
 }
@@ -271,6 +279,37 @@ static bool joined_is_good(const union message *message)
 	return joined->group_id != 0 && joined->n_fds_queue <= FDS_OF_GRANT &&
 	       joined->has_dead <= 1 && name_is_good(joined->name) &&
 	       grant_is_good(&joined->queue) && (!joined->has_dead || grant_is_good(&joined->dead));
+}
+
+static bool taken_is_good(const union message *message)
+{
+	const struct message_taken *taken = &message->taken;
+
+	return taken->handle_id != 0 && taken->is_accepted <= 1 && taken->reserved == 0;
+}
+
+static bool offer_is_good(const union message *message)
+{
+	const struct message_offer *offer = &message->offer;
+
+	return offer->listener_id != 0 && offer->is_taken_back <= 1 && offer->reserved == 0 &&
+	       grant_is_good(&offer->session);
+}
+
+static bool sessions_is_good(const union message *message)
+{
+	return message->sessions.cursor < PROTOCOL_CURSOR_END &&
+	       name_is_good(message->sessions.name);
+}
+
+static bool sessioned_is_good(const union message *message)
+{
+	const struct message_sessioned *sessioned = &message->sessioned;
+
+	/* n first: it decides how much of the array was received at all. */
+	return sessioned->n <= PROTOCOL_SESSION_MAX &&
+	       sessioned->head.size == SESSIONED_SIZE(sessioned->n) &&
+	       sessioned->cursor <= PROTOCOL_CURSOR_END && sessioned->reserved == 0;
 }
 
 static bool channel_is_good(const struct message_channel *channel)
@@ -362,6 +401,9 @@ static const struct format *format_of(unsigned type)
 		[MESSAGE_RING] = {sizeof(struct message_ring), true, false, false, ring_is_good},
 		[MESSAGE_GROUP] = {sizeof(struct message_group), true, false, false, group_is_good},
 		[MESSAGE_STATE] = {sizeof(struct message_state), true, false, false, state_is_good},
+		[MESSAGE_TAKEN] = {sizeof(struct message_taken), true, false, false, taken_is_good},
+		[MESSAGE_SESSIONS] = {sizeof(struct message_sessions), true, false, false,
+				      sessions_is_good},
 	};
 	static const struct format replies[] = {
 		[MESSAGE_WELCOME - MESSAGE_WELCOME] = {sizeof(struct message_welcome), false, false,
@@ -384,6 +426,10 @@ static const struct format *format_of(unsigned type)
 						      false, joined_is_good},
 		[MESSAGE_STATED - MESSAGE_WELCOME] = {sizeof(struct message_stated), false, false,
 						      false, stated_is_good},
+		[MESSAGE_OFFER - MESSAGE_WELCOME] = {sizeof(struct message_offer), false, false,
+						     false, offer_is_good},
+		[MESSAGE_SESSIONED - MESSAGE_WELCOME] = {SESSIONED_SIZE(0), false, true, false,
+							 sessioned_is_good},
 	};
 
 	if (type >= MESSAGE_HELLO && type < N_ELEMENTS(requests))

@@ -19,6 +19,13 @@
  * RING                                  BELLS [bells], unasked, or nothing: the clients of the
  * channel look again
  * GROUP                                 DONE, then JOINED [...] whenever a queue matches
+ * TAKEN                                 -- unanswered
+ * SESSIONS                              SESSIONED
+ *                                       OFFER [...], unasked: a session for a listener to accept
+ *
+ * A session is a channel without a name.  Who connects opens it by the listener's name (it is made
+ * in the listener's shape), and the broker offers it to one listener at a time, as a handle that is
+ * not counted until it is TAKEN; one offer a listener.  Who has a key opens one with OPEN_RESUME.
  *
  * The socket's queue is the broker's log: a request is peeked, done, answered, and only then taken
  * off; a worker that dies in between leaves it for the next one.  So every request can be done
@@ -39,6 +46,8 @@
 #define PROTOCOL_LIST_MAX          16   /* infos in one LISTED */
 #define PROTOCOL_HANDLE_MAX        48   /* infos in one HANDLED */
 #define PROTOCOL_PROCESS_NAME_SIZE 64
+#define PROTOCOL_KEY_SIZE          32
+#define PROTOCOL_SESSION_MAX       32 /* infos in one SESSIONED */
 #define PROTOCOL_CURSOR_END        UINT32_MAX
 
 enum message_type {
@@ -54,6 +63,8 @@ enum message_type {
 	MESSAGE_RING,
 	MESSAGE_GROUP,
 	MESSAGE_STATE,
+	MESSAGE_TAKEN,
+	MESSAGE_SESSIONS,
 	MESSAGE_WELCOME = 64,
 	MESSAGE_DONE,
 	MESSAGE_RESERVE,
@@ -63,7 +74,9 @@ enum message_type {
 	MESSAGE_HANDLED,
 	MESSAGE_BELLS,
 	MESSAGE_JOINED,
-	MESSAGE_STATED
+	MESSAGE_STATED,
+	MESSAGE_OFFER,
+	MESSAGE_SESSIONED
 };
 
 struct message_head {
@@ -115,6 +128,8 @@ struct message_welcome {
 #define OPEN_UNCOUNTED                                                                             \
 	UINT64_C(0x400000000) /* a producer of dead letters: not counted, keeps nothing alive */
 
+#define OPEN_RESUME UINT64_C(0x800000000) /* an end of a session: `key` names it, name is empty */
+
 struct message_open {
 	struct message_head head;
 	uint32_t kind; /* enum ipc_kind */
@@ -130,6 +145,7 @@ struct message_open {
 	char name[256];
 	char dead_letters[256]; /* of a queue: name of another one; "" fits every queue, and is none
 				   if this OPEN creates */
+	unsigned char key[PROTOCOL_KEY_SIZE];
 };
 
 /* The client made and reserved the segment, or could not. */
@@ -153,6 +169,7 @@ struct message_reserve {
 #define OPENED_FD_VALUE 1u
 #define OPENED_FD_LINES 2u
 #define OPENED_FD_TABLE 4u
+#define OPENED_FD_PAIR  8u /* inbox, session: own end of the pair that passes descriptors */
 
 struct message_opened {
 	struct message_head head;
@@ -173,11 +190,24 @@ struct message_opened {
 	uint64_t fence;              /* the domain's clock: fences that are taken from now on are
 					larger (core/liveness.h) */
 	char dead_letters[256];      /* of a queue: "" is none */
+	uint32_t side;               /* of the handle */
+	uint32_t reserved;
+	unsigned char key[PROTOCOL_KEY_SIZE]; /* of this end of a session */
 };
 
 struct message_close {
 	struct message_head head;
 	uint64_t handle_id;
+	uint32_t is_detached; /* 1, of a session: its end is away, as by a death */
+	uint32_t reserved;
+};
+
+/* What became of an OFFER. */
+struct message_taken {
+	struct message_head head;
+	uint64_t handle_id;   /* of the session that was offered */
+	uint32_t is_accepted; /* 0: nobody wants it, the handle is closed */
+	uint32_t reserved;
 };
 
 struct message_cancel {
@@ -253,6 +283,16 @@ struct message_joined {
 };
 static_assert(sizeof(struct message_joined) <= PROTOCOL_SIZE_MAX, "JOINED fits a message");
 
+/* request_id is 0.  Counted in the client's n_joined, as JOINED is. */
+struct message_offer {
+	struct message_head head;
+	uint64_t listener_id;
+	uint32_t is_taken_back; /* 1: an end that was away */
+	uint32_t reserved;
+	struct message_opened session; /* its head is not used */
+};
+static_assert(sizeof(struct message_offer) <= PROTOCOL_SIZE_MAX, "OFFER fits a message");
+
 /* struct ipc_handle_info without its size. */
 struct message_handle {
 	uint64_t handle_id;
@@ -322,6 +362,33 @@ struct message_stated {
 };
 static_assert(sizeof(struct message_stated) <= PROTOCOL_SIZE_MAX, "STATED fits a message");
 
+/* The sessions that came by a listener's name. */
+struct message_sessions {
+	struct message_head head;
+	uint64_t cursor; /* 0, then what SESSIONED gave */
+	char name[256];
+};
+
+/* struct ipc_session_info without its size.  Of ends: [0] who accepted, [1] who connected. */
+struct message_session {
+	uint64_t generation; /* of the session's channel */
+	uint64_t resumes;    /* of either end */
+	uint64_t capacity;
+	uint64_t sent[2], acknowledged[2], depth[2], depth_max[2]; /* of what the end sends */
+	uint64_t away_ns[2];                                       /* time left; 0: not away */
+	int64_t pid[2];                                            /* 0: nobody's now */
+	uint32_t uid[2];
+};
+
+struct message_sessioned {
+	struct message_head head;
+	uint64_t cursor; /* PROTOCOL_CURSOR_END: that was all */
+	uint32_t n;
+	uint32_t reserved;
+	struct message_session session[PROTOCOL_SESSION_MAX]; /* head.size covers n of them */
+};
+static_assert(sizeof(struct message_sessioned) <= PROTOCOL_SIZE_MAX, "SESSIONED fits a message");
+
 union message {
 	struct message_head head;
 	struct message_hello hello;
@@ -345,6 +412,10 @@ union message {
 	struct message_joined joined;
 	struct message_state state;
 	struct message_stated stated;
+	struct message_taken taken;
+	struct message_offer offer;
+	struct message_sessions sessions;
+	struct message_sessioned sessioned;
 	unsigned char bytes[PROTOCOL_SIZE_MAX];
 };
 
