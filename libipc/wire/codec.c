@@ -19,8 +19,9 @@
 /* No errno is larger: what the kernel reserves for errors. */
 #define RESULT_MIN (-4095)
 
-#define OPEN_FLAGS_LOW   UINT64_C(0xffff) /* <sys/ipc.h> has IPC_CREAT and IPC_EXCL there */
-#define OPEN_FLAGS_KNOWN (UINT64_C(0xffff0000) | OPEN_LOOK_ONCE | OPEN_UPGRADE | OPEN_UNCOUNTED | OPEN_RESUME)
+#define OPEN_FLAGS_LOW UINT64_C(0xffff) /* <sys/ipc.h> has IPC_CREAT and IPC_EXCL there */
+#define OPEN_FLAGS_KNOWN                                                                           \
+	(UINT64_C(0xffff0000) | OPEN_LOOK_ONCE | OPEN_UPGRADE | OPEN_UNCOUNTED | OPEN_RESUME)
 
 #define FDS_OF_GRANT 3 /* of a queue: OPENED_FD_... but PAIR */
 
@@ -245,11 +246,11 @@ static bool grant_is_good(const struct message_opened *opened)
 {
 	return opened->handle_id != 0 && opened->generation != 0 &&
 	       opened->channel_slot < LIVENESS_CHANNELS_MAX &&
-	       (opened->fds & ~(OPENED_FD_VALUE | OPENED_FD_LINES | OPENED_FD_TABLE | OPENED_FD_PAIR)) ==
-		       0 &&
-	       opened->is_writable <= 1 && opened->side <= 1 && opened->reserved == 0 && region_is_good(&opened->value) &&
-	       region_is_good(&opened->lines) && region_is_good(&opened->table) &&
-	       name_or_none_is_good(opened->dead_letters);
+	       (opened->fds &
+		~(OPENED_FD_VALUE | OPENED_FD_LINES | OPENED_FD_TABLE | OPENED_FD_PAIR)) == 0 &&
+	       opened->is_writable <= 1 && opened->side <= 1 && opened->reserved == 0 &&
+	       region_is_good(&opened->value) && region_is_good(&opened->lines) &&
+	       region_is_good(&opened->table) && name_or_none_is_good(opened->dead_letters);
 }
 
 static bool opened_is_good(const union message *message)
