@@ -89,7 +89,7 @@ struct inbox_chunk_fd {
 #define INBOX_GAPPED    2u
 #define INBOX_SKIPS     4u
 #define INBOX_COLLAPSED 1u
-#define INBOX_CLOSED    2u
+#define INBOX_CLOSED    RING_RECEIVED_CLOSED
 #define INBOX_ABORTED   4u /* the snapshot that it was in was aborted */
 
 struct inbox_end {

@@ -16,7 +16,8 @@
  * field       written by         rule
  * head        producer           {tag, state, position}: one exchange of it publishes
  * tail        consumer           {tag, state, position}: one exchange of it releases
- * received[]  consumer           how far it got, in the slot of its tag's lowest bit; a hint
+ * received[]  consumer           how far it got, in the slot of its tag's lowest bit; a hint.  The
+ *                                next one sets RING_RECEIVED_CLOSED there
  * limit       producer           {tag, position}: as far as it may write; before it does
  * producer    who takes the end  ring_owner(): its handle and process; 0: nobody's
  * consumer    the same
@@ -118,6 +119,9 @@ static inline uint64_t ring_owner(uint64_t handle_id, uint32_t process)
 #define RING_NOTHING 0u
 #define RING_HOLE    1u
 
+/* In the state of `received`: the bit is the ring's, the others are the user's. */
+#define RING_RECEIVED_CLOSED 2u
+
 struct ring_record {
 	/* bits 0..7 type, 8..15 flags, 16..47 size in bytes (of a hole: units), 48..63 extra */
 	_Atomic uint64_t what;
@@ -127,9 +131,10 @@ struct ring_record {
 ASSERT_SIZE(struct ring_record, RING_UNIT);
 
 struct ring_ban {
-	_Atomic uint64_t who;      /* ring_owner(); 0: free */
-	_Atomic uint64_t from, to; /* positions; to 0: not known yet */
-	uint64_t reserved;
+	_Atomic uint64_t who;  /* ring_owner(); 0: free */
+	_Atomic uint64_t from; /* position */
+	_Atomic uint64_t to;   /* position, and bits of `who` above it: else it is not known yet */
+	_Atomic uint64_t left; /* equal to `who`: he has left, the memory is free */
 };
 
 struct ring {
@@ -225,7 +230,9 @@ struct ring_producer {
 	uint64_t number; /* of the next record */
 	uint64_t end;    /* position behind the last claim */
 	uint64_t tail;   /* position, as last seen */
-	uint64_t keep;   /* units that a claim leaves free, beside the next head: the user's */
+	uint64_t limit;  /* position: how far it may write, as told */
+	uint64_t depth_max;
+	uint64_t keep; /* units that a claim leaves free, beside the next head: the user's */
 
 	/* Open claims, in no order. */
 	struct ring_claim *claim;
@@ -294,6 +301,7 @@ struct ring_consumer {
 	uint64_t head; /* position, as last seen: `at` or after it */
 	uint64_t head_word;
 	uint64_t received_before; /* position up to which an earlier consumer had received */
+	unsigned received_state;  /* of what it marked */
 };
 
 /* As ring_take_producer(); afterwards `at` is at the tail. */

@@ -28,6 +28,7 @@
 static _Atomic uint32_t *_Atomic process_mark;
 
 _Atomic uint32_t process_has_membarrier;
+_Atomic uint32_t process_is_reached;
 
 static _Atomic uint32_t process_cpus;
 
@@ -69,6 +70,8 @@ static void process_register_membarrier(void)
 {
 	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0)
 		atomic_store_explicit(&process_has_membarrier, 1, memory_order_relaxed);
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0)
+		atomic_store_explicit(&process_is_reached, 1, memory_order_relaxed);
 }
 
 int process_mark_init(void)
@@ -155,4 +158,19 @@ void process_fence_heavy(void)
 	}
 
 	errno = saved_errno;
+}
+
+int process_fence_everywhere(void)
+{
+	int saved_errno = errno, r = 0;
+
+	/* [F3] What this thread stored is visible, and then every thread of all registered
+	 * processes passes a fence.  Pairs with [F4]. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) < 0 &&
+	    syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0)
+		r = IPC_ENOSYS;
+
+	errno = saved_errno;
+	return r;
 }

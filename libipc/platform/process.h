@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "include/ipc/client.h"
 #include "libipc/platform/compiler.h"
 
 /*
@@ -38,6 +39,25 @@ void process_fence_heavy(void);
 
 /* Not 0: process_fence_heavy() reaches every thread, so the light side needs no instruction. */
 extern _Atomic uint32_t process_has_membarrier __attribute__((__visibility__("hidden")));
+
+/*
+ * The same over all processes that use the library (membarrier GLOBAL_EXPEDITED), for memory that
+ * they share.  IPC_ENOSYS: the kernel refuses it.
+ */
+IPC_CHECKED int process_fence_everywhere(void);
+
+/* Not 0: this process is reached by the above. */
+extern _Atomic uint32_t process_is_reached __attribute__((__visibility__("hidden")));
+
+/* The fast side of it. */
+static inline void process_fence_shared(void)
+{
+	if (LIKELY(atomic_load_explicit(&process_is_reached, memory_order_relaxed)))
+		atomic_signal_fence(memory_order_seq_cst);
+	else
+		/* [F4] As [F2].  Pairs with [F3]. */
+		atomic_thread_fence(memory_order_seq_cst);
+}
 
 /* Inline: every call of the library has two of them. */
 static inline void process_fence_light(void)

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+#include "libipc/core/ring_ban.h"
+
+#include "libipc/platform/crash.h"
+#include "libipc/platform/peer.h"
+
+static struct ring_ban *ban_at(const struct ring_view *view, uint32_t i)
+{
+	return &view->ring->ban[i];
+}
+
+static uint32_t n_bans(const struct ring_view *view)
+{
+	uint32_t n = atomic_load_explicit(&view->ring->n_bans, memory_order_acquire);
+
+	return n < RING_BANS_MAX ? n : RING_BANS_MAX;
+}
+
+static uint64_t ban_who(const struct ring_ban *ban)
+{
+	return atomic_load_explicit(&ban->who, memory_order_acquire);
+}
+
+/* `to` as it stands there for this one. */
+static uint64_t ban_to(uint64_t who, uint64_t to)
+{
+	uint64_t bits = (who * UINT64_C(0x9e3779b97f4a7c15) >> 41) | 1;
+
+	return bits << RING_POSITION_BITS | ring_position(to);
+}
+
+static bool ban_is_known(const struct ring_ban *ban, uint64_t who)
+{
+	uint64_t to = atomic_load_explicit(&ban->to, memory_order_acquire);
+
+	return to == ban_to(who, to);
+}
+
+bool ring_owner_is_gone(const struct liveness_table *table, uint64_t who)
+{
+	uint64_t id =
+		atomic_load_explicit(&table->handle[who >> 22 & 0xffff], memory_order_acquire);
+	uint32_t process = who & 0x3fffff;
+
+	if (id != 0 && (ring_owner(id, process) == who))
+		return false;
+
+	return process == 0 || peer_is_gone((pid_t)process);
+}
+
+/* Somewhere between tail and head the stream jumps over it. */
+static bool ban_is_ahead(const struct ring_view *view, const struct ring_ban *ban)
+{
+	uint64_t tail =
+		ring_position(atomic_load_explicit(&view->ring->tail, memory_order_acquire));
+	uint64_t head =
+		ring_position(atomic_load_explicit(&view->ring->head, memory_order_acquire));
+	uint64_t from = atomic_load_explicit(&ban->from, memory_order_relaxed);
+
+	return ring_distance(tail, from) < ring_distance(tail, head);
+}
+
+/* Whether he may still write there. */
+static bool ban_holds(const struct liveness_table *table, const struct ring_ban *ban, uint64_t who)
+{
+	return atomic_load_explicit(&ban->left, memory_order_acquire) != who &&
+	       !ring_owner_is_gone(table, who);
+}
+
+/* False: it is not needed any more, and free if that could be done. */
+static bool ban_is_needed(const struct ring_view *view, const struct liveness_table *table,
+			  struct ring_ban *ban, uint64_t who)
+{
+	if (ban_holds(table, ban, who))
+		return true;
+
+	if (!ban_is_known(ban, who) || !ban_is_ahead(view, ban))
+		(void)atomic_compare_exchange_strong_explicit(
+			&ban->who, &who, 0, memory_order_acq_rel, memory_order_relaxed);
+	return false;
+}
+
+uint64_t ring_past_bans(const struct ring_view *view, const struct liveness_table *table,
+			uint64_t at, uint64_t units)
+{
+	uint32_t n = n_bans(view);
+
+	for (uint32_t i = 0; i < n; ++i) {
+		struct ring_ban *ban = ban_at(view, i);
+		uint64_t who = ban_who(ban);
+		uint64_t from, to, past;
+
+		if (who == 0 || !ban_is_known(ban, who))
+			continue;
+
+		from = atomic_load_explicit(&ban->from, memory_order_relaxed);
+		to = atomic_load_explicit(&ban->to, memory_order_relaxed);
+		past = ring_past(view, at, units, from, ring_distance(from, ring_position(to)));
+		if (past != at && ban_is_needed(view, table, ban, who))
+			at = past;
+	}
+
+	return at;
+}
+
+uint64_t ring_jump(const struct ring_view *view, uint64_t position)
+{
+	uint32_t n = n_bans(view);
+
+	for (uint32_t i = 0; i < n; ++i) {
+		const struct ring_ban *ban = ban_at(view, i);
+		uint64_t who = ban_who(ban);
+
+		if (who != 0 && ban_is_known(ban, who) &&
+		    atomic_load_explicit(&ban->from, memory_order_relaxed) == position)
+			return ring_position(atomic_load_explicit(&ban->to, memory_order_relaxed));
+	}
+
+	return position;
+}
+
+/* Before its range is used: who looks for bans looks at slots below n_bans alone. */
+static void raise_n_bans(const struct ring_view *view, uint32_t n)
+{
+	uint32_t seen = atomic_load_explicit(&view->ring->n_bans, memory_order_relaxed);
+
+	while (seen < n &&
+	       !atomic_compare_exchange_weak_explicit(&view->ring->n_bans, &seen, n,
+						      memory_order_acq_rel, memory_order_relaxed))
+		;
+}
+
+int ring_ban(const struct ring_view *view, const struct liveness_table *table, uint64_t who)
+{
+	for (uint32_t i = 0; i < RING_BANS_MAX; ++i) {
+		if (ban_who(ban_at(view, i)) == who)
+			return 0;
+	}
+
+	for (uint32_t i = 0; i < RING_BANS_MAX; ++i) {
+		struct ring_ban *ban = ban_at(view, i);
+		uint64_t seen = ban_who(ban);
+
+		if (seen != 0) {
+			(void)ban_is_needed(view, table, ban, seen);
+			seen = 0;
+		}
+
+		raise_n_bans(view, i + 1);
+		if (atomic_compare_exchange_strong_explicit(
+			    &ban->who, &seen, who, memory_order_acq_rel, memory_order_relaxed))
+			return 0;
+	}
+
+	return IPC_EBUSY;
+}
+
+bool ring_has_pending_bans(const struct ring_view *view)
+{
+	uint32_t n = n_bans(view);
+
+	for (uint32_t i = 0; i < n; ++i) {
+		uint64_t who = ban_who(ban_at(view, i));
+
+		if (who != 0 && !ban_is_known(ban_at(view, i), who))
+			return true;
+	}
+
+	return false;
+}
+
+void ring_complete_bans(const struct ring_view *view, uint64_t from, uint64_t to)
+{
+	uint32_t n = n_bans(view);
+
+	for (uint32_t i = 0; i < n; ++i) {
+		struct ring_ban *ban = ban_at(view, i);
+		uint64_t who = ban_who(ban);
+
+		if (who == 0 || ban_is_known(ban, who))
+			continue;
+
+		if (from == to) {
+			(void)atomic_compare_exchange_strong_explicit(
+				&ban->who, &who, 0, memory_order_acq_rel, memory_order_relaxed);
+			continue;
+		}
+
+		atomic_store_explicit(&ban->from, from, memory_order_relaxed);
+		CRASH_POINT();
+		atomic_store_explicit(&ban->to, ban_to(who, to), memory_order_release);
+	}
+}
+
+void ring_lift_bans(const struct ring_view *view, uint64_t who)
+{
+	uint32_t n = n_bans(view);
+
+	for (uint32_t i = 0; i < n; ++i) {
+		if (ban_who(ban_at(view, i)) == who)
+			atomic_store_explicit(&ban_at(view, i)->left, who, memory_order_release);
+	}
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef LIBIPC_CORE_RING_BAN_H
+#define LIBIPC_CORE_RING_BAN_H
+
+/*
+ * Memory of a ring that somebody may still write who is not its producer any more (ring.h).
+ *
+ * A slot of ring.ban[] is taken by one exchange of `who`, before the end is taken from him; the
+ * range is known once the bits above `to` are those of `who`.  It is given back by one exchange of
+ * `who`, when he is gone or has left, and the consumer has passed the place where the stream jumps
+ * over the range.  Deaths: a ban without a range is completed by the next taker; one with a range
+ * whose jump was not made yet (head is at `from`) makes it.
+ */
+
+#include "libipc/core/ring.h"
+
+/* `at`, or the first position behind the range where so many units do not touch it.  All modulo the
+ * lap. */
+static inline uint64_t ring_past(const struct ring_view *view, uint64_t at, uint64_t units,
+				 uint64_t from, uint64_t length)
+{
+	if (((from - at) & view->mask) >= units && ((at - from) & view->mask) >= length)
+		return at;
+
+	return (at + ((from + length - at) & view->mask)) & RING_POSITION_MASK;
+}
+
+/* The same for all bans; gives back those that are over. */
+uint64_t ring_past_bans(const struct ring_view *view, const struct liveness_table *table,
+			uint64_t at, uint64_t units);
+
+/* Where the stream goes on after `position`: behind what was banned there. */
+uint64_t ring_jump(const struct ring_view *view, uint64_t position);
+
+/* A slot for `who`, whose range is not known yet.  0; IPC_EBUSY. */
+IPC_CHECKED int ring_ban(const struct ring_view *view, const struct liveness_table *table,
+			 uint64_t who);
+
+/* Some have no range yet. */
+bool ring_has_pending_bans(const struct ring_view *view);
+
+/* Those get this one; empty: they are given back. */
+void ring_complete_bans(const struct ring_view *view, uint64_t from, uint64_t to);
+
+/* He has left. */
+void ring_lift_bans(const struct ring_view *view, uint64_t who);
+
+/* Not open any more, and not only held dead: no thread of his will write again. */
+bool ring_owner_is_gone(const struct liveness_table *table, uint64_t who);
+
+#endif

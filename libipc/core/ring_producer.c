@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: MIT */
+#include "libipc/core/ring.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "libipc/core/ring_ban.h"
+#include "libipc/platform/process.h"
+
+/*
+ * Claims and commits.  Deaths: see ring.h; what is private here dies with the process.
+ */
+
+/* Whether position `a` is at or behind `b`; both are within a lap or so. */
+static bool is_behind(uint64_t a, uint64_t b)
+{
+	return ring_distance(b, a) < UINT64_C(1) << (RING_POSITION_BITS - 1);
+}
+
+static uint64_t advance(uint64_t position, uint64_t units)
+{
+	return (position + units) & RING_POSITION_MASK;
+}
+
+/* ---- room ---- */
+
+/* Units for the copies of what is claimed: a record that is published from now on lays a hole over
+ * it. */
+static uint64_t units_of_copies(const struct ring_producer *producer)
+{
+	uint64_t units = 0;
+
+	for (unsigned i = 0; i < producer->n_claims; ++i)
+		units += producer->claim[i].units + 1;
+	return units;
+}
+
+/* Nobody's memory but the own: past bans and strays. */
+static bool ring_place(const struct ring_producer *producer, uint64_t units, uint64_t *ret)
+{
+	const struct ring_view *view = &producer->view;
+	uint64_t at = producer->end;
+	unsigned n = producer->n_strays ? producer->n_claims : 0;
+
+	*ret = at;
+	if (LIKELY(n == 0 && atomic_load_explicit(&view->ring->n_bans, memory_order_relaxed) == 0))
+		return true;
+
+	for (unsigned i = 0; i <= 2 * (n + RING_BANS_MAX); ++i) {
+		uint64_t past = ring_past_bans(view, producer->table, at, units + 1);
+
+		for (unsigned k = 0; k < n; ++k) {
+			const struct ring_claim *claim = &producer->claim[k];
+
+			if (claim->is_stray)
+				past = ring_past(view, past, units + 1, claim->at, claim->units);
+		}
+		if (past == at) {
+			*ret = at;
+			return true;
+		}
+		at = past;
+	}
+
+	return false;
+}
+
+/* Where a record of so many units goes, if there is room for it and `more` units beside it. */
+static int ring_find_room(struct ring_producer *producer, uint64_t units, uint64_t more,
+			  uint64_t *ret_at)
+{
+	struct ring_view *view = &producer->view;
+	uint64_t at, needed, in_use;
+
+	if (UNLIKELY(!ring_place(producer, units, &at)))
+		return IPC_EAGAIN;
+
+	needed = units + 1 + more;
+	if (LIKELY(ring_distance(producer->tail, at) + needed <= view->capacity)) {
+		*ret_at = at;
+		return 0;
+	}
+
+	/* [R7] What is freed is not read any more.  Pairs with [R6]. */
+	producer->tail =
+		ring_position(atomic_load_explicit(&view->ring->tail, memory_order_acquire));
+	in_use = ring_distance(producer->tail, at);
+	if (UNLIKELY(ring_distance(producer->tail, ring_position(producer->head)) > view->mask + 1))
+		return IPC_EBADMSG;
+
+	*ret_at = at;
+	return in_use + needed <= view->capacity ? 0 : IPC_EAGAIN;
+}
+
+int ring_probe_room(struct ring_producer *producer, uint64_t size)
+{
+	uint64_t at;
+
+	return ring_find_room(producer, 1 + ring_units(size),
+			      producer->keep + units_of_copies(producer), &at);
+}
+
+/* Before a byte is written: whoever takes the end over learns how far it may go. */
+static int ring_tell_limit(struct ring_producer *producer, uint64_t position)
+{
+	struct ring *ring = producer->view.ring;
+
+	if (is_behind(position, producer->limit)) {
+		producer->limit = position;
+		atomic_store_explicit(&ring->limit,
+				      ring_word(ring_tag(producer->head), 0, position),
+				      memory_order_relaxed);
+	}
+
+	/* [R1] Pairs with [R2]. */
+	process_fence_shared();
+	return LIKELY(ring_producer_is(producer)) ? 0 : IPC_ESTALE;
+}
+
+/* `end` moves with it. */
+static int ring_reserve(struct ring_producer *producer, uint64_t size, struct ring_claim *ret)
+{
+	uint64_t at, units = 1 + ring_units(size), more = producer->keep;
+	int r;
+
+	if (UNLIKELY(producer->n_claims > 0))
+		more += units_of_copies(producer);
+
+	r = ring_find_room(producer, units, more, &at);
+	if (r == 0)
+		r = ring_tell_limit(producer, advance(at, units + 1));
+	if (r < 0)
+		return r;
+
+	*ret = (struct ring_claim){.at = at, .units = units, .size = size};
+	producer->end = advance(at, units);
+	return 0;
+}
+
+/* ---- claims ---- */
+
+static int ring_make_place(struct ring_producer *producer)
+{
+	struct ring_claim *claim;
+	unsigned n = producer->n_claims_max ? 2 * producer->n_claims_max : 1;
+
+	if (producer->n_claims < producer->n_claims_max)
+		return 0;
+
+	if (n == 1) {
+		producer->claim = &producer->claim_alone;
+		producer->n_claims_max = 1;
+		return 0;
+	}
+
+	claim = calloc(n, sizeof(*claim));
+	if (!claim)
+		return IPC_ENOMEM;
+
+	memcpy(claim, producer->claim, producer->n_claims * sizeof(*claim));
+	if (producer->claim != &producer->claim_alone)
+		free(producer->claim);
+	producer->claim = claim;
+	producer->n_claims_max = n;
+	return 0;
+}
+
+int ring_claim(struct ring_producer *producer, uint64_t size, void **ret_data)
+{
+	struct ring_claim claim;
+	int r;
+
+	r = ring_make_place(producer);
+	if (r == 0)
+		r = ring_reserve(producer, size, &claim);
+	if (r < 0)
+		return r;
+
+	producer->claim[producer->n_claims++] = claim;
+	*ret_data = ring_at(&producer->view, claim.at)->bytes;
+	return 0;
+}
+
+struct ring_claim *ring_find_claim(struct ring_producer *producer, const void *data)
+{
+	for (unsigned i = 0; i < producer->n_claims; ++i) {
+		if (ring_at(&producer->view, producer->claim[i].at)->bytes == data)
+			return &producer->claim[i];
+	}
+
+	return NULL;
+}
+
+static void ring_forget(struct ring_producer *producer, struct ring_claim *claim)
+{
+	producer->n_strays -= claim->is_stray;
+	*claim = producer->claim[--producer->n_claims];
+}
+
+void ring_abort(struct ring_producer *producer, struct ring_claim *claim)
+{
+	uint64_t at = claim->at;
+	bool is_last = !claim->is_stray && advance(at, claim->units) == producer->end;
+
+	ring_forget(producer, claim);
+	if (is_last)
+		producer->end = at;
+
+	/* What was claimed before the last one and given back. */
+	if (producer->n_claims == producer->n_strays)
+		producer->end = ring_position(producer->head);
+}
+
+void ring_leave_producer(struct ring_producer *producer)
+{
+	uint64_t owner = producer->owner;
+
+	if (producer->claim != &producer->claim_alone)
+		free(producer->claim);
+	producer->claim = NULL;
+	producer->n_claims = producer->n_claims_max = producer->n_strays = 0;
+	ring_lift_bans(&producer->view, owner);
+	(void)atomic_compare_exchange_strong_explicit(&producer->view.ring->producer, &owner, 0,
+						      memory_order_release, memory_order_relaxed);
+}
+
+/* ---- commits ---- */
+
+static uint64_t what_of(unsigned type, unsigned flags, unsigned extra, uint64_t size)
+{
+	return type | (uint64_t)flags << 8 | size << 16 | (uint64_t)extra << 48;
+}
+
+static void ring_write(struct ring_producer *producer, uint64_t position, uint64_t what,
+		       uint64_t number)
+{
+	struct ring_record *record = ring_at(&producer->view, position);
+
+	atomic_store_explicit(&record->number, number, memory_order_relaxed);
+	atomic_store_explicit(&record->what, what, memory_order_relaxed);
+}
+
+static void ring_write_hole(struct ring_producer *producer, uint64_t position, uint64_t units,
+			    uint64_t number)
+{
+	ring_write(producer, position, what_of(RING_HOLE, 0, 0, units), number);
+}
+
+/* What lies in front of a record that is published now. */
+static void ring_stray(struct ring_producer *producer, const struct ring_claim *published)
+{
+	uint64_t head = ring_position(producer->head);
+
+	for (unsigned i = 0; i < producer->n_claims; ++i) {
+		struct ring_claim *claim = &producer->claim[i];
+
+		if (claim != published && !claim->is_stray &&
+		    ring_distance(head, claim->at) < ring_distance(head, published->at)) {
+			claim->is_stray = true;
+			++producer->n_strays;
+		}
+	}
+}
+
+static void ring_note_depth(struct ring_producer *producer)
+{
+	struct ring *ring = producer->view.ring;
+	uint64_t depth = ring_distance(producer->tail, ring_position(producer->head));
+
+	if (LIKELY(depth <= producer->depth_max))
+		return;
+
+	/* The tail has moved on since it was looked at. */
+	producer->tail = ring_position(atomic_load_explicit(&ring->tail, memory_order_acquire));
+	depth = ring_distance(producer->tail, ring_position(producer->head));
+	if (depth > producer->depth_max && depth <= producer->view.mask + 1) {
+		producer->depth_max = depth;
+		atomic_store_explicit(&ring->depth_max, depth, memory_order_relaxed);
+	}
+}
+
+/* The bytes are there.  *claim may be one of those of the producer. */
+static int ring_publish(struct ring_producer *producer, const struct ring_claim *claim,
+			const struct ring_commit *commit)
+{
+	uint64_t seen = producer->head, head = ring_position(seen), word;
+	uint64_t units = 1 + ring_units(commit->size);
+	uint64_t after = advance(claim->at, claim->units);
+	bool is_last = after == producer->end;
+
+	if (is_last)
+		after = advance(claim->at, units);
+	else if (units < claim->units)
+		ring_write_hole(producer, advance(claim->at, units), claim->units - units,
+				commit->number_next);
+
+	ring_write(producer, claim->at,
+		   what_of(commit->type, commit->flags, commit->extra, commit->size),
+		   producer->number);
+	ring_write(producer, after, commit->note, commit->number_next);
+	if (UNLIKELY(head != claim->at))
+		ring_write_hole(producer, head, ring_distance(head, claim->at), producer->number);
+
+	/*
+	 * [R4] All of it is visible to who sees this.  Pairs with [R3], [R5].  Sequentially
+	 * consistent: the look at who sleeps comes after it.
+	 */
+	word = ring_word(ring_tag(seen), commit->state, after);
+	if (UNLIKELY(!atomic_compare_exchange_strong_explicit(&producer->view.ring->head, &seen,
+							      word, memory_order_seq_cst,
+							      memory_order_relaxed)))
+		return IPC_ESTALE;
+
+	if (UNLIKELY(head != claim->at))
+		ring_stray(producer, claim);
+	producer->head = word;
+	producer->number = commit->number_next;
+	if (is_last)
+		producer->end = after;
+	ring_note_depth(producer);
+	return 0;
+}
+
+/* A hole lies over it: to the end of what is claimed. */
+static int ring_publish_copy(struct ring_producer *producer, struct ring_claim *claim,
+			     const struct ring_commit *commit)
+{
+	struct ring_claim copy = {.units = 1 + ring_units(commit->size)};
+	uint64_t end = producer->end;
+	int r;
+
+	/* Its own share of the room for copies is what it takes. */
+	r = ring_find_room(producer, copy.units, units_of_copies(producer) - (claim->units + 1),
+			   &copy.at);
+	if (r == 0)
+		r = ring_tell_limit(producer, advance(copy.at, copy.units + 1));
+	if (r < 0)
+		return r;
+
+	producer->end = advance(copy.at, copy.units);
+	memcpy(ring_at(&producer->view, copy.at)->bytes, ring_at(&producer->view, claim->at)->bytes,
+	       commit->size);
+	r = ring_publish(producer, &copy, commit);
+	if (r < 0)
+		producer->end = end;
+	return r;
+}
+
+int ring_commit(struct ring_producer *producer, struct ring_claim *claim,
+		const struct ring_commit *commit)
+{
+	int r;
+
+	r = UNLIKELY(claim->is_stray) ? ring_publish_copy(producer, claim, commit)
+				      : ring_publish(producer, claim, commit);
+	if (r < 0)
+		return r;
+
+	ring_forget(producer, claim);
+	return 0;
+}
+
+int ring_send(struct ring_producer *producer, const void *data, const struct ring_commit *commit)
+{
+	uint64_t end = producer->end;
+	struct ring_claim claim;
+	int r;
+
+	r = ring_reserve(producer, commit->size, &claim);
+	if (r < 0)
+		return r;
+
+	if (commit->size > 0)
+		memcpy(ring_at(&producer->view, claim.at)->bytes, data, commit->size);
+	r = ring_publish(producer, &claim, commit);
+	if (r < 0)
+		producer->end = end;
+	return r;
+}
+
+int ring_rewind(struct ring_producer *producer, uint64_t position, unsigned state)
+{
+	uint64_t seen = producer->head, word = ring_word(ring_tag(seen), state, position);
+	uint64_t number = ring_number_at(&producer->view, position);
+
+	if (!atomic_compare_exchange_strong_explicit(&producer->view.ring->head, &seen, word,
+						     memory_order_seq_cst, memory_order_relaxed))
+		return IPC_ESTALE;
+
+	/* What is claimed lies behind the new end now. */
+	for (unsigned i = 0; i < producer->n_claims; ++i)
+		producer->claim[i].is_stray = true;
+	producer->n_strays = producer->n_claims;
+	producer->head = word;
+	producer->number = number;
+	producer->end = position;
+	return 0;
+}

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+#include "libipc/core/ring.h"
+
+#include <string.h>
+
+#include "libipc/core/ring_ban.h"
+#include "libipc/platform/crash.h"
+#include "libipc/platform/process.h"
+
+/*
+ * Taking an end: first the owner's word, by which the newest handle wins; then the tag in head or
+ * tail, by which the one before is out.  Of two takers the older one finds the owner's word changed
+ * before it can change the tag again, or its exchange of the tag fails, or comes before the newer
+ * one's.
+ */
+
+/* Of a word that others keep changing, which only broken ones do. */
+#define TRIES_MAX 1000
+
+/* ---- owners ---- */
+
+/* Numbers of handles grow. */
+static bool owner_is_newer(uint64_t who, uint64_t than)
+{
+	uint64_t ahead = ((who >> 38) - (than >> 38)) & 0x3ffffff;
+
+	return ahead >= 1 && ahead < 0x2000000;
+}
+
+/* bans: of a producer's end; NULL: nothing that he does late can harm. */
+static int owner_take(_Atomic uint64_t *owner, uint64_t me, const struct ring_view *bans,
+		      const struct liveness_table *table)
+{
+	uint64_t seen = atomic_load_explicit(owner, memory_order_acquire);
+
+	for (int i = 0; i < TRIES_MAX; ++i) {
+		if (seen != 0 && seen != me && !owner_is_newer(me, seen))
+			return IPC_ESTALE;
+
+		if (bans && seen != 0 && !ring_owner_is_gone(table, seen)) {
+			int r = ring_ban(bans, table, seen);
+
+			if (r < 0)
+				return r;
+		}
+
+		CRASH_POINT();
+		if (atomic_compare_exchange_strong_explicit(owner, &seen, me, memory_order_seq_cst,
+							    memory_order_acquire))
+			return 0;
+	}
+
+	return IPC_EBADMSG;
+}
+
+/* Nobody who had the end before can change this word any more.  *ret is what stands there. */
+static int tag_take(_Atomic uint64_t *word, const _Atomic uint64_t *owner, uint64_t me,
+		    uint64_t *ret)
+{
+	for (int i = 0; i < TRIES_MAX; ++i) {
+		uint64_t seen = atomic_load_explicit(word, memory_order_seq_cst);
+
+		*ret = ring_word(ring_tag(seen) + 1, ring_state(seen), seen);
+		if (atomic_load_explicit(owner, memory_order_seq_cst) != me)
+			return IPC_ESTALE;
+		if (atomic_compare_exchange_strong_explicit(word, &seen, *ret, memory_order_seq_cst,
+							    memory_order_relaxed))
+			return 0;
+	}
+
+	return IPC_EBADMSG;
+}
+
+/* ---- producer ---- */
+
+/* How far behind the head the one before may write: the range that is banned.  from == to: nowhere
+ * but where the next record's head stands already. */
+static int range_of_bans(const struct ring_producer *producer, uint64_t *ret_to)
+{
+	const struct ring_view *view = &producer->view;
+	uint64_t head = ring_position(producer->head);
+	uint64_t limit =
+		ring_position(atomic_load_explicit(&view->ring->limit, memory_order_relaxed));
+	uint64_t ahead = ring_distance(head, limit);
+
+	*ret_to = head;
+	if (ahead <= 1 || ahead > UINT64_C(1) << (RING_POSITION_BITS - 1))
+		return 0;
+	if (ahead > view->mask + 1)
+		return IPC_EBADMSG;
+
+	*ret_to = limit;
+	return 0;
+}
+
+static int complete_bans(struct ring_producer *producer)
+{
+	struct ring_view *view = &producer->view;
+	uint64_t head = ring_position(producer->head), to = head, past;
+	int r;
+
+	/* [R2] He sees the new tag, or what he told is seen here.  Pairs with [R1]. */
+	r = process_fence_everywhere();
+	if (r == 0)
+		r = range_of_bans(producer, &to);
+	if (r < 0)
+		return r;
+
+	/* The next record's head does not stand in what others may write. */
+	while (to != head && (past = ring_past_bans(view, producer->table, to, 1)) != to)
+		to = past;
+	if (ring_distance(
+		    ring_position(atomic_load_explicit(&view->ring->tail, memory_order_acquire)),
+		    to) > view->mask)
+		return IPC_EBUSY;
+
+	ring_complete_bans(view, head, to);
+	CRASH_POINT();
+	return 0;
+}
+
+/* Over what is banned where the next record would stand. */
+static int jump_over(struct ring_producer *producer)
+{
+	struct ring_view *view = &producer->view;
+	uint64_t head = ring_position(producer->head), to = ring_jump(view, head);
+	struct ring_record *next = ring_at(view, to);
+	uint64_t seen = producer->head, word, what;
+
+	if (to == head)
+		return 0;
+
+	atomic_store_explicit(&view->ring->limit, ring_word(ring_tag(seen), 0, to + 1),
+			      memory_order_relaxed);
+	process_fence_shared();
+	if (!ring_producer_is(producer))
+		return IPC_ESTALE;
+
+	/* A note is a note as long as he has not begun to write over it. */
+	what = atomic_load_explicit(&ring_at(view, head)->what, memory_order_relaxed);
+	atomic_store_explicit(&next->what, ring_type_of(what) == RING_NOTHING ? what : 0,
+			      memory_order_relaxed);
+	atomic_store_explicit(&next->number, ring_number_at(view, head), memory_order_relaxed);
+	CRASH_POINT();
+
+	word = ring_word(ring_tag(seen), ring_state(seen), to);
+	if (!atomic_compare_exchange_strong_explicit(&view->ring->head, &seen, word,
+						     memory_order_seq_cst, memory_order_relaxed))
+		return IPC_ESTALE;
+
+	producer->head = word;
+	return 0;
+}
+
+int ring_take_producer(struct ring_producer *producer, const struct liveness_table *table,
+		       uint64_t handle_id, uint32_t process)
+{
+	struct ring_view view = producer->view;
+	struct ring *ring = view.ring;
+	uint64_t keep = producer->keep;
+	int r;
+
+	*producer = (struct ring_producer){
+		.view = view,
+		.table = table,
+		.owner = ring_owner(handle_id, process),
+		.keep = keep,
+	};
+
+	r = owner_take(&ring->producer, producer->owner, &view, table);
+	CRASH_POINT();
+	if (r == 0)
+		r = tag_take(&ring->head, &ring->producer, producer->owner, &producer->head);
+	CRASH_POINT();
+	if (r == 0 && ring_has_pending_bans(&view))
+		r = complete_bans(producer);
+	if (r == 0)
+		r = jump_over(producer);
+	if (r < 0)
+		return r;
+
+	producer->tail = ring_position(atomic_load_explicit(&ring->tail, memory_order_acquire));
+	producer->end = ring_position(producer->head);
+	producer->number = ring_number_at(&view, producer->end);
+	producer->limit = (producer->end + 1) & RING_POSITION_MASK;
+	producer->depth_max = atomic_load_explicit(&ring->depth_max, memory_order_relaxed);
+	return ring_distance(producer->tail, producer->end) > view.mask + 1 ? IPC_EBADMSG : 0;
+}
+
+/* ---- consumer ---- */
+
+/* How far anybody had received: the further of the two marks, as far as it is possible. */
+static void find_received(struct ring_consumer *consumer)
+{
+	struct ring *ring = consumer->view.ring;
+	uint64_t tail = ring_position(consumer->tail);
+	uint64_t head = ring_position(atomic_load_explicit(&ring->head, memory_order_acquire));
+	uint64_t furthest = 0;
+
+	for (unsigned i = 0; i < 2; ++i) {
+		/* A late mark of the one before, by exchange, fails from now on. */
+		uint64_t seen = atomic_fetch_or_explicit(
+			&ring->received[i], (uint64_t)RING_RECEIVED_CLOSED << RING_STATE_SHIFT,
+			memory_order_seq_cst);
+		uint64_t distance = ring_distance(tail, ring_position(seen));
+
+		if (distance > ring_distance(tail, head) || distance < furthest)
+			continue;
+		furthest = distance;
+		consumer->received_state = ring_state(seen);
+	}
+
+	consumer->received_before = (tail + furthest) & RING_POSITION_MASK;
+}
+
+int ring_take_consumer(struct ring_consumer *consumer, uint64_t handle_id, uint32_t process)
+{
+	struct ring_view view = consumer->view;
+	struct ring *ring = view.ring;
+	int r;
+
+	*consumer = (struct ring_consumer){
+		.view = view,
+		.owner = ring_owner(handle_id, process),
+	};
+
+	r = owner_take(&ring->consumer, consumer->owner, NULL, NULL);
+	CRASH_POINT();
+	if (r == 0)
+		r = tag_take(&ring->tail, &ring->consumer, consumer->owner, &consumer->tail);
+	if (r < 0)
+		return r;
+
+	CRASH_POINT();
+	consumer->at = consumer->head = ring_position(consumer->tail);
+	find_received(consumer);
+	CRASH_POINT();
+	ring_mark_received(consumer, consumer->received_before, 0);
+	return 0;
+}
+
+void ring_leave_consumer(struct ring_consumer *consumer)
+{
+	uint64_t owner = consumer->owner;
+
+	(void)atomic_compare_exchange_strong_explicit(&consumer->view.ring->consumer, &owner, 0,
+						      memory_order_release, memory_order_relaxed);
+}
