@@ -115,6 +115,7 @@ int channels_new(struct worker *worker, struct peer *peer, const struct message_
 		.record = &registry->state->channel[slot],
 		.segment_fd = -1,
 		.lines_fd = -1,
+		.pair_fd = {-1, -1},
 		.owner = peer->user,
 	};
 	record_fill(worker, channel->record, peer, open, reserver);
@@ -158,9 +159,14 @@ bool channels_is_over(const struct channel *channel)
 {
 	const struct channel_record *record = channel->record;
 
-	if (record->kind != IPC_KIND_QUEUE || (record->flags & IPC_KEEP) ||
-	    record_get(&record->state) != RECORD_USED || record_get(&record->is_removed) ||
-	    channel->count[QUEUE_SIDE_CONSUMERS] > 0)
+	if ((record->flags & IPC_KEEP) || record_get(&record->state) != RECORD_USED ||
+	    record_get(&record->is_removed))
+		return false;
+
+	if (record->kind == IPC_KIND_INBOX)
+		return channel->count[0] + channel->count[1] == 0;
+
+	if (record->kind != IPC_KIND_QUEUE || channel->count[QUEUE_SIDE_CONSUMERS] > 0)
 		return false;
 
 	/* Awaited consumers may still come, as long as somebody awaits them. */

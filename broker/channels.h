@@ -28,7 +28,8 @@ bool channels_is_as_wanted(const struct channel *channel, const struct peer *pee
 void channels_end(struct worker *worker, struct channel *channel);
 
 /* Whether the end of a handle has to end the channel, with others left that it does not live on: a
- * queue that is not kept ends with its last consumer, or with its last counted handle. */
+ * queue that is not kept ends with its last consumer, or with its last counted handle; so does an
+ * inbox, which its observers do not keep alive. */
 bool channels_is_over(const struct channel *channel);
 
 /* No handle is left, counted or not or reserving. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "broker/fences.h"
+#include "broker/pairs.h"
 #include "broker/peer.h"
 #include "broker/policy.h"
 #include "broker/reaper.h"
@@ -48,11 +49,12 @@ static void opened_fill(struct message_opened *opened, const struct worker *work
 	opened->value = (struct message_region){record->segment_id, 0, record->size};
 	opened->table = (struct message_region){handle->channel->owner->record->table_id, 0,
 						segment_round(sizeof(struct liveness_table))};
+	opened->side = handle->record->side;
 	opened->fence = fences_now(worker->registry->state);
 	memcpy(opened->dead_letters, record->dead_letters, sizeof(opened->dead_letters));
 }
 
-/* Lines and table, with the descriptors that go with them. */
+/* Lines, table and end of the pair, with the descriptors that go with them. */
 static int opened_add_rest(struct worker *worker, const struct handle *handle,
 			   struct message_opened *opened, int fds[GRANT_FDS_MAX], unsigned *n)
 {
@@ -65,15 +67,20 @@ static int opened_add_rest(struct worker *worker, const struct handle *handle,
 		fds[(*n)++] = fd;
 	}
 
-	if (owner == handle->peer->user)
-		return 0;
+	if (owner != handle->peer->user) {
+		r = segments_reader(worker, owner, &fds[*n]);
+		if (r < 0)
+			return r;
 
-	r = segments_reader(worker, owner, &fds[*n]);
-	if (r < 0)
-		return r;
+		opened->fds |= OPENED_FD_TABLE;
+		++*n;
+	}
 
-	opened->fds |= OPENED_FD_TABLE;
-	++*n;
+	fd = pairs_end(handle);
+	if (fd >= 0) {
+		opened->fds |= OPENED_FD_PAIR;
+		fds[(*n)++] = fd;
+	}
 	return 0;
 }
 

@@ -14,7 +14,7 @@
 struct worker;
 
 /* Of one handle. */
-#define GRANT_FDS_MAX 3
+#define GRANT_FDS_MAX 4
 
 /*
  * OPENED for a handle that is committed and told.  has_segment: its client has just reserved the

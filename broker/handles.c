@@ -42,7 +42,8 @@ int handles_prepare(struct worker *worker, struct peer *peer, const struct messa
 	record->flags = open->flags;
 	record->role = open->role;
 	record->side = (uint8_t)policy_role(open->role)->side;
-	record->is_counted = !(open->flags & OPEN_UNCOUNTED);
+	record->is_counted =
+		!(open->flags & OPEN_UNCOUNTED) && !policy_role(open->role)->is_uncounted;
 	record->is_ending = record->ended_by_death = 0;
 	record->group_id = record->lender_id = 0;
 	record->is_joined = 0;

@@ -8,6 +8,7 @@
 
 #include "broker/channels.h"
 #include "broker/flights.h"
+#include "broker/inboxes.h"
 #include "broker/limits.h"
 #include "broker/log.h"
 #include "broker/opener.h"
@@ -149,6 +150,16 @@ static void fill_queue(const struct channel *channel, struct message_channel *re
 	ret->depth_max = depth.ever;
 }
 
+static void fill_inbox(const struct channel *channel, struct message_channel *ret)
+{
+	struct inboxes_depth depth = inboxes_depth(channel);
+
+	ret->item_size_max = channel->record->shape[1];
+	ret->capacity = channel->record->shape[0];
+	ret->depth = depth.now;
+	ret->depth_max = depth.ever;
+}
+
 /* How much one request may still look at. */
 struct budget {
 	unsigned n_cells; /* of desks */
@@ -183,6 +194,8 @@ static void fill(struct registry *registry, const struct channel *channel,
 		fill_limiter(registry, channel, ret, &budget->n_grants);
 	else if (record->kind == IPC_KIND_QUEUE)
 		fill_queue(channel, ret);
+	else if (record->kind == IPC_KIND_INBOX)
+		fill_inbox(channel, ret);
 	else
 		fill_lock(registry, channel, ret);
 }

@@ -11,6 +11,7 @@
 #include "broker/handles.h"
 #include "broker/peer.h"
 #include "broker/pending.h"
+#include "broker/policy.h"
 #include "broker/presence.h"
 #include "broker/reaper.h"
 #include "broker/reservation.h"
@@ -59,8 +60,15 @@ static int open_existing(struct worker *worker, struct peer *peer, struct channe
 
 static bool role_is_taken(const struct channel *channel, const struct message_open *open)
 {
-	return open->role == IPC_ROLE_WATCH_CONSUMER &&
-	       channel->count[1] >= channel->record->shape[1];
+	switch (open->role) {
+	case IPC_ROLE_WATCH_CONSUMER:
+		return channel->count[1] >= channel->record->shape[1];
+	case IPC_ROLE_INBOX_SENDER:
+	case IPC_ROLE_INBOX_RECEIVER:
+		return channel->count[policy_role(open->role)->side] > 0;
+	default:
+		return false;
+	}
 }
 
 /*

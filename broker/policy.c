@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "libipc/channel/flight.h"
+#include "libipc/channel/inbox.h"
 #include "libipc/channel/limiter.h"
 #include "libipc/channel/queue.h"
 #include "libipc/platform/peer.h"
@@ -70,6 +71,17 @@ const struct policy_role *policy_role(uint32_t role)
 					   .side = FLIGHT_SIDE_TABLES,
 					   .is_local = true,
 					   .is_followed = true},
+		[IPC_ROLE_INBOX_SENDER] = {.kind = IPC_KIND_INBOX,
+					   .side = INBOX_SIDE_SENDER,
+					   .is_followed = true,
+					   .passes_fds = true},
+		[IPC_ROLE_INBOX_RECEIVER] = {.kind = IPC_KIND_INBOX,
+					     .side = INBOX_SIDE_RECEIVER,
+					     .passes_fds = true},
+		[IPC_ROLE_INBOX_OBSERVER] = {.kind = IPC_KIND_INBOX,
+					     .side = INBOX_SIDE_SENDER,
+					     .maps_readonly = true,
+					     .is_uncounted = true},
 		[IPC_ROLE_LIMITER] = {.kind = IPC_KIND_LIMITER,
 				      .side = 0,
 				      .is_local = true,
@@ -90,6 +102,7 @@ uint64_t policy_shape_flags(uint32_t kind)
 	case IPC_KIND_FLIGHT:
 		return IPC_FLIGHT_TABLE_NO_PROMOTE;
 	case IPC_KIND_QUEUE:
+	case IPC_KIND_INBOX:
 	case IPC_KIND_LIMITER:
 		return IPC_KEEP;
 	default:
@@ -104,6 +117,7 @@ static bool kind_is_served(uint32_t kind)
 	case IPC_KIND_SHARED:
 	case IPC_KIND_QUEUE:
 	case IPC_KIND_FLIGHT:
+	case IPC_KIND_INBOX:
 	case IPC_KIND_LIMITER:
 		return true;
 	default:
@@ -136,6 +150,10 @@ int policy_check_request(const struct message_open *open)
 
 	/* Nobody's absence ends anything there (M-22). */
 	if (open->kind == IPC_KIND_LIMITER && (open->flags & IPC_STAY))
+		return IPC_EINVAL;
+
+	/* It finds what is there; nobody's absence ends its handle's channel. */
+	if (role->is_uncounted && (open->flags & ~OPEN_LOOK_ONCE))
 		return IPC_EINVAL;
 
 	if ((open->flags & OPEN_UPGRADE) && open->role != IPC_ROLE_WATCH_PRODUCER)
@@ -193,6 +211,13 @@ static int check_queue_shapes(const struct message_open *open)
 	return size > open->size_new ? IPC_EINVAL : 0;
 }
 
+static int check_inbox_shapes(const struct message_open *open)
+{
+	uint64_t size = inbox_segment_size(open->shape_new);
+
+	return size == 0 || size > open->size_new ? IPC_EINVAL : 0;
+}
+
 static int check_limiter_shapes(const struct message_open *open)
 {
 	uint64_t size = limiter_segment_size(open->shape_new);
@@ -222,6 +247,8 @@ static int check_shapes_of_kind(const struct message_open *open)
 		return check_queue_shapes(open);
 	case IPC_KIND_FLIGHT:
 		return check_flight_shapes(open);
+	case IPC_KIND_INBOX:
+		return check_inbox_shapes(open);
 	case IPC_KIND_LIMITER:
 		return check_limiter_shapes(open);
 	default:
@@ -358,6 +385,7 @@ bool policy_is_public(uint32_t kind, uint32_t mode)
 {
 	switch (kind) {
 	case IPC_KIND_WATCH:
+	case IPC_KIND_INBOX:
 		return (mode & MODE_OTHERS_READ) != 0;
 	case IPC_KIND_QUEUE:
 	case IPC_KIND_FLIGHT:

@@ -28,6 +28,8 @@ struct policy_role {
 	bool is_local;    /* leaves its threads' numbers there: for the broker's pid namespace */
 	bool is_followed; /* its own side waits for what it holds: is told of its death, too */
 	bool maps_readonly;
+	bool is_uncounted; /* keeps nothing alive, and makes nothing */
+	bool passes_fds;   /* has its side's end of the channel's socket pair */
 };
 
 /* NULL: a role that this broker does not serve. */

@@ -62,6 +62,7 @@ struct channel {
 	uint32_t slot;
 	struct channel_record *record;
 	int segment_fd, lines_fd;
+	int pair_fd[2]; /* by side; see pairs.h */
 	struct user *owner;
 	struct handle
 		*handles[2]; /* by side, by channel_next; those that are not confirmed yet too */

@@ -12,6 +12,7 @@
 #include "broker/handles.h"
 #include "broker/log.h"
 #include "broker/opener.h"
+#include "broker/pairs.h"
 #include "broker/peer.h"
 #include "broker/pending.h"
 #include "broker/presence.h"
@@ -35,6 +36,20 @@
 static bool generation_is(uint32_t record_generation, uint32_t stored)
 {
 	return (record_generation & 0xffff) == stored;
+}
+
+static int *place_in_channel(struct channel *channel, char kind)
+{
+	switch (kind) {
+	case 'c':
+		return &channel->segment_fd;
+	case 'l':
+		return &channel->lines_fd;
+	case 'e':
+		return &channel->pair_fd[0];
+	default:
+		return &channel->pair_fd[1];
+	}
 }
 
 /* Where a descriptor belongs, or NULL: nowhere. */
@@ -64,12 +79,13 @@ static int *place_of(struct registry *registry, const struct repair_fd *entry)
 					    : &registry->peer[slot].bell_fd;
 	case 'c':
 	case 'l':
+	case 'e':
+	case 'f':
 		if (slot >= registry->channel_slots.top ||
 		    record_get(&state->channel[slot].state) == RECORD_FREE ||
 		    !generation_is(state->channel[slot].generation_slot, entry->generation))
 			return NULL;
-		return entry->kind == 'c' ? &registry->channel[slot].segment_fd
-					  : &registry->channel[slot].lines_fd;
+		return place_in_channel(&registry->channel[slot], entry->kind);
 	default:
 		return NULL;
 	}
@@ -83,8 +99,8 @@ static void objects_prepare(struct registry *registry)
 		registry->peer[slot] =
 			(struct peer){.slot = slot, .socket_fd = -1, .pidfd = -1, .bell_fd = -1};
 	for (slot = 0; slot < registry->channel_slots.top; ++slot)
-		registry->channel[slot] =
-			(struct channel){.slot = slot, .segment_fd = -1, .lines_fd = -1};
+		registry->channel[slot] = (struct channel){
+			.slot = slot, .segment_fd = -1, .lines_fd = -1, .pair_fd = {-1, -1}};
 }
 
 static void place_fds(struct worker *worker, struct repair *repair)
@@ -186,7 +202,8 @@ static void adopt_clients(struct worker *worker)
 static bool channel_is_whole(const struct channel *channel)
 {
 	return channel->owner && channel->segment_fd >= 0 &&
-	       (channel->record->lines_id == 0 || channel->lines_fd >= 0);
+	       (channel->record->lines_id == 0 || channel->lines_fd >= 0) &&
+	       pairs_is_whole(channel);
 }
 
 static void adopt_channels(struct worker *worker)

@@ -246,6 +246,7 @@ static int allow_files(scmp_filter_ctx filter, const struct segment_maker *maker
 	const struct scmp_arg_cmp empty_path[] = {masked(3, AT_EMPTY_PATH, AT_EMPTY_PATH)};
 	const struct scmp_arg_cmp socket_level[] = {equal(1, SOL_SOCKET)};
 	const struct scmp_arg_cmp unread[] = {equal(1, SIOCOUTQ)};
+	const struct scmp_arg_cmp local_pair[] = {equal(0, AF_UNIX)};
 	int r = 0;
 
 	if (maker->shm_fd >= 0)
@@ -260,6 +261,8 @@ static int allow_files(scmp_filter_ctx filter, const struct segment_maker *maker
 		r = allow(filter, SCMP_SYS(setsockopt), 1, socket_level);
 	if (r == 0)
 		r = allow(filter, SCMP_SYS(ioctl), 1, unread);
+	if (r == 0)
+		r = allow(filter, SCMP_SYS(socketpair), 1, local_pair);
 	for (unsigned i = 0; r == 0 && i < N_ELEMENTS(fcntl_allowed); ++i) {
 		const struct scmp_arg_cmp command[] = {equal(1, (uint32_t)fcntl_allowed[i])};
 

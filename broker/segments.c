@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "broker/fences.h"
+#include "broker/pairs.h"
 #include "broker/policy.h"
 #include "broker/worker.h"
 #include "libipc/core/liveness.h"
@@ -216,6 +217,21 @@ static bool channel_is_open_to_others(const struct channel_record *record)
 	return policy_is_public(record->kind, record->mode);
 }
 
+static int lines_make(struct worker *worker, struct channel *channel)
+{
+	int r;
+
+	if (channel->record->lines_id == 0)
+		return 0;
+
+	r = segment_new_sealed(&channel->lines_fd, "ipc-lines", segment_round(SEGMENTS_LINES_SIZE));
+	if (r < 0)
+		return r;
+
+	return store_or_close(worker, 'l', channel->slot, channel->record->generation_slot,
+			      &channel->lines_fd);
+}
+
 static int channel_make(struct worker *worker, struct channel *channel)
 {
 	struct channel_record *record = channel->record;
@@ -232,15 +248,11 @@ static int channel_make(struct worker *worker, struct channel *channel)
 
 	r = store_or_close(worker, 'c', channel->slot, record->generation_slot,
 			   &channel->segment_fd);
-	if (r < 0 || record->lines_id == 0)
-		return r;
-
-	r = segment_new_sealed(&channel->lines_fd, "ipc-lines", segment_round(SEGMENTS_LINES_SIZE));
-	if (r < 0)
-		return r;
-
-	return store_or_close(worker, 'l', channel->slot, record->generation_slot,
-			      &channel->lines_fd);
+	if (r == 0)
+		r = lines_make(worker, channel);
+	if (r == 0)
+		r = pairs_make(worker, channel);
+	return r;
 }
 
 int segments_make_channel(struct worker *worker, struct channel *channel)
@@ -250,7 +262,7 @@ int segments_make_channel(struct worker *worker, struct channel *channel)
 	bool is_public = channel_is_open_to_others(record);
 	int r;
 
-	r = segments_check_room(worker, is_public ? 2 : 1);
+	r = segments_check_room(worker, (is_public ? 2 : 1) + pairs_count(record));
 	if (r < 0)
 		return r;
 
@@ -258,6 +270,7 @@ int segments_make_channel(struct worker *worker, struct channel *channel)
 	record->segment_id = state_next_id(state);
 	record->lines_id = is_public ? state_next_id(state) : 0;
 	channel->segment_fd = channel->lines_fd = -1;
+	channel->pair_fd[0] = channel->pair_fd[1] = -1;
 
 	r = channel_make(worker, channel);
 	if (r < 0)
@@ -275,6 +288,7 @@ void segments_drop_channel(struct worker *worker, struct channel *channel)
 		segments_unstore(worker, 'l', channel->slot, generation);
 	channel->segment_fd = fd_close(channel->segment_fd);
 	channel->lines_fd = fd_close(channel->lines_fd);
+	pairs_drop(worker, channel);
 }
 
 struct message_region segments_lines(const struct channel *channel, uint32_t uid, int *ret_fd)

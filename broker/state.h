@@ -17,6 +17,7 @@
  *
  * s  client's socket      p  client's pidfd      b  client's bell
  * c  channel's segment    l  channel's own lines
+ * e  side 0's end of a channel's socket pair            f  side 1's
  * t  a uid's table        d  a uid's desk
  *
  * Order: make the descriptor, store it, commit the record, answer, take the request off the queue.

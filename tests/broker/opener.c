@@ -133,14 +133,11 @@ Test(opener, other_kinds_and_other_shapes_are_eprototype)
 		     IPC_EPROTOTYPE);
 }
 
-/* M-43: kept are queues and listeners only; a broker says what it does not serve. */
-Test(opener, illegal_flags_and_unknown_kinds_are_told_apart)
+/* M-43 */
+Test(opener, flags_that_the_kind_does_not_take_are_illegal)
 {
-	union message open = rawpeer_open_message(IPC_ROLE_INBOX_SENDER, "i", IPC_CREATE);
 	uint64_t id;
 
-	open.open.kind = IPC_KIND_INBOX;
-	cr_assert_eq(rawpeer_open(&a, &open, &id), IPC_EPROTONOSUPPORT);
 	cr_assert_eq(
 		rawpeer_open_role(&a, IPC_ROLE_WATCH_PRODUCER, "w", IPC_CREATE | IPC_KEEP, &id),
 		IPC_EINVAL);

@@ -241,12 +241,8 @@ Test(policy, roles_and_flags_of_the_kinds, .timeout = 10)
 	cr_assert_eq(policy_check_request(&open.open), IPC_EINVAL, "weak producers are not opened");
 	open = rawpeer_open_message(IPC_ROLE_WATCH_CONSUMER, "", OPEN_UPGRADE);
 	cr_assert_eq(policy_check_request(&open.open), IPC_EINVAL, "consumers are not upgraded");
-	for (uint32_t kind = IPC_KIND_QUEUE; kind <= IPC_KIND_LIMITER; ++kind) {
-		if (kind == IPC_KIND_QUEUE || kind == IPC_KIND_FLIGHT || kind == IPC_KIND_LIMITER)
-			continue;
-		open.open.kind = kind;
-		cr_assert_eq(policy_check_request(&open.open), IPC_EPROTONOSUPPORT);
-	}
+	open.open.kind = IPC_KIND_LIMITER + 1;
+	cr_assert_eq(policy_check_request(&open.open), IPC_EPROTONOSUPPORT);
 }
 
 /* M-43 */

@@ -107,7 +107,7 @@ static int do_loop(struct inside *self)
 	struct epoll_event event = {.events = EPOLLIN};
 	struct itimerspec at_once = {.it_value = {.tv_nsec = 1}};
 	uint64_t n;
-	int error, pidfd;
+	int error, pidfd, pair[2];
 	socklen_t length = sizeof(error);
 
 	NEED(epoll_ctl(self->epoll_fd, EPOLL_CTL_ADD, self->sockets[0], &event) == 0);
@@ -121,6 +121,7 @@ static int do_loop(struct inside *self)
 	pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	NEED(pidfd >= 0);
 	NEED(close(pidfd) == 0);
+	NEED(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
 	NEED(clock_now_ns() > 0);
 	return 0;
 }
@@ -206,6 +207,14 @@ static int do_socket(struct inside *self)
 {
 	(void)self;
 	return socket(AF_UNIX, SOCK_STREAM, 0) < 0 ? 1 : 0;
+}
+
+static int do_socketpair_of_the_internet(struct inside *self)
+{
+	int sockets[2];
+
+	(void)self;
+	return socketpair(AF_INET, SOCK_STREAM, 0, sockets) < 0 ? 1 : 0;
 }
 
 static int do_connect(struct inside *self)
@@ -337,6 +346,7 @@ Test(sandbox, what_it_does_not_need_kills_it, .timeout = 120)
 		{"a name in /dev/shm", do_name_in_shm, true},
 		{"writing through /proc/self/fd", do_write_through_self, true},
 		{"socket", do_socket, false},
+		{"socketpair of another family", do_socketpair_of_the_internet, false},
 		{"connect", do_connect, false},
 		{"execve", do_execve, false},
 		{"execveat", do_execveat, false},

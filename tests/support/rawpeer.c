@@ -174,6 +174,11 @@ union message rawpeer_open_message(uint32_t role, const char *name, uint64_t fla
 		open.open.shape_new[1] = 4096;
 		open.open.shape_new[2] = 1024 | UINT64_C(3) << 32;
 		open.open.size_new = UINT64_C(1) << 20;
+	} else if (role == IPC_ROLE_INBOX_SENDER || role == IPC_ROLE_INBOX_RECEIVER ||
+		   role == IPC_ROLE_INBOX_OBSERVER) {
+		open.open.kind = IPC_KIND_INBOX;
+		open.open.shape_new[1] = 1024;
+		open.open.size_new = UINT64_C(1) << 20;
 	} else if (role == IPC_ROLE_LIMITER) {
 		open.open.kind = IPC_KIND_LIMITER;
 		open.open.shape_new[0] = 4;
