@@ -103,6 +103,27 @@ uint64_t ring_past_bans(const struct ring_view *view, const struct liveness_tabl
 	return at;
 }
 
+uint64_t ring_banned_within(const struct ring_view *view, uint64_t at, uint64_t units,
+			    uint64_t more)
+{
+	uint32_t n = n_bans(view);
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < n; ++i) {
+		const struct ring_ban *ban = ban_at(view, i);
+		uint64_t who = ban_who(ban), from, to;
+
+		if (who == 0 || !ban_is_known(ban, who))
+			continue;
+
+		from = atomic_load_explicit(&ban->from, memory_order_relaxed);
+		to = atomic_load_explicit(&ban->to, memory_order_relaxed);
+		if (((from - at) & view->mask) < units)
+			sum += (ring_distance(from, ring_position(to)) & view->mask) + more;
+	}
+	return sum;
+}
+
 uint64_t ring_jump(const struct ring_view *view, uint64_t position)
 {
 	uint32_t n = n_bans(view);

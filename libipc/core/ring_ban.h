@@ -29,6 +29,10 @@ static inline uint64_t ring_past(const struct ring_view *view, uint64_t at, uint
 uint64_t ring_past_bans(const struct ring_view *view, const struct liveness_table *table,
 			uint64_t at, uint64_t units);
 
+/* Of all bans that begin in the units from `at` on, lengths, with so much more for each. */
+uint64_t ring_banned_within(const struct ring_view *view, uint64_t at, uint64_t units,
+			    uint64_t more);
+
 /* Where the stream goes on after `position`: behind what was banned there. */
 uint64_t ring_jump(const struct ring_view *view, uint64_t position);
 

@@ -24,14 +24,59 @@ static uint64_t advance(uint64_t position, uint64_t units)
 
 /* ---- room ---- */
 
-/* Units for the copies of what is claimed: a record that is published from now on lays a hole over
- * it. */
-static uint64_t units_of_copies(const struct ring_producer *producer)
-{
-	uint64_t units = 0;
+/* What there is to copy. */
+struct ring_copies {
+	uint64_t units, smallest, longest;
+};
 
-	for (unsigned i = 0; i < producer->n_claims; ++i)
-		units += producer->claim[i].units + 1;
+static void copies_add(struct ring_copies *copies, uint64_t units)
+{
+	/* With the next record's head. */
+	++units;
+	copies->units += units;
+	if (units < copies->smallest)
+		copies->smallest = units;
+	if (units > copies->longest)
+		copies->longest = units;
+}
+
+/*
+ * Units that are kept behind `at` for the copies of what is claimed: a record that is published
+ * lays a hole over what was claimed before it; and a copy stands behind all that is claimed. `own`:
+ * of one that is about to be claimed, 0: of none; `except`: a claim that is not counted, or NULL.
+ *
+ * As long as there are no strays, one of them all will be published without a copy: the smallest,
+ * at worst.  Memory in the way costs its length, and what does not fit before it.  So a copy takes
+ * no more than what was kept for it.
+ */
+static uint64_t units_of_copies(const struct ring_producer *producer, uint64_t at, uint64_t own,
+				const struct ring_claim *except)
+{
+	const struct ring_view *view = &producer->view;
+	struct ring_copies copies = {.smallest = UINT64_MAX};
+	uint64_t before = 0, units;
+
+	if (own)
+		copies_add(&copies, own);
+	for (unsigned i = 0; i < producer->n_claims; ++i) {
+		if (&producer->claim[i] != except)
+			copies_add(&copies, producer->claim[i].units);
+	}
+
+	units = copies.units;
+	if (producer->n_strays == 0 && own)
+		units -= copies.smallest;
+
+	for (copies.units = units; units != before && before <= view->mask;) {
+		before = units;
+		units = copies.units + ring_banned_within(view, at, before + 1, copies.longest);
+		for (unsigned i = 0; i < producer->n_claims; ++i) {
+			const struct ring_claim *claim = &producer->claim[i];
+
+			if (claim->is_stray && ((claim->at - at) & view->mask) <= before)
+				units += claim->units + copies.longest;
+		}
+	}
 	return units;
 }
 
@@ -65,9 +110,23 @@ static bool ring_place(const struct ring_producer *producer, uint64_t units, uin
 	return false;
 }
 
-/* Where a record of so many units goes, if there is room for it and `more` units beside it. */
-static int ring_find_room(struct ring_producer *producer, uint64_t units, uint64_t more,
-			  uint64_t *ret_at)
+enum ring_use { RING_TO_CLAIM, RING_TO_SEND, RING_TO_COPY };
+
+/* What stays free behind a record at `at`.  claim: that it is the copy of. */
+static uint64_t units_to_keep(const struct ring_producer *producer, uint64_t at, uint64_t units,
+			      enum ring_use use, const struct ring_claim *claim)
+{
+	uint64_t keep = use == RING_TO_COPY ? 0 : producer->keep;
+
+	if (LIKELY(producer->n_claims == 0))
+		return keep;
+	return keep + units_of_copies(producer, advance(at, units),
+				      use == RING_TO_CLAIM ? units : 0, claim);
+}
+
+/* Where a record of so many units goes, if there is room for it and for what has to be kept. */
+static int ring_find_room(struct ring_producer *producer, uint64_t units, enum ring_use use,
+			  const struct ring_claim *claim, uint64_t *ret_at)
 {
 	struct ring_view *view = &producer->view;
 	uint64_t at, needed, in_use;
@@ -75,7 +134,7 @@ static int ring_find_room(struct ring_producer *producer, uint64_t units, uint64
 	if (UNLIKELY(!ring_place(producer, units, &at)))
 		return IPC_EAGAIN;
 
-	needed = units + 1 + more;
+	needed = units + 1 + units_to_keep(producer, at, units, use, claim);
 	if (LIKELY(ring_distance(producer->tail, at) + needed <= view->capacity)) {
 		*ret_at = at;
 		return 0;
@@ -96,8 +155,7 @@ int ring_probe_room(struct ring_producer *producer, uint64_t size)
 {
 	uint64_t at;
 
-	return ring_find_room(producer, 1 + ring_units(size),
-			      producer->keep + units_of_copies(producer), &at);
+	return ring_find_room(producer, 1 + ring_units(size), RING_TO_CLAIM, NULL, &at);
 }
 
 /* Before a byte is written: whoever takes the end over learns how far it may go. */
@@ -118,15 +176,13 @@ static int ring_tell_limit(struct ring_producer *producer, uint64_t position)
 }
 
 /* `end` moves with it. */
-static int ring_reserve(struct ring_producer *producer, uint64_t size, struct ring_claim *ret)
+static int ring_reserve(struct ring_producer *producer, uint64_t size, enum ring_use use,
+			struct ring_claim *ret)
 {
-	uint64_t at, units = 1 + ring_units(size), more = producer->keep;
+	uint64_t at, units = 1 + ring_units(size);
 	int r;
 
-	if (UNLIKELY(producer->n_claims > 0))
-		more += units_of_copies(producer);
-
-	r = ring_find_room(producer, units, more, &at);
+	r = ring_find_room(producer, units, use, NULL, &at);
 	if (r == 0)
 		r = ring_tell_limit(producer, advance(at, units + 1));
 	if (r < 0)
@@ -172,7 +228,7 @@ int ring_claim(struct ring_producer *producer, uint64_t size, void **ret_data)
 
 	r = ring_make_place(producer);
 	if (r == 0)
-		r = ring_reserve(producer, size, &claim);
+		r = ring_reserve(producer, size, RING_TO_CLAIM, &claim);
 	if (r < 0)
 		return r;
 
@@ -199,16 +255,17 @@ static void ring_forget(struct ring_producer *producer, struct ring_claim *claim
 
 void ring_abort(struct ring_producer *producer, struct ring_claim *claim)
 {
-	uint64_t at = claim->at;
-	bool is_last = !claim->is_stray && advance(at, claim->units) == producer->end;
-
 	ring_forget(producer, claim);
-	if (is_last)
-		producer->end = at;
 
-	/* What was claimed before the last one and given back. */
-	if (producer->n_claims == producer->n_strays)
-		producer->end = ring_position(producer->head);
+	/* Behind the last one that is left: what was given back before it counts as well. */
+	producer->end = ring_position(producer->head);
+	for (unsigned i = 0; i < producer->n_claims; ++i) {
+		const struct ring_claim *other = &producer->claim[i];
+		uint64_t after = advance(other->at, other->units);
+
+		if (!other->is_stray && is_behind(after, producer->end))
+			producer->end = after;
+	}
 }
 
 void ring_leave_producer(struct ring_producer *producer)
@@ -329,9 +386,7 @@ static int ring_publish_copy(struct ring_producer *producer, struct ring_claim *
 	uint64_t end = producer->end;
 	int r;
 
-	/* Its own share of the room for copies is what it takes. */
-	r = ring_find_room(producer, copy.units, units_of_copies(producer) - (claim->units + 1),
-			   &copy.at);
+	r = ring_find_room(producer, copy.units, RING_TO_COPY, claim, &copy.at);
 	if (r == 0)
 		r = ring_tell_limit(producer, advance(copy.at, copy.units + 1));
 	if (r < 0)
@@ -366,7 +421,7 @@ int ring_send(struct ring_producer *producer, const void *data, const struct rin
 	struct ring_claim claim;
 	int r;
 
-	r = ring_reserve(producer, commit->size, &claim);
+	r = ring_reserve(producer, commit->size, RING_TO_SEND, &claim);
 	if (r < 0)
 		return r;
 
@@ -380,8 +435,12 @@ int ring_send(struct ring_producer *producer, const void *data, const struct rin
 
 int ring_rewind(struct ring_producer *producer, uint64_t position, unsigned state)
 {
-	uint64_t seen = producer->head, word = ring_word(ring_tag(seen), state, position);
-	uint64_t number = ring_number_at(&producer->view, position);
+	uint64_t seen = producer->head, word, number;
+
+	/* Where the stream jumps, its next record stands behind the jump. */
+	position = ring_jump(&producer->view, position);
+	word = ring_word(ring_tag(seen), state, position);
+	number = ring_number_at(&producer->view, position);
 
 	if (!atomic_compare_exchange_strong_explicit(&producer->view.ring->head, &seen, word,
 						     memory_order_seq_cst, memory_order_relaxed))
