@@ -528,31 +528,31 @@ Test(admin, leader_and_follower_of_a_flight_are_told, .init = setup, .fini = tea
 
 static void run_circle(struct script *script)
 {
-	struct session session;
+	struct caller caller;
 	union message message;
 
-	session_begin(&session, script);
+	caller_begin(&caller, script);
 	for (unsigned i = 0; i < 2; ++i) {
-		session_take(&session, &message, MESSAGE_LIST);
+		caller_take(&caller, &message, MESSAGE_LIST);
 		message_init(&message, MESSAGE_LISTED, message.head.request_id);
 		message.listed.cursor = 9;
-		session_say(&session, &message, NULL, 0);
+		caller_say(&caller, &message, NULL, 0);
 	}
 	(void)actor_hear(script->test);
 }
 
 static void run_circle_of_handles(struct script *script)
 {
-	struct session session;
+	struct caller caller;
 	union message message;
 
-	session_begin(&session, script);
+	caller_begin(&caller, script);
 	for (unsigned i = 0; i < 2; ++i) {
-		session_take(&session, &message, MESSAGE_HANDLES);
+		caller_take(&caller, &message, MESSAGE_HANDLES);
 		message_init(&message, MESSAGE_HANDLED, message.head.request_id);
 		message.handled.generation = 7;
 		message.handled.cursor = 9;
-		session_say(&session, &message, NULL, 0);
+		caller_say(&caller, &message, NULL, 0);
 	}
 	(void)actor_hear(script->test);
 }

@@ -81,11 +81,11 @@ Test(connection, nobody_listening_is_told_at_once, .timeout = 20)
 
 static void run_hang_up_twice(struct script *script)
 {
-	struct session session;
+	struct caller caller;
 
 	close(script_accept(script));
 	close(script_accept(script));
-	session_begin(&session, script);
+	caller_begin(&caller, script);
 	(void)actor_hear(script->test);
 }
 
@@ -117,11 +117,11 @@ Test(connection, listener_that_always_hangs_up_is_no_broker, .timeout = 20)
 
 static void run_refuse(struct script *script)
 {
-	struct session session = {.fd = script_accept(script)};
+	struct caller caller = {.fd = script_accept(script)};
 	union message hello;
 
-	session_take(&session, &hello, MESSAGE_HELLO);
-	session_done(&session, hello.head.request_id, IPC_EPROTONOSUPPORT);
+	caller_take(&caller, &hello, MESSAGE_HELLO);
+	caller_done(&caller, hello.head.request_id, IPC_EPROTONOSUPPORT);
 	(void)actor_hear(script->test);
 }
 
@@ -142,11 +142,11 @@ Test(connection, refusal_of_the_broker_is_the_result, .timeout = 20)
 
 static void run_garbage(struct script *script)
 {
-	struct session session = {.fd = script_accept(script)};
+	struct caller caller = {.fd = script_accept(script)};
 	union message hello;
 
-	session_take(&session, &hello, MESSAGE_HELLO);
-	(void)!send(session.fd, "HTTP/1.1 400 Bad Request", 24, MSG_NOSIGNAL);
+	caller_take(&caller, &hello, MESSAGE_HELLO);
+	(void)!send(caller.fd, "HTTP/1.1 400 Bad Request", 24, MSG_NOSIGNAL);
 	(void)actor_hear(script->test);
 }
 
@@ -181,9 +181,9 @@ Test(connection, silent_listener_ends_at_the_deadline, .timeout = 20)
 
 static void run_welcome(struct script *script)
 {
-	struct session session;
+	struct caller caller;
 
-	session_begin(&session, script);
+	caller_begin(&caller, script);
 	(void)actor_hear(script->test);
 }
 
@@ -244,26 +244,25 @@ Test(connection, welcome_and_unref_leave_nothing, .timeout = 20)
  * took the request off. */
 static void run_twice(struct script *script)
 {
-	struct session session;
+	struct caller caller;
 	union message open, message;
 	int segment_fd = -1;
 	uint64_t id;
 
-	session_begin(&session, script);
-	session_take(&session, &open, MESSAGE_OPEN);
-	id = session_handle(&session);
-	session_reserve(&session, &open.open, id, &segment_fd);
-	session_reserve(&session, &open.open, id, &segment_fd);
-	session_take(&session, &message, MESSAGE_CONFIRM);
-	session_reserve(&session, &open.open, id, &segment_fd);
-	session_opened(&session, &open.open, id, segment_fd, false);
-	session_opened(&session, &open.open, id, segment_fd, true);
+	caller_begin(&caller, script);
+	caller_take(&caller, &open, MESSAGE_OPEN);
+	id = caller_handle(&caller);
+	caller_reserve(&caller, &open.open, id, &segment_fd);
+	caller_reserve(&caller, &open.open, id, &segment_fd);
+	caller_take(&caller, &message, MESSAGE_CONFIRM);
+	caller_reserve(&caller, &open.open, id, &segment_fd);
+	caller_opened(&caller, &open.open, id, segment_fd, false);
+	caller_opened(&caller, &open.open, id, segment_fd, true);
 
 	/* The handle has to be alive after all of this: what comes next is its close. */
-	session_take(&session, &message, MESSAGE_CLOSE);
+	caller_take(&caller, &message, MESSAGE_CLOSE);
 	actor_say(script->test, message.close.handle_id == id);
-	actor_say(script->test,
-		  atomic_load(&session.desk->cell[LIVENESS_SLOT(id)].closed_id) == id);
+	actor_say(script->test, atomic_load(&caller.desk->cell[LIVENESS_SLOT(id)].closed_id) == id);
 	(void)actor_hear(script->test);
 }
 
@@ -294,20 +293,20 @@ Test(connection, answers_that_come_twice_do_no_harm, .timeout = 20)
 
 static void run_late(struct script *script)
 {
-	struct session session;
+	struct caller caller;
 	union message open, message;
 	int segment_fd = -1;
 	uint64_t id;
 
-	session_begin(&session, script);
-	session_take(&session, &open, MESSAGE_OPEN);
-	session_take(&session, &message, MESSAGE_CANCEL);
+	caller_begin(&caller, script);
+	caller_take(&caller, &open, MESSAGE_OPEN);
+	caller_take(&caller, &message, MESSAGE_CANCEL);
 	actor_say(script->test, message.cancel.cancelled_id == open.head.request_id);
 
 	/* What was granted before the withdrawal was seen. */
-	id = session_handle(&session);
-	session_reserve(&session, &open.open, id, &segment_fd);
-	session_opened(&session, &open.open, id, segment_fd, true);
+	id = caller_handle(&caller);
+	caller_reserve(&caller, &open.open, id, &segment_fd);
+	caller_opened(&caller, &open.open, id, segment_fd, true);
 	actor_say(script->test, 1);
 	(void)actor_hear(script->test);
 }
@@ -335,16 +334,16 @@ Test(connection, open_that_is_late_is_withdrawn_and_leaves_nothing, .timeout = 2
 
 static void run_no_room(struct script *script)
 {
-	struct session session;
+	struct caller caller;
 	union message asked, message;
 	int full_fd = open("/dev/full", O_RDWR | O_CLOEXEC);
 
-	session_begin(&session, script);
-	session_take(&session, &asked, MESSAGE_OPEN);
-	session_reserve(&session, &asked.open, session_handle(&session), &full_fd);
-	session_take(&session, &message, MESSAGE_CONFIRM);
+	caller_begin(&caller, script);
+	caller_take(&caller, &asked, MESSAGE_OPEN);
+	caller_reserve(&caller, &asked.open, caller_handle(&caller), &full_fd);
+	caller_take(&caller, &message, MESSAGE_CONFIRM);
 	actor_say(script->test, message.confirm.status);
-	session_done(&session, asked.head.request_id, message.confirm.status);
+	caller_done(&caller, asked.head.request_id, message.confirm.status);
 	(void)actor_hear(script->test);
 }
 
@@ -397,14 +396,14 @@ enum { OPENERS = 8 };
 static void run_reverse(struct script *script)
 {
 	union message opens[OPENERS];
-	struct session session;
+	struct caller caller;
 
-	session_begin(&session, script);
+	caller_begin(&caller, script);
 	for (unsigned i = 0; i < OPENERS; ++i)
-		session_take(&session, &opens[i], MESSAGE_OPEN);
+		caller_take(&caller, &opens[i], MESSAGE_OPEN);
 	for (unsigned i = OPENERS; i-- > 0;)
-		session_done(&session, opens[i].head.request_id,
-			     opens[i].open.name[0] == 'x' ? IPC_EBUSY : IPC_ENOENT);
+		caller_done(&caller, opens[i].head.request_id,
+			    opens[i].open.name[0] == 'x' ? IPC_EBUSY : IPC_ENOENT);
 	(void)actor_hear(script->test);
 }
 
@@ -427,12 +426,12 @@ Test(connection, each_thread_gets_its_own_answer, .timeout = 20)
 
 static void run_hold(struct script *script)
 {
-	struct session session;
+	struct caller caller;
 	union message message;
 
-	session_begin(&session, script);
+	caller_begin(&caller, script);
 	for (unsigned i = 0; i < 3; ++i)
-		session_take(&session, &message, MESSAGE_OPEN);
+		caller_take(&caller, &message, MESSAGE_OPEN);
 	actor_say(script->test, 1);
 	(void)actor_hear(script->test);
 }
@@ -550,26 +549,25 @@ enum { FLOOD = 4000 };
 
 static void run_deaf(struct script *script)
 {
-	struct session session;
+	struct caller caller;
 	union message open;
 	uint64_t id;
 	int segment_fd = -1;
 
-	session_begin(&session, script);
-	session_take(&session, &open, MESSAGE_OPEN);
-	id = session_handle(&session);
-	session_reserve(&session, &open.open, id, &segment_fd);
-	session_take(&session, &open, MESSAGE_CONFIRM);
+	caller_begin(&caller, script);
+	caller_take(&caller, &open, MESSAGE_OPEN);
+	id = caller_handle(&caller);
+	caller_reserve(&caller, &open.open, id, &segment_fd);
+	caller_take(&caller, &open, MESSAGE_CONFIRM);
 	open.open.size_new = 4096;
 	open.open.shape_new[0] = 64;
 	open.open.shape_new[1] = 1;
-	session_opened(&session, &open.open, id, segment_fd, false);
+	caller_opened(&caller, &open.open, id, segment_fd, false);
 
 	/* Now the queue fills. */
 	actor_say(script->test, actor_hear(script->test));
-	actor_say(script->test, atomic_load(&session.desk->client[session.slot].closings));
-	actor_say(script->test,
-		  atomic_load(&session.desk->cell[LIVENESS_SLOT(id)].closed_id) == id);
+	actor_say(script->test, atomic_load(&caller.desk->client[caller.slot].closings));
+	actor_say(script->test, atomic_load(&caller.desk->cell[LIVENESS_SLOT(id)].closed_id) == id);
 	(void)actor_hear(script->test);
 }
 
@@ -602,14 +600,14 @@ Test(connection, close_does_not_sleep_when_the_socket_is_full, .timeout = 20)
 
 static void run_full_then_read(struct script *script)
 {
-	struct session session;
+	struct caller caller;
 	union message message;
 	uint64_t cancelled = 0;
 
-	session_begin(&session, script);
+	caller_begin(&caller, script);
 	(void)actor_hear(script->test);
 	while (cancelled != 4711)
-		session_take(&session, &message, MESSAGE_CANCEL),
+		caller_take(&caller, &message, MESSAGE_CANCEL),
 			cancelled = message.cancel.cancelled_id;
 	actor_say(script->test, 1);
 	(void)actor_hear(script->test);

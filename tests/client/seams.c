@@ -148,16 +148,16 @@ enum { N_TALKERS = 4 };
 
 static void run_talk(struct script *script)
 {
-	struct session session;
+	struct caller caller;
 
-	session_begin(&session, script);
+	caller_begin(&caller, script);
 	for (unsigned i = 1; i < N_TALKERS && process_fork() > 0; ++i)
 		;
 	for (;;) {
 		union message message;
 
 		message_init(&message, MESSAGE_DONE, UINT64_MAX);
-		if (send(session.fd, &message, message.head.size, MSG_NOSIGNAL) < 0)
+		if (send(caller.fd, &message, message.head.size, MSG_NOSIGNAL) < 0)
 			return;
 	}
 }

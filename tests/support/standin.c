@@ -111,13 +111,13 @@ static void *map(int fd, uint64_t size)
 	return address;
 }
 
-void session_take(struct session *session, union message *message, enum message_type type)
+void caller_take(struct caller *caller, union message *message, enum message_type type)
 {
 	size_t size;
 	int r;
 
-	await(session->fd, "message");
-	r = fdpass_receive(session->fd, message, sizeof(*message), &size, NULL, NULL);
+	await(caller->fd, "message");
+	r = fdpass_receive(caller->fd, message, sizeof(*message), &size, NULL, NULL);
 	if (r < 0 || message_check_request(message, size) < 0)
 		failure("stand-in: result %d instead of a message of type %d", r, (int)type);
 	if (message->head.type != type)
@@ -125,57 +125,56 @@ void session_take(struct session *session, union message *message, enum message_
 			(int)type);
 }
 
-void session_say(struct session *session, const union message *message, const int *fds,
-		 unsigned n_fds)
+void caller_say(struct caller *caller, const union message *message, const int *fds, unsigned n_fds)
 {
-	int r = fdpass_send(session->fd, message, message->head.size, fds, n_fds);
+	int r = fdpass_send(caller->fd, message, message->head.size, fds, n_fds);
 
 	if (r < 0)
 		failure("stand-in: cannot answer: %d", r);
 }
 
-void session_done(struct session *session, uint64_t request_id, int result)
+void caller_done(struct caller *caller, uint64_t request_id, int result)
 {
 	union message message;
 
 	message_init(&message, MESSAGE_DONE, request_id);
 	message.head.result = result;
-	session_say(session, &message, NULL, 0);
+	caller_say(caller, &message, NULL, 0);
 }
 
-void session_welcome(struct session *session, int fd)
+void caller_welcome(struct caller *caller, int fd)
 {
 	union message message;
 	int fds[3];
 
-	*session = (struct session){.fd = fd, .slot = 3, .next_id = 1000};
-	session->table_fd = segment(sizeof(struct liveness_table));
-	session->desk_fd = segment(sizeof(struct desk));
-	session->table = map(session->table_fd, sizeof(struct liveness_table));
-	session->desk = map(session->desk_fd, sizeof(struct desk));
-	liveness_table_init(session->table, geteuid());
+	*caller = (struct caller){.fd = fd, .slot = 3, .next_id = 1000};
+	caller->table_fd = segment(sizeof(struct liveness_table));
+	caller->desk_fd = segment(sizeof(struct desk));
+	caller->table = map(caller->table_fd, sizeof(struct liveness_table));
+	caller->desk = map(caller->desk_fd, sizeof(struct desk));
+	liveness_table_init(caller->table, geteuid());
 
-	session_take(session, &message, MESSAGE_HELLO);
+	caller_take(caller, &message, MESSAGE_HELLO);
 	message_init(&message, MESSAGE_WELCOME, message.head.request_id);
 	message.welcome.version = PROTOCOL_VERSION;
-	message.welcome.client_slot = session->slot;
+	message.welcome.client_slot = caller->slot;
 	message.welcome.uid = geteuid();
-	message.welcome.table = (struct message_region){TABLE_ID, 0, sizeof(*session->table)};
-	message.welcome.desk = (struct message_region){DESK_ID, 0, sizeof(*session->desk)};
-	fds[0] = session->table_fd;
-	fds[1] = session->desk_fd;
+	message.welcome.table = (struct message_region){TABLE_ID, 0, sizeof(*caller->table)};
+	message.welcome.desk = (struct message_region){DESK_ID, 0, sizeof(*caller->desk)};
+	fds[0] = caller->table_fd;
+	fds[1] = caller->desk_fd;
 	fds[2] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	session_say(session, &message, fds, 3);
+	caller_say(caller, &message, fds, 3);
 	close(fds[2]);
 }
 
-void session_begin(struct session *session, struct script *script)
+void caller_begin(struct caller *caller, struct script *script)
 {
-	session_welcome(session, script_accept(script));
+	caller_welcome(caller, script_accept(script));
 }
 
-void session_reserve(struct session *session, const struct message_open *open, uint64_t handle_id,
-		     int *segment_fd)
+void caller_reserve(struct caller *caller, const struct message_open *open, uint64_t handle_id,
+		    int *segment_fd)
 {
 	union message message;
 
@@ -186,11 +185,11 @@ void session_reserve(struct session *session, const struct message_open *open, u
 	message.reserve.handle_id = handle_id;
 	message.reserve.segment = (struct message_region){SEGMENT_ID, 0, open->size_new};
 	memcpy(message.reserve.shape, open->shape_new, sizeof(message.reserve.shape));
-	session_say(session, &message, segment_fd, 1);
+	caller_say(caller, &message, segment_fd, 1);
 }
 
-void session_opened(struct session *session, const struct message_open *open, uint64_t handle_id,
-		    int segment_fd, bool with_value)
+void caller_opened(struct caller *caller, const struct message_open *open, uint64_t handle_id,
+		   int segment_fd, bool with_value)
 {
 	union message message;
 
@@ -206,21 +205,21 @@ void session_opened(struct session *session, const struct message_open *open, ui
 	message.opened.lines =
 		(struct message_region){DESK_ID, offsetof(struct desk, line[STANDIN_CHANNEL]),
 					2 * sizeof(struct eventcount)};
-	message.opened.table = (struct message_region){TABLE_ID, 0, sizeof(*session->table)};
-	session_say(session, &message, &segment_fd, with_value);
+	message.opened.table = (struct message_region){TABLE_ID, 0, sizeof(*caller->table)};
+	caller_say(caller, &message, &segment_fd, with_value);
 }
 
-uint64_t session_handle(struct session *session)
+uint64_t caller_handle(struct caller *caller)
 {
-	uint64_t slot = session->next_id - 1000 + 1;
-	uint64_t id = session->next_id++ << 16 | slot;
+	uint64_t slot = caller->next_id - 1000 + 1;
+	uint64_t id = caller->next_id++ << 16 | slot;
 
-	liveness_handle_set(session->table, (uint32_t)slot, id);
+	liveness_handle_set(caller->table, (uint32_t)slot, id);
 	return id;
 }
 
-void session_side(struct session *session, unsigned side, uint64_t word)
+void caller_side(struct caller *caller, unsigned side, uint64_t word)
 {
-	liveness_side_set(session->table, STANDIN_CHANNEL, side, word);
-	liveness_attend(session->table, session->slot);
+	liveness_side_set(caller->table, STANDIN_CHANNEL, side, word);
+	liveness_attend(caller->table, caller->slot);
 }

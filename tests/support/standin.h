@@ -20,7 +20,7 @@ struct standin {
 };
 
 /* One client, as the script sees it. */
-struct session {
+struct caller {
 	int fd;
 	uint32_t slot;
 	struct liveness_table *table; /* of this user; mapped writable here */
@@ -45,29 +45,29 @@ void standin_stop(struct standin *standin); /* kills it if it has not ended */
 int script_accept(struct script *script); /* descriptor */
 
 /* Accepts, takes HELLO, says WELCOME. */
-void session_begin(struct session *session, struct script *script);
+void caller_begin(struct caller *caller, struct script *script);
 
 /* Takes HELLO and says WELCOME on an accepted descriptor. */
-void session_welcome(struct session *session, int fd);
+void caller_welcome(struct caller *caller, int fd);
 
 /* The next message, which has to be of this type. */
-void session_take(struct session *session, union message *message, enum message_type type);
+void caller_take(struct caller *caller, union message *message, enum message_type type);
 
-void session_say(struct session *session, const union message *message, const int *fds,
+void caller_say(struct caller *caller, const union message *message, const int *fds,
 		 unsigned n_fds);
-void session_done(struct session *session, uint64_t request_id, int result);
+void caller_done(struct caller *caller, uint64_t request_id, int result);
 
 /* RESERVE and OPENED for an OPEN; the same *segment_fd for both (-1: makes one). */
-void session_reserve(struct session *session, const struct message_open *open, uint64_t handle_id,
+void caller_reserve(struct caller *caller, const struct message_open *open, uint64_t handle_id,
 		     int *segment_fd);
-void session_opened(struct session *session, const struct message_open *open, uint64_t handle_id,
+void caller_opened(struct caller *caller, const struct message_open *open, uint64_t handle_id,
 		    int segment_fd, bool with_value);
 
 /* A new handle id; its word in the table says that it is open. */
-uint64_t session_handle(struct session *session);
+uint64_t caller_handle(struct caller *caller);
 
 /* The side's word, then the client's attention. */
-void session_side(struct session *session, unsigned side, uint64_t word);
+void caller_side(struct caller *caller, unsigned side, uint64_t word);
 
 #define STANDIN_CHANNEL 5 /* the slot of the only channel */
 
