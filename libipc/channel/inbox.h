@@ -34,10 +34,10 @@
  * applied[2]     receiver     the same of what is applied: {position, generation}, and tail
  * gap_written    sender       see above
  * gap_applied    receiver     see above
- * collapse       sender       0, or a backlog is being given up: from this position (+1) on nothing
- *                             is received until it is 0 again
- * ring.received  receiver     state INBOX_COLLAPSED, set by the sender: given up from here.
- *                             INBOX_CLOSED, set by the next receiver: not this one's any more
+ * collapse       sender       0, or a backlog is being given up, {tag of the sender, 1, position}:
+ * from there on nothing is received until it is 0 again, or the tag another's ring.received
+ * receiver     state INBOX_COLLAPSED, set by the sender: given up from here. INBOX_CLOSED, set by
+ * the next receiver: not this one's any more
  *
  * Giving up the backlog (only where the channel is made so, IPC_INBOX_FULL_COLLAPSE): gap_written,
  * wanted + 1, collapse = position; then one exchange of ring.received decides up to where the
@@ -72,12 +72,17 @@
 
 /* Types of records. */
 enum inbox_record {
-	INBOX_BEGIN = 2, /* bytes: generation */
+	INBOX_BEGIN = 2, /* bytes: struct inbox_begin */
 	INBOX_CHUNK,
 	INBOX_CHUNK_FD, /* bytes: struct inbox_chunk_fd; extra: lowest bits of the sender's tag */
 	INBOX_END,      /* bytes: generation, request that it answers */
 	INBOX_FRAME,
 	INBOX_ABORT, /* flags: enum ipc_inbox_reason */
+};
+
+struct inbox_begin {
+	uint64_t generation;
+	uint64_t n_fds; /* descriptors that were sent before it: of no use any more */
 };
 
 struct inbox_chunk_fd {
@@ -91,6 +96,7 @@ struct inbox_chunk_fd {
 #define INBOX_COLLAPSED 1u
 #define INBOX_CLOSED    RING_RECEIVED_CLOSED
 #define INBOX_ABORTED   4u /* the snapshot that it was in was aborted */
+#define INBOX_TURNED    8u /* flips with each collapse */
 
 struct inbox_end {
 	_Atomic uint64_t position, generation, answers;
@@ -142,6 +148,50 @@ IPC_CHECKED int inbox_get_positions(const struct inbox *inbox, struct ipc_inbox_
 IPC_CHECKED int inbox_probe_applied(const struct inbox *inbox, uint64_t generation,
 				    uint64_t offset);
 
+/* One of sent[] or applied[]. */
+struct inbox_now {
+	unsigned slot;
+	uint64_t position, generation, answers;
+};
+
+/* The one that counts at this position of head or tail. */
+struct inbox_now inbox_now(const struct inbox_end ends[2], uint64_t position);
+/* Writes the other one, to count from this position on. */
+void inbox_end_write(struct inbox_end ends[2], struct inbox_now *now, uint64_t position,
+		     uint64_t generation, uint64_t answers);
+
+/* What somebody wrote who died before it counted is taken back, so that it never will. */
+void inbox_end_clear(struct inbox_end ends[2], uint64_t position);
+
+/* Before positions have come half way around: the same once more. */
+void inbox_end_renew(struct inbox_end ends[2], struct inbox_now *now, uint64_t position);
+
+/* What is `written`, `applied` at this word of head or tail, whose number is this. */
+uint64_t inbox_written(const struct inbox *inbox, uint64_t head, uint64_t number);
+uint64_t inbox_applied(const struct inbox *inbox, uint64_t tail, uint64_t number);
+
+/* After an exchange that published something: wakes side `side`. */
+static inline void inbox_notify(const struct inbox *inbox, unsigned side)
+{
+	if (UNLIKELY(eventcount_notify_exchanged(&inbox->lines[side])))
+		inbox->ring(inbox->ring_userdata);
+}
+
+/* A request; sender and observers are told. */
+void inbox_want(const struct inbox *inbox);
+
+/* What the ring says, to what the channel says. */
+int inbox_result(const struct inbox *inbox, int r);
+
+/* ---- descriptors of chunks: inbox_fd.c ---- */
+
+/* 0, IPC_EAGAIN: the socket is full; IPC_EINVAL: no descriptor. */
+IPC_CHECKED int inbox_fd_send(const struct inbox *inbox, int fd, uint64_t id, unsigned tag);
+/* The descriptor; those of earlier ones are dropped.  IPC_ENOENT: it is not there; IPC_EMFILE. */
+IPC_CHECKED int inbox_fd_take(const struct inbox *inbox, uint64_t id, unsigned tag);
+/* Those up to this one.  Whether there were any. */
+bool inbox_fd_drop(const struct inbox *inbox, uint64_t id);
+
 /* ---- sender: inbox_sender.c ---- */
 
 struct inbox_sender {
@@ -150,7 +200,10 @@ struct inbox_sender {
 	struct ring_producer out;
 	uint64_t generation;   /* of the snapshot that it is in */
 	uint64_t begin_wanted; /* `wanted` at its BEGIN */
-	bool has_claim;
+	bool is_inside;        /* of a snapshot */
+	bool is_void;          /* ... whose backlog was given up */
+	bool is_closed;
+	struct inbox_now now; /* what the last END said */
 };
 
 /*
@@ -189,7 +242,7 @@ bool inbox_is_requested(struct inbox_sender *sender);
 /* Room for the smallest record: 0, IPC_EAGAIN. */
 IPC_CHECKED int inbox_probe_room(struct inbox_sender *sender);
 
-/* ---- receiver: inbox_receiver.c ---- */
+/* ---- receiver: inbox_receiver.c, inbox_begin.c ---- */
 
 /* An END that was received and is not applied. */
 struct inbox_pending_end {
@@ -200,13 +253,14 @@ struct inbox_receiver {
 	struct inbox inbox;
 	struct turn turn;
 	struct ring_consumer in;
-	bool is_inside;             /* of a snapshot, by what was received */
-	bool was_taken_over;        /* ABORT(RECEIVER_CHANGED) is to be told */
-	bool has_ended_inside;      /* ABORT for the sender's end was told */
-	bool skips;                 /* up to the next BEGIN */
-	uint64_t generation;        /* of what was received last */
-	uint64_t generation_before; /* of before the snapshot that it is in */
-	uint64_t expected;          /* offset of the next frame */
+	uint64_t marked;      /* the word in ring.received */
+	uint64_t expected;    /* offset of the next frame */
+	uint64_t generation;  /* of what was received last */
+	bool is_inside;       /* of a snapshot, by what was received */
+	bool skips;           /* up to the next BEGIN */
+	bool was_taken_over;  /* ABORT(RECEIVER_CHANGED) is to be told */
+	bool gap_was_told;    /* of the gap at the present end of the stream */
+	struct inbox_now now; /* of what is applied */
 	struct inbox_pending_end *ends;
 	unsigned n_ends, n_ends_max;
 };
@@ -214,6 +268,9 @@ struct inbox_receiver {
 IPC_CHECKED int inbox_begin_receiver(struct inbox_receiver *receiver, uint64_t handle_id,
 				     uint32_t process);
 void inbox_leave_receiver(struct inbox_receiver *receiver);
+
+/* A BEGIN comes that is not taken back before the end of what there is. */
+bool inbox_begin_is_coming(const struct ring_consumer *from);
 
 /*
  * How many events, at least 1; IPC_EAGAIN: none.  sender_end: 0, or how the sender's side ended
