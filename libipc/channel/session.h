@@ -24,9 +24,9 @@
  * commit_release is two exchanges, of the one ring's head and of the other's tail.  The first one
  * is the commit: it publishes with the reply a note of how far the request's ring is released
  * (ring_commit.note, with SESSION_NOTED in the state of head).  Whoever dies before the second has
- * released all the same: who looks at a tail looks at the note in the other ring (session_tail()),
- * and who takes the end next stores it.  The note is written over by the next record's head, under
- * the turn of the senders: by then the tail was stored.
+ * released all the same: who finds no room by a tail looks at the note in the other ring
+ * (session_settle()), and who takes the end next stores it.  The note is written over by the next
+ * record's head, under the turn of the senders: by then the tail was stored.
  *
  * Descriptors go through a socket pair, before the commit of their message, with its number and the
  * tag of the sender's end: one that has no message (the sender died in between) is older than any

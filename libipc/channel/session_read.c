@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * What the broker tells of a session, out of a segment that it does not map: copies, each of which
+ * is checked before it is used.
+ */
+
+#include "libipc/channel/session_inside.h"
+
+#define LOOKS_MAX 100
+
+/* One ring of it, as copied. */
+struct seen {
+	struct ring ring;
+	struct ring_view view;
+	uint64_t head, tail;
+};
+
+static uint64_t offset_of_ring(unsigned side)
+{
+	return SESSION_SHARED_OFFSET + offsetof(struct session_shared, ring) +
+	       side * sizeof(struct ring);
+}
+
+static bool read_ring(const struct session_read *read, unsigned side, struct seen *ret)
+{
+	if (!read->read(read->userdata, offset_of_ring(side), &ret->ring, sizeof(ret->ring)) ||
+	    ring_attach(&ret->view, &ret->ring, NULL, read->shape[0], read->shape[1]) < 0)
+		return false;
+
+	ret->head = atomic_load_explicit(&ret->ring.head, memory_order_relaxed);
+	ret->tail = atomic_load_explicit(&ret->ring.tail, memory_order_relaxed);
+	return true;
+}
+
+static bool read_record(const struct session_read *read, unsigned side, const struct seen *seen,
+			uint64_t position, struct ring_record *ret)
+{
+	struct session_layout layout;
+
+	return session_layout(&layout, read->shape) &&
+	       read->read(read->userdata,
+			  layout.data[side] +
+				  (ring_position(position) & seen->view.mask) * RING_UNIT,
+			  ret, sizeof(*ret));
+}
+
+/* Up to where it is released, as the other ring says. */
+static bool find_tail(const struct session_read *read, unsigned side, const struct seen *seen,
+		      uint64_t *ret)
+{
+	struct ring_record noted;
+	struct seen other;
+
+	*ret = ring_position(seen->tail);
+	if (!read_ring(read, !side, &other))
+		return false;
+	if (!(ring_state(other.head) & SESSION_NOTED))
+		return true;
+	if (!read_record(read, !side, &other, other.head, &noted))
+		return false;
+
+	(void)session_note_is_due(atomic_load_explicit(&noted.what, memory_order_relaxed),
+				  seen->tail, seen->head, ret);
+	return true;
+}
+
+/* False: it has moved, or does not look right. */
+static bool look(const struct session_read *read, unsigned side, uint64_t *ret_sent,
+		 uint64_t *ret_acknowledged, struct seen *seen, uint64_t *ret_units)
+{
+	struct ring_record at_head, at_tail;
+	struct seen again;
+	uint64_t tail;
+
+	if (!read_ring(read, side, seen) || !find_tail(read, side, seen, &tail) ||
+	    !read_record(read, side, seen, seen->head, &at_head) ||
+	    !read_record(read, side, seen, tail, &at_tail) || !read_ring(read, side, &again) ||
+	    again.head != seen->head || again.tail != seen->tail)
+		return false;
+
+	*ret_sent = atomic_load_explicit(&at_head.number, memory_order_relaxed) - 1;
+	*ret_acknowledged = atomic_load_explicit(&at_tail.number, memory_order_relaxed) - 1;
+	*ret_units = ring_distance(tail, ring_position(seen->head));
+	return *ret_sent - *ret_acknowledged <= *ret_units;
+}
+
+bool session_read_direction(const struct session_read *read, unsigned side, uint64_t *ret_sent,
+			    uint64_t *ret_acknowledged, uint64_t *ret_depth,
+			    uint64_t *ret_depth_max)
+{
+	uint64_t sent, acknowledged, units, most;
+	struct seen seen;
+	int i = 0;
+
+	while (!look(read, side, &sent, &acknowledged, &seen, &units)) {
+		if (++i == LOOKS_MAX)
+			return false;
+	}
+
+	most = atomic_load_explicit(&seen.ring.depth_max, memory_order_relaxed);
+	if (most > seen.view.mask + 1)
+		most = seen.view.mask + 1;
+	*ret_sent = sent;
+	*ret_acknowledged = acknowledged;
+	*ret_depth = units * RING_UNIT;
+	*ret_depth_max = (most > units ? most : units) * RING_UNIT;
+	return true;
+}
