@@ -84,7 +84,7 @@ static int give_up_snapshot(struct inbox_receiver *receiver)
 				      memory_order_relaxed);
 	CRASH_POINT();
 
-	in->at = in->received_before;
+	in->at = in->head = in->received_before;
 	while ((r = ring_peek(in, &record)) == 0 && record.type != INBOX_BEGIN)
 		in->at = record.after;
 	if (r < 0 && r != IPC_EAGAIN)

@@ -560,7 +560,7 @@ int inbox_probe_wanted(struct inbox_sender *sender, uint64_t *served)
 
 	if (r < 0)
 		return r;
-	if (now == *served)
+	if (now <= *served)
 		return IPC_EAGAIN;
 
 	*served = now;
