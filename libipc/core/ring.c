@@ -62,6 +62,10 @@ int ring_attach(struct ring_view *view, struct ring *ring, void *data, uint64_t 
 		.units_max = 1 + ring_units(record_max),
 	};
 
+	/* All that is claimed may become a jump, and the next record's head stands behind that. */
+	if (view->capacity > view->mask)
+		view->capacity = view->mask;
+
 	return ring_distance(ring_position(atomic_load_explicit(&ring->tail, memory_order_acquire)),
 			     ring_position(atomic_load_explicit(
 				     &ring->head, memory_order_acquire))) > view->mask + 1

@@ -132,8 +132,8 @@ ASSERT_SIZE(struct ring_record, RING_UNIT);
 
 struct ring_ban {
 	_Atomic uint64_t who;  /* ring_owner(); 0: free */
-	_Atomic uint64_t from; /* position */
-	_Atomic uint64_t to;   /* position, and bits of `who` above it: else it is not known yet */
+	_Atomic uint64_t from; /* position, and bits of `who` above it */
+	_Atomic uint64_t to;   /* the same; other bits: it is not known yet */
 	_Atomic uint64_t left; /* equal to `who`: he has left, the memory is free */
 };
 

@@ -4,6 +4,9 @@
 #include "libipc/platform/crash.h"
 #include "libipc/platform/peer.h"
 
+/* Of a slot that others keep changing, which only broken ones do. */
+#define TRIES_MAX 1000
+
 static struct ring_ban *ban_at(const struct ring_view *view, uint32_t i)
 {
 	return &view->ring->ban[i];
@@ -27,6 +30,11 @@ static uint64_t ban_to(uint64_t who, uint64_t to)
 	uint64_t bits = (who * UINT64_C(0x9e3779b97f4a7c15) >> 41) | 1;
 
 	return bits << RING_POSITION_BITS | ring_position(to);
+}
+
+static uint64_t ban_from(const struct ring_ban *ban)
+{
+	return ring_position(atomic_load_explicit(&ban->from, memory_order_relaxed));
 }
 
 static bool ban_is_known(const struct ring_ban *ban, uint64_t who)
@@ -55,9 +63,10 @@ static bool ban_is_ahead(const struct ring_view *view, const struct ring_ban *ba
 		ring_position(atomic_load_explicit(&view->ring->tail, memory_order_acquire));
 	uint64_t head =
 		ring_position(atomic_load_explicit(&view->ring->head, memory_order_acquire));
-	uint64_t from = atomic_load_explicit(&ban->from, memory_order_relaxed);
+	uint64_t from = ban_from(ban);
 
-	return ring_distance(tail, from) < ring_distance(tail, head);
+	/* At the head the jump may be about to be made. */
+	return ring_distance(tail, from) <= ring_distance(tail, head);
 }
 
 /* Whether he may still write there. */
@@ -93,7 +102,7 @@ uint64_t ring_past_bans(const struct ring_view *view, const struct liveness_tabl
 		if (who == 0 || !ban_is_known(ban, who))
 			continue;
 
-		from = atomic_load_explicit(&ban->from, memory_order_relaxed);
+		from = ban_from(ban);
 		to = atomic_load_explicit(&ban->to, memory_order_relaxed);
 		past = ring_past(view, at, units, from, ring_distance(from, ring_position(to)));
 		if (past != at && ban_is_needed(view, table, ban, who))
@@ -116,7 +125,7 @@ uint64_t ring_banned_within(const struct ring_view *view, uint64_t at, uint64_t 
 		if (who == 0 || !ban_is_known(ban, who))
 			continue;
 
-		from = atomic_load_explicit(&ban->from, memory_order_relaxed);
+		from = ban_from(ban);
 		to = atomic_load_explicit(&ban->to, memory_order_relaxed);
 		if (((from - at) & view->mask) < units)
 			sum += (ring_distance(from, ring_position(to)) & view->mask) + more;
@@ -127,17 +136,22 @@ uint64_t ring_banned_within(const struct ring_view *view, uint64_t at, uint64_t 
 uint64_t ring_jump(const struct ring_view *view, uint64_t position)
 {
 	uint32_t n = n_bans(view);
+	uint64_t furthest = 0;
 
+	/* There are several of one place if takers died, or were taken over, before they jumped. */
 	for (uint32_t i = 0; i < n; ++i) {
 		const struct ring_ban *ban = ban_at(view, i);
-		uint64_t who = ban_who(ban);
+		uint64_t who = ban_who(ban), distance;
 
-		if (who != 0 && ban_is_known(ban, who) &&
-		    atomic_load_explicit(&ban->from, memory_order_relaxed) == position)
-			return ring_position(atomic_load_explicit(&ban->to, memory_order_relaxed));
+		if (who == 0 || !ban_is_known(ban, who) || ban_from(ban) != position)
+			continue;
+		distance = ring_distance(position,
+					 atomic_load_explicit(&ban->to, memory_order_relaxed));
+		if (distance > furthest)
+			furthest = distance;
 	}
 
-	return position;
+	return (position + furthest) & RING_POSITION_MASK;
 }
 
 /* Before its range is used: who looks for bans looks at slots below n_bans alone. */
@@ -176,21 +190,45 @@ int ring_ban(const struct ring_view *view, const struct liveness_table *table, u
 	return IPC_EBUSY;
 }
 
-bool ring_has_pending_bans(const struct ring_view *view)
+bool ring_has_pending_bans(const struct ring_view *view, uint64_t me)
 {
 	uint32_t n = n_bans(view);
 
 	for (uint32_t i = 0; i < n; ++i) {
 		uint64_t who = ban_who(ban_at(view, i));
 
-		if (who != 0 && !ban_is_known(ban_at(view, i), who))
+		if (who != 0 && ring_owner_is_newer(me, who) && !ban_is_known(ban_at(view, i), who))
 			return true;
 	}
 
 	return false;
 }
 
-void ring_complete_bans(const struct ring_view *view, uint64_t from, uint64_t to)
+/*
+ * A taker that is late, whose slot has got a new owner and a range since, must not undo that: so by
+ * exchanges, of words that hold bits of `who`.
+ */
+static void ban_complete(struct ring_ban *ban, uint64_t who, uint64_t from, uint64_t to)
+{
+	for (int i = 0; i < TRIES_MAX; ++i) {
+		uint64_t seen_from = atomic_load_explicit(&ban->from, memory_order_acquire);
+		uint64_t seen_to = atomic_load_explicit(&ban->to, memory_order_acquire);
+
+		if (ban_who(ban) != who || seen_to == ban_to(who, seen_to))
+			return;
+		if (!atomic_compare_exchange_strong_explicit(
+			    &ban->from, &seen_from, ban_to(who, from), memory_order_acq_rel,
+			    memory_order_relaxed))
+			continue;
+		CRASH_POINT();
+		if (atomic_compare_exchange_strong_explicit(&ban->to, &seen_to, ban_to(who, to),
+							    memory_order_acq_rel,
+							    memory_order_relaxed))
+			return;
+	}
+}
+
+void ring_complete_bans(const struct ring_view *view, uint64_t me, uint64_t from, uint64_t to)
 {
 	uint32_t n = n_bans(view);
 
@@ -198,18 +236,14 @@ void ring_complete_bans(const struct ring_view *view, uint64_t from, uint64_t to
 		struct ring_ban *ban = ban_at(view, i);
 		uint64_t who = ban_who(ban);
 
-		if (who == 0 || ban_is_known(ban, who))
+		if (who == 0 || !ring_owner_is_newer(me, who) || ban_is_known(ban, who))
 			continue;
 
-		if (from == to) {
+		if (from == to)
 			(void)atomic_compare_exchange_strong_explicit(
 				&ban->who, &who, 0, memory_order_acq_rel, memory_order_relaxed);
-			continue;
-		}
-
-		atomic_store_explicit(&ban->from, from, memory_order_relaxed);
-		CRASH_POINT();
-		atomic_store_explicit(&ban->to, ban_to(who, to), memory_order_release);
+		else
+			ban_complete(ban, who, from, to);
 	}
 }
 

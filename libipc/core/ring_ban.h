@@ -33,21 +33,30 @@ uint64_t ring_past_bans(const struct ring_view *view, const struct liveness_tabl
 uint64_t ring_banned_within(const struct ring_view *view, uint64_t at, uint64_t units,
 			    uint64_t more);
 
-/* Where the stream goes on after `position`: behind what was banned there. */
+/* Where the stream goes on after `position`: behind all that was banned there. */
 uint64_t ring_jump(const struct ring_view *view, uint64_t position);
 
 /* A slot for `who`, whose range is not known yet.  0; IPC_EBUSY. */
 IPC_CHECKED int ring_ban(const struct ring_view *view, const struct liveness_table *table,
 			 uint64_t who);
 
-/* Some have no range yet. */
-bool ring_has_pending_bans(const struct ring_view *view);
+/* Some of owners before `me` have no range yet.  Others are his to complete who takes the end from
+ * their owners. */
+bool ring_has_pending_bans(const struct ring_view *view, uint64_t me);
 
 /* Those get this one; empty: they are given back. */
-void ring_complete_bans(const struct ring_view *view, uint64_t from, uint64_t to);
+void ring_complete_bans(const struct ring_view *view, uint64_t me, uint64_t from, uint64_t to);
 
 /* He has left. */
 void ring_lift_bans(const struct ring_view *view, uint64_t who);
+
+/* Numbers of handles grow. */
+static inline bool ring_owner_is_newer(uint64_t who, uint64_t than)
+{
+	uint64_t ahead = ((who >> 38) - (than >> 38)) & 0x3ffffff;
+
+	return ahead >= 1 && ahead < 0x2000000;
+}
 
 /* Not open any more, and not only held dead: no thread of his will write again. */
 bool ring_owner_is_gone(const struct liveness_table *table, uint64_t who);

@@ -164,10 +164,15 @@ static int ring_tell_limit(struct ring_producer *producer, uint64_t position)
 	struct ring *ring = producer->view.ring;
 
 	if (is_behind(position, producer->limit)) {
+		uint64_t tag = ring_tag(producer->head);
+		uint64_t seen = ring_word(tag, 0, producer->limit);
+
+		/* By exchange: late, it must not undo what a later producer has told. */
+		if (!atomic_compare_exchange_strong_explicit(
+			    &ring->limit, &seen, ring_word(tag, 0, position), memory_order_relaxed,
+			    memory_order_relaxed))
+			return IPC_ESTALE;
 		producer->limit = position;
-		atomic_store_explicit(&ring->limit,
-				      ring_word(ring_tag(producer->head), 0, position),
-				      memory_order_relaxed);
 	}
 
 	/* [R1] Pairs with [R2]. */

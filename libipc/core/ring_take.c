@@ -19,14 +19,6 @@
 
 /* ---- owners ---- */
 
-/* Numbers of handles grow. */
-static bool owner_is_newer(uint64_t who, uint64_t than)
-{
-	uint64_t ahead = ((who >> 38) - (than >> 38)) & 0x3ffffff;
-
-	return ahead >= 1 && ahead < 0x2000000;
-}
-
 /* bans: of a producer's end; NULL: nothing that he does late can harm. */
 static int owner_take(_Atomic uint64_t *owner, uint64_t me, const struct ring_view *bans,
 		      const struct liveness_table *table)
@@ -34,10 +26,10 @@ static int owner_take(_Atomic uint64_t *owner, uint64_t me, const struct ring_vi
 	uint64_t seen = atomic_load_explicit(owner, memory_order_acquire);
 
 	for (int i = 0; i < TRIES_MAX; ++i) {
-		if (seen != 0 && seen != me && !owner_is_newer(me, seen))
+		if (seen != 0 && seen != me && !ring_owner_is_newer(me, seen))
 			return IPC_ESTALE;
 
-		if (bans && seen != 0 && !ring_owner_is_gone(table, seen)) {
+		if (bans && seen != 0 && seen != me && !ring_owner_is_gone(table, seen)) {
 			int r = ring_ban(bans, table, seen);
 
 			if (r < 0)
@@ -96,7 +88,7 @@ static int range_of_bans(const struct ring_producer *producer, uint64_t *ret_to)
 static int complete_bans(struct ring_producer *producer)
 {
 	struct ring_view *view = &producer->view;
-	uint64_t head = ring_position(producer->head), to = head, past;
+	uint64_t head = ring_position(producer->head), to = head, tail, past;
 	int r;
 
 	/* [R2] He sees the new tag, or what he told is seen here.  Pairs with [R1]. */
@@ -106,17 +98,42 @@ static int complete_bans(struct ring_producer *producer)
 	if (r < 0)
 		return r;
 
-	/* The next record's head does not stand in what others may write. */
-	while (to != head && (past = ring_past_bans(view, producer->table, to, 1)) != to)
+	/* The next record's head does not stand in what others may write: there is at most a lap.
+	 */
+	tail = ring_position(atomic_load_explicit(&view->ring->tail, memory_order_acquire));
+	while (to != head && ring_distance(tail, to) <= view->mask &&
+	       (past = ring_past_bans(view, producer->table, to, 1)) != to)
 		to = past;
-	if (ring_distance(
-		    ring_position(atomic_load_explicit(&view->ring->tail, memory_order_acquire)),
-		    to) > view->mask)
+	if (ring_distance(tail, to) > view->mask)
 		return IPC_EBUSY;
 
-	ring_complete_bans(view, head, to);
+	ring_complete_bans(view, producer->owner, head, to);
 	CRASH_POINT();
 	return 0;
+}
+
+/* Nothing is claimed behind the head at `position`.  By exchange, as all that tells it: who had the
+ * end before, and is late, must not undo it. */
+static int take_limit(struct ring_producer *producer, uint64_t position)
+{
+	_Atomic uint64_t *limit = &producer->view.ring->limit;
+	uint64_t seen = atomic_load_explicit(limit, memory_order_relaxed);
+
+	producer->limit = (position + 1) & RING_POSITION_MASK;
+	for (int i = 0; i < TRIES_MAX; ++i) {
+		/* [R1] Below, too: before anything is written there. */
+		if (!ring_producer_is(producer))
+			return IPC_ESTALE;
+		if (!atomic_compare_exchange_strong_explicit(
+			    limit, &seen, ring_word(ring_tag(producer->head), 0, producer->limit),
+			    memory_order_seq_cst, memory_order_relaxed))
+			continue;
+
+		process_fence_shared();
+		return ring_producer_is(producer) ? 0 : IPC_ESTALE;
+	}
+
+	return IPC_EBADMSG;
 }
 
 /* Over what is banned where the next record would stand. */
@@ -126,15 +143,14 @@ static int jump_over(struct ring_producer *producer)
 	uint64_t head = ring_position(producer->head), to = ring_jump(view, head);
 	struct ring_record *next = ring_at(view, to);
 	uint64_t seen = producer->head, word, what;
+	int r;
 
 	if (to == head)
-		return 0;
+		return take_limit(producer, head);
 
-	atomic_store_explicit(&view->ring->limit, ring_word(ring_tag(seen), 0, to + 1),
-			      memory_order_relaxed);
-	process_fence_shared();
-	if (!ring_producer_is(producer))
-		return IPC_ESTALE;
+	r = take_limit(producer, to);
+	if (r < 0)
+		return r;
 
 	/* A note is a note as long as he has not begun to write over it. */
 	what = atomic_load_explicit(&ring_at(view, head)->what, memory_order_relaxed);
@@ -172,7 +188,7 @@ int ring_take_producer(struct ring_producer *producer, const struct liveness_tab
 	if (r == 0)
 		r = tag_take(&ring->head, &ring->producer, producer->owner, &producer->head);
 	CRASH_POINT();
-	if (r == 0 && ring_has_pending_bans(&view))
+	if (r == 0 && ring_has_pending_bans(&view, producer->owner))
 		r = complete_bans(producer);
 	if (r == 0)
 		r = jump_over(producer);
@@ -182,7 +198,6 @@ int ring_take_producer(struct ring_producer *producer, const struct liveness_tab
 	producer->tail = ring_position(atomic_load_explicit(&ring->tail, memory_order_acquire));
 	producer->end = ring_position(producer->head);
 	producer->number = ring_number_at(&view, producer->end);
-	producer->limit = (producer->end + 1) & RING_POSITION_MASK;
 	producer->depth_max = atomic_load_explicit(&ring->depth_max, memory_order_relaxed);
 	return ring_distance(producer->tail, producer->end) > view.mask + 1 ? IPC_EBADMSG : 0;
 }
