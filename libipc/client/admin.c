@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <ipc/admin.h>
 #include <ipc/queue.h>
+#include <ipc/session.h>
 
 /*
  * The calls that only ask: one request, one answer; a list comes in pages.
@@ -243,6 +244,99 @@ int ipc_client_list_handles_wait(ipc_client *client, const char *name, ipc_handl
 		r = clock_deadline(&listing.deadline_ns, deadline);
 	while (r == 0 && !listing.is_stopped && listing.cursor != PROTOCOL_CURSOR_END)
 		r = handle_listing_page(&listing);
+
+	client_leave(client);
+	return r;
+}
+
+/* ---- sessions ---- */
+
+struct session_listing {
+	ipc_client *client;
+	const char *name;
+	ipc_session_fn fn;
+	void *userdata;
+	uint64_t deadline_ns;
+	uint64_t cursor;
+	bool is_stopped;
+	struct connection_call call;
+};
+
+static void session_from_message(struct ipc_session_info *ret,
+				 const struct message_session *session)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->size = sizeof(*ret);
+	static_assert(sizeof(*ret) - offsetof(struct ipc_session_info, generation) ==
+			      sizeof(*session),
+		      "copied whole");
+	memcpy(&ret->generation, session, sizeof(*session));
+}
+
+/* As listing_tell(). */
+static int session_listing_tell(struct session_listing *listing,
+				const struct message_sessioned *sessioned)
+{
+	struct ipc_session_info info;
+	int r = 0;
+
+	for (uint32_t i = 0; i < sessioned->n && r == 0; ++i) {
+		session_from_message(&info, &sessioned->session[i]);
+		thread_callback_begin();
+		r = listing->fn(&info, listing->userdata);
+		thread_callback_end();
+	}
+
+	listing->is_stopped = r != 0;
+	return r < 0 ? r : 0;
+}
+
+static int session_listing_page(struct session_listing *listing)
+{
+	const struct message_sessioned *sessioned = &listing->call.reply.sessioned;
+	union message request;
+	int r;
+
+	message_init(&request, MESSAGE_SESSIONS, 0);
+	request.sessions.cursor = listing->cursor;
+	memcpy(request.sessions.name, listing->name, strlen(listing->name) + 1);
+
+	r = admin_call(listing->client, &request, &listing->call, MESSAGE_SESSIONED,
+		       listing->deadline_ns);
+	connection_end(&listing->client->connection, &listing->call);
+	if (r < 0)
+		return r;
+
+	/* A list that does not get on would never end. */
+	if (sessioned->cursor <= listing->cursor)
+		return IPC_EPROTO;
+
+	listing->cursor = sessioned->cursor;
+	return session_listing_tell(listing, sessioned);
+}
+
+int ipc_session_list_wait(ipc_client *client, const char *name, ipc_session_fn fn, void *userdata,
+			  const struct timespec *deadline)
+{
+	struct session_listing listing;
+	int r;
+
+	r = client_enter(client);
+	if (r < 0)
+		return r;
+
+	listing.client = client;
+	listing.name = name;
+	listing.fn = fn;
+	listing.userdata = userdata;
+	listing.cursor = 0;
+	listing.is_stopped = false;
+
+	r = fn ? name_check(name) : IPC_EINVAL;
+	if (r == 0)
+		r = clock_deadline(&listing.deadline_ns, deadline);
+	while (r == 0 && !listing.is_stopped && listing.cursor != PROTOCOL_CURSOR_END)
+		r = session_listing_page(&listing);
 
 	client_leave(client);
 	return r;

@@ -7,6 +7,7 @@
 
 #include "libipc/client/dial.h"
 #include "libipc/client/group.h"
+#include "libipc/client/listener.h"
 #include "libipc/client/location.h"
 #include "libipc/client/options.h"
 #include "libipc/client/thread.h"
@@ -64,6 +65,10 @@ static void client_hear(void *userdata, const union message *message, int *fds, 
 	}
 	if (message->head.type == MESSAGE_JOINED) {
 		group_hear(client, &message->joined, fds, n_fds);
+		return;
+	}
+	if (message->head.type == MESSAGE_OFFER) {
+		listener_hear(client, &message->offer, fds, n_fds);
 		return;
 	}
 
@@ -143,10 +148,14 @@ static int client_new(ipc_client **ret, const struct ipc_client_options *options
 		free(client);
 		return IPC_ENOMEM;
 	}
+	if (pthread_mutex_init(&client->listeners_mutex, NULL) != 0) {
+		r = IPC_ENOMEM;
+		goto deinit_groups;
+	}
 
 	r = table_list_init(&client->tables);
 	if (r < 0)
-		goto free_client;
+		goto deinit_listeners;
 
 	r = thread_process_init(&client->epoch, forked_close_all);
 	if (r < 0)
@@ -166,7 +175,9 @@ static int client_new(ipc_client **ret, const struct ipc_client_options *options
 
 deinit_tables:
 	table_list_deinit(&client->tables, false);
-free_client:
+deinit_listeners:
+	(void)pthread_mutex_destroy(&client->listeners_mutex);
+deinit_groups:
 	(void)pthread_mutex_destroy(&client->groups_mutex);
 	free(client);
 	return r;
@@ -216,6 +227,7 @@ static void client_free(ipc_client *client)
 		poll_set_deinit(&client->polls, is_ours);
 		bells_deinit(&client->bells, is_ours);
 		(void)pthread_mutex_destroy(&client->groups_mutex);
+		(void)pthread_mutex_destroy(&client->listeners_mutex);
 	}
 	connection_deinit(&client->connection, is_foreign);
 	if (!is_foreign)

@@ -14,6 +14,7 @@
 
 #include <ipc/client.h>
 #include <ipc/queue.h>
+#include <ipc/session.h>
 
 #include "libipc/client/bell.h"
 #include "libipc/client/connection.h"
@@ -38,8 +39,12 @@ struct ipc_client {
 	uint64_t desk_id, desk_size;
 	struct table_list tables;
 	struct connection connection;
-	pthread_mutex_t groups_mutex; /* over `groups` and the coming of members */
-	ipc_group *groups;            /* that are open */
+	pthread_mutex_t groups_mutex;    /* over `groups` and the coming of members */
+	ipc_group *groups;               /* that are open */
+	pthread_mutex_t listeners_mutex; /* over what follows, and what is offered to them */
+	ipc_listener *listeners;         /* that are open */
+	struct listener_offer *early_offers;
+	unsigned n_listeners_opening;
 	struct bells bells;
 	struct poll_set polls;
 	struct waiter_patience patience; /* of waits for several handles */

@@ -64,7 +64,8 @@ static void connection_dispatch(struct connection *connection, const struct conn
 
 static bool connection_is_news(const union message *message)
 {
-	return message->head.type == MESSAGE_BELLS || message->head.type == MESSAGE_JOINED;
+	return message->head.type == MESSAGE_BELLS || message->head.type == MESSAGE_JOINED ||
+	       message->head.type == MESSAGE_OFFER;
 }
 
 /* error: 0, or why its descriptors did not come. */

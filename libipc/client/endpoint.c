@@ -263,6 +263,8 @@ static int peers_look(void *subject)
 
 	if (side_count(now) > 0)
 		return 0;
+	if (wait->endpoint->role == IPC_ROLE_SESSION && (now & SIDE_FINAL))
+		return now & SIDE_DIED ? IPC_EOWNERDEAD : IPC_EPIPE;
 	if ((now & SIDE_FINAL) ||
 	    atomic_load_explicit(&wait->endpoint->header->is_shut_down, memory_order_acquire))
 		return IPC_EPIPE;

@@ -192,6 +192,10 @@ struct endpoint_request {
 	int (*make)(void *segment, uint64_t size, const uint64_t shape[4], uint64_t flags);
 	/* Attach check after mapping; endpoint is filled in except for release, closing_fn. */
 	int (*attach)(struct endpoint *endpoint);
+
+	/* May be NULL: that check, or the one before it of the header, has failed; maps still
+	 * there, the broker not told yet. */
+	void (*spoilt)(struct endpoint *endpoint);
 };
 
 /*

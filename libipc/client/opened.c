@@ -186,8 +186,22 @@ static int opened_attach(struct endpoint *endpoint, const struct endpoint_reques
 		r = header_fault(endpoint->header);
 	if (r == 0 && request->attach)
 		r = request->attach(endpoint);
+	if (r < 0 && request->spoilt)
+		request->spoilt(endpoint);
 
 	return r;
+}
+
+/* In the desk, also where the table that would say whether it is still open is not mapped: ids
+ * grow, so the next tenant's line is not disturbed. */
+static void opened_mark_closed(struct desk_cell *cell, uint64_t handle_id)
+{
+	uint64_t seen = atomic_load_explicit(&cell->closed_id, memory_order_relaxed);
+
+	while (seen < handle_id &&
+	       !atomic_compare_exchange_weak_explicit(&cell->closed_id, &seen, handle_id,
+						      memory_order_release, memory_order_relaxed))
+		;
 }
 
 int opened_take(const struct opened *opened, struct endpoint *endpoint, ipc_client *client,
@@ -204,6 +218,12 @@ int opened_take(const struct opened *opened, struct endpoint *endpoint, ipc_clie
 	if (r == 0)
 		r = opened_attach(endpoint, request);
 	if (r < 0) {
+		/* What is resumed is not ended by who could not. */
+		endpoint->is_detached = request->key;
+		if (endpoint->is_detached)
+			atomic_store_explicit(&endpoint->cell->detached_id, endpoint->id,
+					      memory_order_relaxed);
+		opened_mark_closed(endpoint->cell, endpoint->id);
 		endpoint_tell_closed(endpoint);
 		endpoint_unmap(endpoint);
 		return r;
@@ -223,5 +243,6 @@ void opened_refuse(const struct message_opened *opened, ipc_client *client)
 		.cell = &client->desk->cell[LIVENESS_SLOT(opened->handle_id)],
 	};
 
+	opened_mark_closed(endpoint.cell, endpoint.id);
 	endpoint_tell_closed(&endpoint);
 }

@@ -102,12 +102,19 @@ static int wait_begin_parts(struct wait *wait)
 	return 0;
 }
 
+/* An end of a session that another one has taken over is ready, for its end (C-3). */
+static bool wait_is_taken_over(const struct endpoint *endpoint)
+{
+	return endpoint->role == IPC_ROLE_SESSION &&
+	       connection_is_ours(&endpoint->client->connection);
+}
+
 static int wait_check_handles(const struct wait *wait)
 {
 	for (unsigned i = 0; i < wait->n_endpoints; ++i) {
 		int r = endpoint_check(wait->endpoints[i]);
 
-		if (r < 0)
+		if (UNLIKELY(r < 0) && !wait_is_taken_over(wait->endpoints[i]))
 			return r;
 	}
 

@@ -54,14 +54,14 @@ void caller_welcome(struct caller *caller, int fd);
 void caller_take(struct caller *caller, union message *message, enum message_type type);
 
 void caller_say(struct caller *caller, const union message *message, const int *fds,
-		 unsigned n_fds);
+		unsigned n_fds);
 void caller_done(struct caller *caller, uint64_t request_id, int result);
 
 /* RESERVE and OPENED for an OPEN; the same *segment_fd for both (-1: makes one). */
 void caller_reserve(struct caller *caller, const struct message_open *open, uint64_t handle_id,
-		     int *segment_fd);
+		    int *segment_fd);
 void caller_opened(struct caller *caller, const struct message_open *open, uint64_t handle_id,
-		    int segment_fd, bool with_value);
+		   int segment_fd, bool with_value);
 
 /* A new handle id; its word in the table says that it is open. */
 uint64_t caller_handle(struct caller *caller);
