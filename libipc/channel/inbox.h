@@ -61,6 +61,7 @@
 #include "libipc/core/eventcount.h"
 #include "libipc/core/header.h"
 #include "libipc/core/liveness.h"
+#include "libipc/core/parcel.h"
 #include "libipc/core/ring.h"
 #include "libipc/platform/compiler.h"
 #include "libipc/platform/turn.h"
@@ -182,15 +183,6 @@ void inbox_want(const struct inbox *inbox);
 
 /* What the ring says, to what the channel says. */
 int inbox_result(const struct inbox *inbox, int r);
-
-/* ---- descriptors of chunks: inbox_fd.c ---- */
-
-/* 0, IPC_EAGAIN: the socket is full; IPC_EINVAL: no descriptor. */
-IPC_CHECKED int inbox_fd_send(const struct inbox *inbox, int fd, uint64_t id, unsigned tag);
-/* The descriptor; those of earlier ones are dropped.  IPC_ENOENT: it is not there; IPC_EMFILE. */
-IPC_CHECKED int inbox_fd_take(const struct inbox *inbox, uint64_t id, unsigned tag);
-/* Those up to this one.  Whether there were any. */
-bool inbox_fd_drop(const struct inbox *inbox, uint64_t id);
 
 /* ---- sender: inbox_sender.c ---- */
 

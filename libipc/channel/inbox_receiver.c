@@ -174,7 +174,7 @@ static int take_begin(struct inbox_receiver *receiver, const struct ring_receive
 		return IPC_EAGAIN;
 
 	/* Descriptors of a snapshot before it that nobody took. */
-	if (inbox_fd_drop(&receiver->inbox, begin.n_fds))
+	if (begin.n_fds > 0 && parcel_drop(receiver->inbox.pair_fd, &receiver->in, begin.n_fds))
 		wake_sender(receiver);
 
 	receiver->skips = receiver->gap_was_told = false;
@@ -200,20 +200,23 @@ static int take_chunk_fd(struct inbox_receiver *receiver, const struct ring_rece
 			 struct ipc_inbox_event *ret)
 {
 	struct inbox_chunk_fd chunk = {0};
-	int fd;
+	bool is_moved = false;
+	int fd, r;
 
 	if (record->size < sizeof(chunk))
 		return IPC_EBADMSG;
 
 	memcpy(&chunk, record->bytes, sizeof(chunk));
-	fd = inbox_fd_take(&receiver->inbox, chunk.id, record->extra);
-	if (fd == IPC_EMFILE)
-		return fd;
+	r = parcel_take(receiver->inbox.pair_fd, &receiver->in, chunk.id, record->extra, &fd,
+			&is_moved);
+	if (r < 0)
+		return r;
 	if (!mark_received(receiver, record->after, 0)) {
-		if (fd >= 0)
-			(void)fd_close(fd);
+		(void)fd_close(fd);
 		return IPC_EAGAIN;
 	}
+	if (is_moved)
+		wake_sender(receiver);
 
 	/* The bytes are lost, and with them the snapshot. */
 	if (fd < 0) {
@@ -228,8 +231,6 @@ static int take_chunk_fd(struct inbox_receiver *receiver, const struct ring_rece
 	ret->offset = chunk.offset;
 	ret->size = chunk.size;
 	ret->fd = fd;
-
-	wake_sender(receiver);
 	return 0;
 }
 

@@ -327,7 +327,7 @@ static int send_chunk_fd(struct inbox_sender *sender, int fd, struct inbox_chunk
 	atomic_store_explicit(&shared_of(sender)->n_fds, chunk->id, memory_order_relaxed);
 	memcpy(data, chunk, sizeof(*chunk));
 	claim = ring_find_claim(out, data);
-	r = inbox_fd_send(&sender->inbox, fd, chunk->id, tag);
+	r = parcel_send(sender->inbox.pair_fd, fd, chunk->id, tag);
 	CRASH_POINT();
 	if (r == 0)
 		r = ring_commit(out, claim, &commit);
