@@ -48,6 +48,25 @@ void ring_init(struct ring *ring, void *data, uint64_t number)
 	atomic_store_explicit(&first->number, number, memory_order_relaxed);
 }
 
+/* Whether head is behind tail by a lap at most: where both stand at one time, since they move. */
+static bool ring_is_possible(const struct ring_view *view)
+{
+	uint64_t tail = atomic_load_explicit(&view->ring->tail, memory_order_acquire);
+
+	for (int i = 0; i < LOOKS_MAX; ++i) {
+		uint64_t head = atomic_load_explicit(&view->ring->head, memory_order_acquire);
+		uint64_t again = atomic_load_explicit(&view->ring->tail, memory_order_acquire);
+
+		if (ring_distance(ring_position(tail), ring_position(head)) <= view->mask + 1)
+			return true;
+		if (tail == again)
+			return false;
+		tail = again;
+	}
+
+	return false;
+}
+
 int ring_attach(struct ring_view *view, struct ring *ring, void *data, uint64_t capacity,
 		uint64_t record_max)
 {
@@ -66,11 +85,7 @@ int ring_attach(struct ring_view *view, struct ring *ring, void *data, uint64_t 
 	if (view->capacity > view->mask)
 		view->capacity = view->mask;
 
-	return ring_distance(ring_position(atomic_load_explicit(&ring->tail, memory_order_acquire)),
-			     ring_position(atomic_load_explicit(
-				     &ring->head, memory_order_acquire))) > view->mask + 1
-		       ? IPC_EBADMSG
-		       : 0;
+	return ring_is_possible(view) ? 0 : IPC_EBADMSG;
 }
 
 /* ---- looking on ---- */
@@ -107,6 +122,13 @@ uint64_t ring_depth(const struct ring_view *view)
 
 /* ---- consumer ---- */
 
+/* What is wrong here.  Where others receive now, what was tail and head may be anything. */
+static int ring_broken(const struct ring_consumer *consumer)
+{
+	atomic_thread_fence(memory_order_acquire);
+	return ring_consumer_is(consumer) ? IPC_EBADMSG : IPC_ESTALE;
+}
+
 int ring_probe(struct ring_consumer *consumer)
 {
 	uint64_t word, distance;
@@ -120,7 +142,7 @@ int ring_probe(struct ring_consumer *consumer)
 	if (distance == 0)
 		return IPC_EAGAIN;
 	if (UNLIKELY(distance > consumer->view.mask + 1))
-		return IPC_EBADMSG;
+		return ring_broken(consumer);
 
 	consumer->head = ring_position(word);
 	consumer->head_word = word;
@@ -140,7 +162,7 @@ static int ring_step(struct ring_consumer *consumer, struct ring_received *ret)
 
 		if (to != consumer->at) {
 			if (ring_distance(consumer->at, to) > left)
-				return IPC_EBADMSG;
+				return ring_broken(consumer);
 			consumer->at = to;
 			return 0;
 		}
@@ -150,13 +172,13 @@ static int ring_step(struct ring_consumer *consumer, struct ring_received *ret)
 	is_hole = ring_type_of(what) == RING_HOLE;
 	units = is_hole ? ring_size_of(what) : 1 + ring_units(ring_size_of(what));
 	if (UNLIKELY(units == 0 || units > left))
-		return IPC_EBADMSG;
+		return ring_broken(consumer);
 	if (is_hole) {
 		consumer->at = (consumer->at + units) & RING_POSITION_MASK;
 		return 0;
 	}
 	if (UNLIKELY(units > view->units_max || ring_type_of(what) == RING_NOTHING))
-		return IPC_EBADMSG;
+		return ring_broken(consumer);
 
 	*ret = (struct ring_received){
 		.type = ring_type_of(what),

@@ -317,11 +317,12 @@ struct ring_received {
 	void *bytes;
 };
 
-/* The record at consumer->at, past holes.  0; IPC_EAGAIN: there is none; IPC_EBADMSG.  It stays
- * there: consumer->at = ret->after goes on. */
+/* The record at consumer->at, past holes.  0; IPC_EAGAIN: there is none; IPC_ESTALE: taken over,
+ * which is not always found out; IPC_EBADMSG.  It stays there: consumer->at = ret->after goes on.
+ */
 IPC_CHECKED int ring_peek(struct ring_consumer *consumer, struct ring_received *ret);
 
-/* 0; IPC_EAGAIN; no side effect but on what was last seen. */
+/* 0; IPC_EAGAIN; IPC_ESTALE; IPC_EBADMSG; no side effect but on what was last seen. */
 IPC_CHECKED int ring_probe(struct ring_consumer *consumer);
 
 /* Tells how far it got.  Before what was received is handed out. */

@@ -145,7 +145,7 @@ static int ring_find_room(struct ring_producer *producer, uint64_t units, enum r
 		ring_position(atomic_load_explicit(&view->ring->tail, memory_order_acquire));
 	in_use = ring_distance(producer->tail, at);
 	if (UNLIKELY(ring_distance(producer->tail, ring_position(producer->head)) > view->mask + 1))
-		return IPC_EBADMSG;
+		return ring_producer_is(producer) ? IPC_EBADMSG : IPC_ESTALE;
 
 	*ret_at = at;
 	return in_use + needed <= view->capacity ? 0 : IPC_EAGAIN;

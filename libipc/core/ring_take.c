@@ -168,6 +168,27 @@ static int jump_over(struct ring_producer *producer)
 	return 0;
 }
 
+/* The end is this one's, and now what it may write. */
+static int take_memory(struct ring_producer *producer)
+{
+	const struct ring_view *view = &producer->view;
+	int r = 0;
+
+	if (ring_has_pending_bans(view, producer->owner))
+		r = complete_bans(producer);
+	if (r == 0)
+		r = jump_over(producer);
+	if (r < 0)
+		return r;
+
+	producer->tail =
+		ring_position(atomic_load_explicit(&view->ring->tail, memory_order_acquire));
+	producer->end = ring_position(producer->head);
+	producer->number = ring_number_at(view, producer->end);
+	producer->depth_max = atomic_load_explicit(&view->ring->depth_max, memory_order_relaxed);
+	return ring_distance(producer->tail, producer->end) > view->mask + 1 ? IPC_EBADMSG : 0;
+}
+
 int ring_take_producer(struct ring_producer *producer, const struct liveness_table *table,
 		       uint64_t handle_id, uint32_t process)
 {
@@ -187,19 +208,14 @@ int ring_take_producer(struct ring_producer *producer, const struct liveness_tab
 	CRASH_POINT();
 	if (r == 0)
 		r = tag_take(&ring->head, &ring->producer, producer->owner, &producer->head);
-	CRASH_POINT();
-	if (r == 0 && ring_has_pending_bans(&view, producer->owner))
-		r = complete_bans(producer);
-	if (r == 0)
-		r = jump_over(producer);
 	if (r < 0)
 		return r;
 
-	producer->tail = ring_position(atomic_load_explicit(&ring->tail, memory_order_acquire));
-	producer->end = ring_position(producer->head);
-	producer->number = ring_number_at(&view, producer->end);
-	producer->depth_max = atomic_load_explicit(&ring->depth_max, memory_order_relaxed);
-	return ring_distance(producer->tail, producer->end) > view.mask + 1 ? IPC_EBADMSG : 0;
+	CRASH_POINT();
+	r = take_memory(producer);
+
+	/* What is impossible is so because another one has moved on. */
+	return r < 0 && !ring_producer_is(producer) ? IPC_ESTALE : r;
 }
 
 /* ---- consumer ---- */
