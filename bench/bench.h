@@ -50,6 +50,10 @@ static inline void bench_pause(void)
 #endif
 }
 
+/* What is done with the bytes of a message where both ends work in place. */
+void bench_fill(void *data, size_t size);
+void bench_sum(const void *data, size_t size);
+
 /* ---- figures ---- */
 double bench_median(double *values, int n);
 double bench_best(const double *values, int n);
@@ -77,7 +81,9 @@ double limit_seqlock_publish_polled(void *arg); /* with a reader polling on the 
 double limit_seqlock_read(void *arg);
 double limit_ring_alone_ns(void *arg);  /* ns an item: one producer, one consumer */
 double limit_ring_shared_ns(void *arg); /* BENCH_PRODUCERS producers on one core, one consumer */
-double limit_robust_pair(void *arg);    /* uncontended robust mutex lock and unlock, ns */
+double limit_ring_in_place_ns(size_t size); /* ns an item of so many bytes, filled and read there */
+double limit_read_ns(size_t size);          /* reading bytes that the other core has written */
+double limit_robust_pair(void *arg);        /* uncontended robust mutex lock and unlock, ns */
 double limit_socket_eof(void *arg); /* SIGKILL to the return of epoll_wait in another process, ns */
 double limit_map_round_trip(void *arg); /* memfd + 2 mmap + one seqpacket round trip, ns */
 
@@ -87,6 +93,8 @@ void bench_shared_rows(void);
 void bench_flight(void);
 void bench_limiter(void);
 void bench_queue(void);
+void bench_session(void);
+void bench_inbox(void);
 void bench_death(void);
 void bench_open(void);
 void bench_broker(void);

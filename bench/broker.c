@@ -2,7 +2,7 @@
 /*
  * P14: a ping-pong while the broker's worker is killed every 200 ms, beside the same without kills.
  */
-#include "bench/bench.h"
+#include "bench/ends.h"
 
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -13,6 +13,7 @@ enum { SECONDS = 2 };
 struct game {
 	_Atomic uint32_t ready, stop;
 	_Atomic uint64_t longest_ns, n_errors;
+	bool is_inbox;
 };
 
 static void echo(void *arg)
@@ -55,6 +56,96 @@ static void play(void *arg)
 	}
 }
 
+/* The same by a session or by two inboxes. */
+static void ends_echo(void *arg)
+{
+	struct game *game = arg;
+	uint64_t value[BENCH_PAYLOAD / 8];
+	struct bench_ends ends;
+
+	bench_ends_connect(&ends, game->is_inbox, BENCH_PAYLOAD);
+	bench_pin(1);
+	atomic_store(&game->ready, 1);
+	for (;;) {
+		bench_ends_receive(&ends, value, sizeof(value), true);
+		bench_ends_send(&ends, value, sizeof(value), true);
+	}
+}
+
+static void note_gap(struct game *game, uint64_t *last)
+{
+	uint64_t now = bench_now_ns();
+
+	if (now - *last > atomic_load(&game->longest_ns))
+		atomic_store(&game->longest_ns, now - *last);
+	*last = now;
+}
+
+static void ends_play(void *arg)
+{
+	struct game *game = arg;
+	uint64_t value[BENCH_PAYLOAD / 8] = {1}, last;
+	struct bench_ends ends;
+	pid_t echoer;
+
+	bench_ends_open(&ends, game->is_inbox, BENCH_PAYLOAD);
+	echoer = bench_spawn(ends_echo, game);
+	bench_ends_join(&ends);
+	bench_sleep_until(&game->ready, 1);
+	bench_pin(0);
+	atomic_store(&game->ready, 2);
+	last = bench_now_ns();
+	while (!atomic_load(&game->stop)) {
+		bench_ends_send(&ends, value, sizeof(value), true);
+		bench_ends_receive(&ends, value, sizeof(value), true);
+		note_gap(game, &last);
+	}
+	bench_reap(echoer);
+	bench_ends_close(&ends);
+	atomic_store(&game->ready, 3);
+	for (;;)
+		pause();
+}
+
+static void pass_time(bool with_kills)
+{
+	for (int i = 0; i < 5 * SECONDS; ++i) {
+		usleep(200000);
+		if (with_kills)
+			bench_kill_worker();
+	}
+}
+
+static double longest_ends_gap_ms(bool is_inbox, bool with_kills)
+{
+	struct game *game = bench_shared(sizeof(*game));
+	double gap;
+	pid_t pid;
+
+	game->is_inbox = is_inbox;
+	pid = bench_spawn(ends_play, game);
+	bench_sleep_until(&game->ready, 2);
+	pass_time(with_kills);
+	atomic_store(&game->stop, 1);
+	bench_sleep_until(&game->ready, 3);
+	gap = (double)atomic_load(&game->longest_ns) / 1e6;
+	bench_reap(pid);
+	munmap(game, sizeof(*game));
+	return gap;
+}
+
+static void ends_row(bool is_inbox, const char *workload)
+{
+	double without[3], with[3];
+
+	for (int i = 0; i < 3; ++i) {
+		without[i] = longest_ends_gap_ms(is_inbox, false);
+		with[i] = longest_ends_gap_ms(is_inbox, true);
+	}
+	bench_row("P14", workload, bench_median(with, 3), "the same without kills",
+		  bench_median(without, 3), 2, "ms");
+}
+
 static double longest_gap_ms(bool with_kills)
 {
 	struct game *game = bench_shared(sizeof(*game));
@@ -65,11 +156,7 @@ static double longest_gap_ms(bool with_kills)
 	bench_sleep_until(&game->ready, 1);
 	b = bench_spawn(play, game);
 	bench_sleep_until(&game->ready, 2);
-	for (int i = 0; i < 5 * SECONDS; ++i) {
-		usleep(200000);
-		if (with_kills)
-			bench_kill_worker();
-	}
+	pass_time(with_kills);
 	atomic_store(&game->stop, 1);
 	gap = (double)atomic_load(&game->longest_ns) / 1e6;
 	if (atomic_load(&game->n_errors))
@@ -90,4 +177,6 @@ void bench_broker(void)
 	}
 	bench_row("P14", "longest gap, worker killed every 200 ms", bench_median(with, 3),
 		  "the same without kills", bench_median(without, 3), 2, "ms");
+	ends_row(false, "the same of a session");
+	ends_row(true, "the same of two inboxes");
 }

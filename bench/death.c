@@ -240,6 +240,72 @@ static void permit_waiter(void *arg)
 	scene_end(scene, ipc_limiter_acquire_wait(limiter, 1, &grant, NULL) == 0);
 }
 
+/* A session is away then, and nothing but this tells it. */
+static void session_victim(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_listener *listener;
+	ipc_session *session;
+	int r;
+
+	bench_pin(1);
+	r = ipc_listener_open_wait(&listener, bench_connect(), "bench/death/session",
+				   IPC_SESSION_OPTIONS(.flags = IPC_CREATE), NULL);
+	if (r < 0)
+		bench_fail("listener", r);
+	atomic_store(&scene->victim_ready, 1);
+	if (ipc_listener_accept_wait(listener, &session, NULL) < 0)
+		bench_fail("accept", IPC_EPROTO);
+	for (;;)
+		pause();
+}
+
+static void session_waiter(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_session *session;
+	int r;
+
+	r = ipc_session_connect_wait(&session, bench_connect(), "bench/death/session", NULL, NULL);
+	if (r < 0)
+		bench_fail("connect", r);
+	bench_pin(0);
+	atomic_fetch_add(&scene->n_ready, 1);
+	scene_end(scene, ipc_session_peers_wait(session, false, NULL) == 0);
+}
+
+static void inbox_victim(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_inbox_sender *sender;
+	int r;
+
+	bench_pin(1);
+	r = ipc_inbox_sender_open_wait(&sender, bench_connect(), "bench/death/inbox",
+				       IPC_INBOX_OPTIONS(.flags = IPC_CREATE), NULL);
+	if (r < 0)
+		bench_fail("sender", r);
+	atomic_store(&scene->victim_ready, 1);
+	for (;;)
+		pause();
+}
+
+static void inbox_waiter(void *arg)
+{
+	struct scene *scene = arg;
+	ipc_inbox_receiver *receiver;
+	struct ipc_inbox_event event;
+	int r;
+
+	r = ipc_inbox_receiver_open_wait(&receiver, bench_connect(), "bench/death/inbox",
+					 IPC_INBOX_OPTIONS(.flags = IPC_CREATE), NULL);
+	if (r < 0)
+		bench_fail("receiver", r);
+	bench_pin(0);
+	atomic_fetch_add(&scene->n_ready, 1);
+	scene_end(scene, ipc_inbox_receive_wait(receiver, &event, NULL) == IPC_EOWNERDEAD);
+}
+
 static double kill_and_wait(void (*victim_fn)(void *), void (*waiter_fn)(void *), int n_waiters)
 {
 	static pid_t waiters[CROWD_MAX];
@@ -317,6 +383,16 @@ static double permit_death_ns(void)
 	return kill_and_wait(permit_victim, permit_waiter, 1);
 }
 
+static double session_death_ns(void)
+{
+	return kill_and_wait(session_victim, session_waiter, 1);
+}
+
+static double inbox_death_ns(void)
+{
+	return kill_and_wait(inbox_victim, inbox_waiter, 1);
+}
+
 static double eof_ns(void)
 {
 	return limit_socket_eof(NULL);
@@ -364,6 +440,18 @@ static double permit_death(void *arg)
 	return median_us(permit_death_ns);
 }
 
+static double session_death(void *arg)
+{
+	(void)arg;
+	return median_us(session_death_ns);
+}
+
+static double inbox_death(void *arg)
+{
+	(void)arg;
+	return median_us(inbox_death_ns);
+}
+
 static double eof_us(void *arg)
 {
 	(void)arg;
@@ -389,6 +477,10 @@ void bench_death(void)
 	bench_compare("P10", "SIGKILL until a leased item is another's", taker_death,
 		      "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
 	bench_compare("P10", "SIGKILL until a permit is another's", permit_death,
+		      "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
+	bench_compare("P10", "SIGKILL to return, session peers_wait", session_death,
+		      "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
+	bench_compare("P10", "SIGKILL to return, inbox receive_wait", inbox_death,
 		      "bare socket EOF in epoll", eof_us, NULL, false, 1.7, "us");
 	one = watch_death(NULL);
 	crowd = kill_and_wait(watch_victim, watch_waiter, CROWD_MAX) / 1e3;

@@ -331,7 +331,8 @@ int main(int argc, char **argv)
 		void (*fn)(void);
 	} rows[] = {{"watch", bench_watch},       {"shared", bench_shared_rows},
 		    {"flight", bench_flight},     {"limiter", bench_limiter},
-		    {"queue", bench_queue},       {"death", bench_death},
+		    {"queue", bench_queue},       {"session", bench_session},
+		    {"inbox", bench_inbox},       {"death", bench_death},
 		    {"open", bench_open},         {"broker", bench_broker},
 		    {"syscalls", bench_syscalls}, {"peers", bench_peers}};
 	const char *program = "ipcbroker";

@@ -5,6 +5,7 @@
  */
 #include "bench/bench.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -24,6 +25,9 @@ static ipc_flight_table *table;
 static ipc_queue_producer *queue_out;
 static ipc_queue_consumer *queue_in;
 static ipc_limiter *limiter;
+static ipc_session *accepted, *connected;
+static ipc_inbox_sender *inbox_out;
+static ipc_inbox_receiver *inbox_in;
 
 static void publish_and_read(void)
 {
@@ -107,6 +111,65 @@ static void acquire_and_release(void)
 	}
 }
 
+static void send_and_receive(void)
+{
+	uint64_t value[BENCH_PAYLOAD / 8] = {1};
+	struct ipc_session_message message;
+
+	for (int i = 0; i < N_MESSAGES; ++i) {
+		if (ipc_session_send(connected, value, sizeof(value)) < 0 ||
+		    ipc_session_receive(accepted, &message) < 0 ||
+		    ipc_session_release(accepted, &message) < 0)
+			_exit(1);
+	}
+}
+
+static void send_and_apply(void)
+{
+	uint64_t value[BENCH_PAYLOAD / 8] = {1};
+	struct ipc_inbox_event event;
+
+	for (uint64_t i = 0; i < N_MESSAGES; ++i) {
+		if (ipc_inbox_send_frame(inbox_out, i, value, sizeof(value)) < 0 ||
+		    ipc_inbox_receive(inbox_in, &event) < 0 ||
+		    ipc_inbox_mark_applied(inbox_in, &event) < 0)
+			_exit(1);
+	}
+}
+
+static void *accept_one(void *listener)
+{
+	if (ipc_listener_accept_wait(listener, &accepted, NULL) < 0)
+		_exit(1);
+	return NULL;
+}
+
+static void open_session(ipc_client *client)
+{
+	ipc_listener *listener;
+	pthread_t thread;
+
+	if (ipc_listener_open_wait(&listener, client, "bench/p13n",
+				   IPC_SESSION_OPTIONS(.flags = IPC_CREATE), NULL) < 0 ||
+	    pthread_create(&thread, NULL, accept_one, listener) != 0 ||
+	    ipc_session_connect_wait(&connected, client, "bench/p13n", NULL, NULL) < 0)
+		_exit(1);
+	pthread_join(thread, NULL);
+}
+
+static void open_inbox(ipc_client *client)
+{
+	struct ipc_inbox_event event;
+
+	if (ipc_inbox_receiver_open_wait(&inbox_in, client, "bench/p13i",
+					 IPC_INBOX_OPTIONS(.flags = IPC_CREATE), NULL) < 0 ||
+	    ipc_inbox_sender_open_wait(&inbox_out, client, "bench/p13i", NULL, NULL) < 0 ||
+	    ipc_inbox_begin_snapshot(inbox_out, 1) < 0 ||
+	    ipc_inbox_end_snapshot(inbox_out, 0) < 0 || ipc_inbox_receive(inbox_in, &event) < 0 ||
+	    ipc_inbox_receive(inbox_in, &event) < 0)
+		_exit(1);
+}
+
 static void traced(void *arg)
 {
 	struct subject *subject = arg;
@@ -121,6 +184,8 @@ static void traced(void *arg)
 	if (ipc_limiter_open_wait(&limiter, client, "bench/p13l",
 				  IPC_LIMITER_OPTIONS(.flags = IPC_CREATE), NULL) < 0)
 		_exit(1);
+	open_session(client);
+	open_inbox(client);
 	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
 	raise(SIGSTOP);
 	subject->fn();
@@ -163,4 +228,8 @@ void bench_syscalls(void)
 		     count_calls(push_and_take), "");
 	bench_figure("P13", "system calls per acquire + release (goal 0)",
 		     count_calls(acquire_and_release), "");
+	bench_figure("P13", "system calls per send + receive + release (goal 0)",
+		     count_calls(send_and_receive), "");
+	bench_figure("P13", "system calls per frame + receive + mark_applied (goal 0)",
+		     count_calls(send_and_apply), "");
 }
