@@ -248,6 +248,7 @@ struct inbox_receiver {
 	uint64_t marked;      /* the word in ring.received */
 	uint64_t expected;    /* offset of the next frame */
 	uint64_t generation;  /* of what was received last */
+	uint64_t begin_tag;   /* of head when the last BEGIN was received */
 	bool is_inside;       /* of a snapshot, by what was received */
 	bool skips;           /* up to the next BEGIN */
 	bool was_taken_over;  /* ABORT(RECEIVER_CHANGED) is to be told */

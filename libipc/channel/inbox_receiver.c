@@ -180,6 +180,7 @@ static int take_begin(struct inbox_receiver *receiver, const struct ring_receive
 	receiver->skips = receiver->gap_was_told = false;
 	receiver->is_inside = true;
 	receiver->generation = begin.generation;
+	receiver->begin_tag = ring_tag(receiver->in.head_word);
 	event_fill(receiver, ret, IPC_INBOX_BEGIN, record->after);
 	return 0;
 }
@@ -341,6 +342,24 @@ static bool is_at_gap(const struct inbox_receiver *receiver)
 	       !(ring_state(head) & INBOX_INSIDE);
 }
 
+/*
+ * Whether the open snapshot may be that of a sender who is there: the caller's look at the end of
+ * one before may be an old one, and another thread have received what the next one sent.
+ */
+static bool has_living_sender(const struct inbox_receiver *receiver)
+{
+	const struct inbox *inbox = &receiver->inbox;
+	const struct ring *ring = &inbox->shared->ring;
+	uint64_t head = atomic_load_explicit(&ring->head, memory_order_acquire);
+	uint64_t who = atomic_load_explicit(&ring->producer, memory_order_relaxed);
+	uint64_t id = atomic_load_explicit(&inbox->table->handle[who >> 22 & 0xffff],
+					   memory_order_acquire);
+
+	return ring_tag(head) == receiver->begin_tag && id != 0 &&
+	       ring_owner(id, who & 0x3fffff) == who &&
+	       side_count(liveness_side(inbox->table, inbox->channel_slot, INBOX_SIDE_SENDER)) > 0;
+}
+
 static int when_drained(struct inbox_receiver *receiver, struct ipc_inbox_event *ret,
 			int sender_end)
 {
@@ -348,7 +367,7 @@ static int when_drained(struct inbox_receiver *receiver, struct ipc_inbox_event 
 		return tell_gap(receiver, ret);
 
 	/* Nobody else tells of a snapshot whose sender is gone, before there is another one. */
-	if (receiver->is_inside && sender_end < 0)
+	if (receiver->is_inside && sender_end < 0 && !has_living_sender(receiver))
 		return tell_abort(receiver, ret,
 				  sender_end == IPC_EPIPE ? IPC_INBOX_SENDER_CLOSED
 							  : IPC_INBOX_SENDER_DIED);
@@ -490,7 +509,8 @@ int inbox_probe_event(struct inbox_receiver *receiver, int sender_end)
 		in.at = r == 0 ? record.after : in.at;
 	} while (r == 0 && is_void(receiver, record.type));
 
-	if (r == IPC_EAGAIN && receiver->is_inside && sender_end < 0)
+	if (r == IPC_EAGAIN && receiver->is_inside && sender_end < 0 &&
+	    !has_living_sender(receiver))
 		r = 0;
 	if (r == IPC_EBADMSG && receiver->inbox.collapses)
 		r = 0;
