@@ -251,12 +251,14 @@ enum order {
 	ORDER_BEGIN_WAIT, /* generation */
 	ORDER_CHUNK,      /* number */
 	ORDER_CHUNK_WAIT, /* number */
-	ORDER_CHUNK_FD,   /* bytes of it */
+	ORDER_CHUNK_EMPTY,
+	ORDER_CHUNK_FD, /* bytes of it */
 	ORDER_CHUNK_FD_WAIT,
 	ORDER_END, /* next offset */
 	ORDER_END_WAIT,
 	ORDER_FRAME, /* offset */
 	ORDER_FRAME_WAIT,
+	ORDER_FRAME_LOOK,  /* that, until now */
 	ORDER_FRAMES_WAIT, /* from this offset to before that one */
 	ORDER_CLAIM,       /* offset: filled in */
 	ORDER_CLAIM_WAIT,
@@ -383,6 +385,8 @@ static inline int64_t member_do(struct member *self, enum order order, int64_t a
 		return chunk(self->sender, number);
 	case ORDER_CHUNK_WAIT:
 		return ipc_inbox_send_chunk_wait(self->sender, &number, sizeof(number), NULL);
+	case ORDER_CHUNK_EMPTY:
+		return ipc_inbox_send_chunk(self->sender, NULL, 0);
 	case ORDER_CHUNK_FD:
 		return member_chunk_fd(self, word, false);
 	case ORDER_CHUNK_FD_WAIT:
@@ -396,6 +400,9 @@ static inline int64_t member_do(struct member *self, enum order order, int64_t a
 	case ORDER_FRAME_WAIT:
 		return ipc_inbox_send_frame_wait(self->sender, number, &number, sizeof(number),
 						 NULL);
+	case ORDER_FRAME_LOOK:
+		return ipc_inbox_send_frame_wait(self->sender, number, &number, sizeof(number),
+						 &past);
 	case ORDER_FRAMES_WAIT:
 		return member_frames(self, number, (uint32_t)b);
 	case ORDER_CLAIM:
