@@ -220,28 +220,61 @@ int ring_take_producer(struct ring_producer *producer, const struct liveness_tab
 
 /* ---- consumer ---- */
 
-/* How far anybody had received: the further of the two marks, as far as it is possible. */
-static void find_received(struct ring_consumer *consumer)
+/* A mark of this tag is of somebody who has taken the end since. */
+static bool is_later(uint64_t mark, uint64_t tag)
 {
-	struct ring *ring = consumer->view.ring;
-	uint64_t tail = ring_position(consumer->tail);
-	uint64_t head = ring_position(atomic_load_explicit(&ring->head, memory_order_acquire));
-	uint64_t furthest = 0;
+	uint64_t ahead = (ring_tag(mark) - tag) & RING_TAG_MASK;
+
+	return ahead >= 1 && ahead <= RING_TAG_MASK / 2;
+}
+
+/* mine 0: closes the mark, else writes this over it.  *ret is what stood there. */
+static int mark_take(struct ring_consumer *consumer, unsigned slot, uint64_t mine, uint64_t *ret)
+{
+	_Atomic uint64_t *mark = &consumer->view.ring->received[slot];
+	uint64_t seen = atomic_load_explicit(mark, memory_order_relaxed);
+
+	for (int i = 0; i < TRIES_MAX; ++i) {
+		if (is_later(seen, ring_tag(consumer->tail)))
+			return IPC_ESTALE;
+
+		*ret = seen;
+		if (atomic_compare_exchange_strong_explicit(
+			    mark, &seen,
+			    mine ? mine : seen | (uint64_t)RING_RECEIVED_CLOSED << RING_STATE_SHIFT,
+			    memory_order_seq_cst, memory_order_relaxed))
+			return 0;
+	}
+
+	return IPC_EBADMSG;
+}
+
+/* How far anybody had received: the further of the two marks, as far as it is possible.  It is told
+ * on. */
+static int find_received(struct ring_consumer *consumer)
+{
+	uint64_t tag = ring_tag(consumer->tail), tail = ring_position(consumer->tail);
+	uint64_t head = ring_position(
+		atomic_load_explicit(&consumer->view.ring->head, memory_order_acquire));
+	uint64_t furthest = 0, seen, distance;
+	int r;
 
 	for (unsigned i = 0; i < 2; ++i) {
 		/* A late mark of the one before, by exchange, fails from now on. */
-		uint64_t seen = atomic_fetch_or_explicit(
-			&ring->received[i], (uint64_t)RING_RECEIVED_CLOSED << RING_STATE_SHIFT,
-			memory_order_seq_cst);
-		uint64_t distance = ring_distance(tail, ring_position(seen));
+		r = mark_take(consumer, i, 0, &seen);
+		if (r < 0)
+			return r;
 
+		distance = ring_distance(tail, ring_position(seen));
 		if (distance > ring_distance(tail, head) || distance < furthest)
 			continue;
 		furthest = distance;
 		consumer->received_state = ring_state(seen);
 	}
 
+	CRASH_POINT();
 	consumer->received_before = (tail + furthest) & RING_POSITION_MASK;
+	return mark_take(consumer, tag & 1, ring_word(tag, 0, consumer->received_before), &seen);
 }
 
 int ring_take_consumer(struct ring_consumer *consumer, uint64_t handle_id, uint32_t process)
@@ -264,10 +297,7 @@ int ring_take_consumer(struct ring_consumer *consumer, uint64_t handle_id, uint3
 
 	CRASH_POINT();
 	consumer->at = consumer->head = ring_position(consumer->tail);
-	find_received(consumer);
-	CRASH_POINT();
-	ring_mark_received(consumer, consumer->received_before, 0);
-	return 0;
+	return find_received(consumer);
 }
 
 void ring_leave_consumer(struct ring_consumer *consumer)
