@@ -111,6 +111,24 @@ int session_attach(struct session *session, struct channel_header *header, uint6
 	return 0;
 }
 
+/* ---- faults ---- */
+
+static bool is_owner(const _Atomic uint64_t *owner, uint64_t me)
+{
+	return me == 0 || atomic_load_explicit(owner, memory_order_relaxed) == me;
+}
+
+int session_blame(const struct session *session)
+{
+	/* What looked broken was written after the owner's word, if it was another's. */
+	atomic_thread_fence(memory_order_acquire);
+	if (!is_owner(&session->out.view.ring->producer, session->out.owner) ||
+	    !is_owner(&session->in.view.ring->consumer, session->in.owner))
+		return IPC_ESTALE;
+
+	return header_break(session->header, HEADER_CORRUPT);
+}
+
 /* ---- notes ---- */
 
 /* What stands at the head of a ring, in state NOTED.  False: nothing does, or it moved: then who

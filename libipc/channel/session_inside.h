@@ -99,15 +99,13 @@ IPC_CHECKED int session_find_release(const struct session *session,
 
 /* ---- the rest ---- */
 
-static inline int session_break(const struct session *session)
-{
-	return header_break(session->header, HEADER_CORRUPT);
-}
+/* What the rings said, as the result of a call: a broken one breaks the session.  To who was taken
+ * over meanwhile, and looks at what is another's, all looks broken: that is IPC_ESTALE. */
+int session_blame(const struct session *session);
 
-/* What a ring said: a broken one breaks the session. */
 static inline int session_result(const struct session *session, int r)
 {
-	return UNLIKELY(r == IPC_EBADMSG) ? session_break(session) : r;
+	return UNLIKELY(r == IPC_EBADMSG) ? session_blame(session) : r;
 }
 
 /* Whoever sleeps at the other end looks again. `is_exchanged`: an exchange came right before. */
@@ -119,17 +117,5 @@ static inline void session_notify(const struct session *session, bool is_exchang
 	    session->ring)
 		session->ring(session->ring_userdata);
 }
-
-/* ---- descriptors: session_fd.c ---- */
-
-/* Of the message that is committed next.  0; IPC_EAGAIN: the socket is full; or another one. */
-IPC_CHECKED int session_fd_send(struct session *session, int fd);
-
-/*
- * Of a message that says it has one: *ret -1: it was taken before.  0; IPC_EMFILE: no descriptor is
- * free.  True in *ret_moved: there is room in the socket now.
- */
-IPC_CHECKED int session_fd_take(struct session *session, const struct ring_received *record,
-				int *ret, bool *ret_moved);
 
 #endif

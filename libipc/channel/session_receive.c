@@ -7,9 +7,8 @@
  * side.
  */
 
-#include <pthread.h>
-
 #include "libipc/channel/session_inside.h"
+#include "libipc/core/parcel.h"
 #include "libipc/platform/crash.h"
 #include "libipc/platform/fdpass.h"
 
@@ -43,12 +42,9 @@ static bool mark_received(const struct ring_consumer *in)
 static int find_fd(struct session *session, const struct ring_received *record,
 		   struct ipc_session_message *message, bool *ret_moved)
 {
-	int r, cancel_state;
+	int r = parcel_take(session->pair_fd, &session->in, record->number, record->extra,
+			    &message->fd, ret_moved);
 
-	/* Nobody is cancelled while it is his turn. */
-	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
-	r = session_fd_take(session, record, &message->fd, ret_moved);
-	(void)pthread_setcancelstate(cancel_state, NULL);
 	if (r < 0)
 		return r;
 
@@ -154,14 +150,12 @@ int session_probe_message(struct session *session)
 
 /* ---- release ---- */
 
-int session_find_release(const struct session *session, const struct ipc_session_message *message,
-			 uint64_t *ret_position)
+static int find_release(const struct session *session, const struct ipc_session_message *message,
+			uint64_t *ret_position)
 {
 	const struct ring_consumer *in = &session->in;
 	uint64_t position = ring_position(message->token);
 
-	if (UNLIKELY(!ring_consumer_is(in)))
-		return IPC_ESTALE;
 	if (UNLIKELY(ring_tag(message->token) != ring_tag(in->tail) ||
 		     ring_state(message->token) != session->side))
 		return IPC_EINVAL;
@@ -179,6 +173,20 @@ int session_find_release(const struct session *session, const struct ipc_session
 
 	*ret_position = position;
 	return 1;
+}
+
+int session_find_release(const struct session *session, const struct ipc_session_message *message,
+			 uint64_t *ret_position)
+{
+	int r = find_release(session, message, ret_position);
+
+	/* Who was taken over may have looked at what is written over. */
+	if (UNLIKELY(r <= 0)) {
+		atomic_thread_fence(memory_order_acquire);
+		if (!ring_consumer_is(&session->in))
+			return IPC_ESTALE;
+	}
+	return r;
 }
 
 int session_release(struct session *session, const struct ipc_session_message *message)

@@ -5,10 +5,10 @@
  */
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <string.h>
 
 #include "libipc/channel/session_inside.h"
+#include "libipc/core/parcel.h"
 #include "libipc/platform/crash.h"
 
 /* ---- room ---- */
@@ -114,10 +114,10 @@ static int send_with_fd(struct session *session, int fd, const void *data, uint6
 	if (size > 0)
 		memcpy(room, data, size);
 	message.flags = SESSION_HAS_FD;
-	message.extra = ring_tag(session->out.head) & 0xffff;
+	message.extra = ring_tag(session->out.head) & PARCEL_TAG_MASK;
 
 	claim = ring_find_claim(&session->out, room);
-	r = session_fd_send(session, fd);
+	r = parcel_send(session->pair_fd, fd, session->out.number, message.extra);
 	CRASH_POINT();
 	if (r == 0)
 		r = ring_commit(&session->out, claim, &message);
@@ -128,22 +128,19 @@ static int send_with_fd(struct session *session, int fd, const void *data, uint6
 
 int session_send_fd(struct session *session, int fd, const void *data, size_t size)
 {
-	int r, cancel_state;
+	int r;
 
 	r = check_send(session, size);
 	if (r < 0)
 		return r;
 
-	/* M-12: of a descriptor that the caller gave. */
+	/* Of a descriptor that the caller gave; also while there is no room. */
 	if (fd < 0 || fcntl(fd, F_GETFD) < 0)
 		return IPC_EINVAL;
 
-	/* Nobody is cancelled while it is his turn. */
-	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
 	turn_take(&session->send_turn);
 	r = send_with_fd(session, fd, data, size);
 	turn_give(&session->send_turn);
-	(void)pthread_setcancelstate(cancel_state, NULL);
 	if (r < 0)
 		return session_result(session, r);
 
