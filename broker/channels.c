@@ -9,8 +9,10 @@
 #include "broker/presence.h"
 #include "broker/queues.h"
 #include "broker/segments.h"
+#include "broker/sessions.h"
 #include "broker/worker.h"
 #include "libipc/channel/queue.h"
+#include "libipc/channel/session.h"
 #include "libipc/core/liveness.h"
 #include "libipc/platform/crash.h"
 
@@ -51,6 +53,7 @@ static void record_fill(struct worker *worker, struct channel_record *record,
 	memcpy(record->shape, open->shape_new, sizeof(record->shape));
 	record->size = open->size_new;
 	record->reserver = reserver;
+	record->is_session = false;
 	record_set(&record->is_removed, 0);
 	memcpy(record->name, open->name, sizeof(record->name));
 	memcpy(record->dead_letters, open->dead_letters, sizeof(record->dead_letters));
@@ -77,11 +80,12 @@ static void discharge(struct account *account, uint64_t size)
 }
 
 /* With everything charged; the slot is taken. */
-static int make(struct worker *worker, struct channel *channel)
+static int make(struct worker *worker, struct channel *channel, const struct channel *listener)
 {
 	int r;
 
-	r = registry_name_add(worker->registry, channel);
+	r = listener ? sessions_init(worker, channel, listener)
+		     : registry_name_add(worker->registry, channel);
 	if (r < 0)
 		return r;
 
@@ -91,8 +95,9 @@ static int make(struct worker *worker, struct channel *channel)
 	return r;
 }
 
-int channels_new(struct worker *worker, struct peer *peer, const struct message_open *open,
-		 uint64_t reserver, struct channel **ret)
+/* listener: of a session; else NULL. */
+static int channel_new(struct worker *worker, struct peer *peer, const struct message_open *open,
+		       uint64_t reserver, const struct channel *listener, struct channel **ret)
 {
 	struct registry *registry = worker->registry;
 	struct account *account = &peer->user->account;
@@ -120,7 +125,7 @@ int channels_new(struct worker *worker, struct peer *peer, const struct message_
 	};
 	record_fill(worker, channel->record, peer, open, reserver);
 
-	r = make(worker, channel);
+	r = make(worker, channel, listener);
 	if (r < 0) {
 		slots_put(&registry->channel_slots, slot);
 		discharge(account, open->size_new);
@@ -133,6 +138,28 @@ int channels_new(struct worker *worker, struct peer *peer, const struct message_
 	CRASH_POINT();
 	*ret = channel;
 	return 0;
+}
+
+int channels_new(struct worker *worker, struct peer *peer, const struct message_open *open,
+		 uint64_t reserver, struct channel **ret)
+{
+	return channel_new(worker, peer, open, reserver, NULL, ret);
+}
+
+int channels_new_session(struct worker *worker, struct peer *peer, const struct channel *listener,
+			 uint64_t reserver, struct channel **ret)
+{
+	const struct channel_record *model = listener->record;
+	struct message_open open = {
+		.kind = IPC_KIND_SESSION,
+		.mode = model->mode,
+		.gid = model->gid,
+		.size_new = segment_round(session_segment_size(model->shape)),
+	};
+
+	memcpy(open.shape_new, model->shape, sizeof(open.shape_new));
+	memcpy(open.name, model->name, sizeof(open.name));
+	return channel_new(worker, peer, &open, reserver, listener, ret);
 }
 
 bool channels_is_as_wanted(const struct channel *channel, const struct peer *peer,
@@ -188,6 +215,7 @@ void channels_free(struct worker *worker, struct channel *channel)
 		queues_log_rest(channel);
 
 	registry_name_remove(worker->registry, channel);
+	sessions_forget(worker, channel);
 	CRASH_POINT();
 	record_set(&record->state, RECORD_FREE);
 	CRASH_POINT();

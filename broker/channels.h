@@ -18,6 +18,11 @@ IPC_CHECKED int channels_new(struct worker *worker, struct peer *peer,
 			     const struct message_open *open, uint64_t reserver,
 			     struct channel **ret);
 
+/* The same of a session with this listener's channel: in its shape, and not found by its name. */
+IPC_CHECKED int channels_new_session(struct worker *worker, struct peer *peer,
+				     const struct channel *listener, uint64_t reserver,
+				     struct channel **ret);
+
 /* Whether `open`, by this user, would have made this very channel: then its segment can be taken
  * over as it is. */
 bool channels_is_as_wanted(const struct channel *channel, const struct peer *peer,

@@ -4,6 +4,7 @@
 #include "broker/bells.h"
 #include "broker/groups.h"
 #include "broker/listing.h"
+#include "broker/offers.h"
 #include "broker/opener.h"
 #include "broker/peer.h"
 #include "broker/pending.h"
@@ -11,6 +12,7 @@
 #include "broker/reaper.h"
 #include "broker/reservation.h"
 #include "broker/roster.h"
+#include "broker/session_list.h"
 #include "broker/worker.h"
 #include "libipc/platform/clock.h"
 #include "libipc/platform/crash.h"
@@ -47,9 +49,7 @@ static bool do_request(struct worker *worker, struct peer *peer, const union mes
 		reservation_confirm(worker, peer, &request->confirm);
 		break;
 	case MESSAGE_CLOSE:
-		handle = registry_handle(worker->registry, peer, request->close.handle_id);
-		if (handle)
-			reaper_close(worker, handle);
+		reaper_hear_close(worker, peer, &request->close);
 		break;
 	case MESSAGE_CANCEL:
 		opener_cancel(worker, peer, &request->cancel);
@@ -79,7 +79,11 @@ static bool do_request(struct worker *worker, struct peer *peer, const union mes
 	case MESSAGE_GROUP:
 		return groups_open(worker, peer, &request->group);
 	case MESSAGE_TAKEN:
+		offers_taken(worker, peer, &request->taken);
+		break;
 	case MESSAGE_SESSIONS:
+		session_list(worker, peer, &request->sessions);
+		break;
 	case MESSAGE_WELCOME:
 	case MESSAGE_DONE:
 	case MESSAGE_RESERVE:
@@ -112,7 +116,7 @@ static bool is_answered(const union message *request)
 		return false;
 
 	return request->head.type != MESSAGE_CLOSE && request->head.type != MESSAGE_CANCEL &&
-	       request->head.type != MESSAGE_RING;
+	       request->head.type != MESSAGE_RING && request->head.type != MESSAGE_TAKEN;
 }
 
 /* 0, IPC_EAGAIN: the queue is empty, IPC_EBUSY: the peer is clogged or others have their turn,
@@ -155,9 +159,13 @@ static int dispatch_one(struct worker *worker, struct peer *peer)
 
 	CRASH_POINT();
 	(void)fdpass_receive(peer->socket_fd, request, sizeof(*request), &size, NULL, NULL);
-	peer->may_repeat = false;
+	if (peer->may_repeat) {
+		/* What was opened has been said now. */
+		peer->may_repeat = false;
+		offers_resume_peer(worker, peer);
+	}
 	CRASH_POINT();
-	return 0;
+	return peer->is_doomed ? IPC_EPIPE : 0;
 }
 
 static bool queue_is_empty(struct worker *worker, struct peer *peer)
@@ -171,6 +179,7 @@ static bool queue_is_empty(struct worker *worker, struct peer *peer)
 static void resume(struct worker *worker, struct peer *peer)
 {
 	groups_resume_peer(worker, peer);
+	offers_resume_peer(worker, peer);
 	opener_resume_peer(worker, peer);
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "broker/fences.h"
+#include "broker/keys.h"
 #include "broker/pairs.h"
 #include "broker/peer.h"
 #include "broker/policy.h"
@@ -50,6 +51,11 @@ static void opened_fill(struct message_opened *opened, const struct worker *work
 	opened->table = (struct message_region){handle->channel->owner->record->table_id, 0,
 						segment_round(sizeof(struct liveness_table))};
 	opened->side = handle->record->side;
+	if (handle->channel->session)
+		memcpy(opened->key,
+		       keys_of(&handle->channel->session->end[handle->record->side],
+			       handle->record->id),
+		       sizeof(opened->key));
 	opened->fence = fences_now(worker->registry->state);
 	memcpy(opened->dead_letters, record->dead_letters, sizeof(opened->dead_letters));
 }
@@ -152,6 +158,6 @@ int grant_handle(struct worker *worker, struct handle *handle, uint64_t request_
 	if (r == 0 || peer->is_doomed)
 		return 0;
 
-	reaper_close(worker, handle);
+	reaper_give_back(worker, handle);
 	return r;
 }

@@ -19,7 +19,8 @@ struct worker;
 /*
  * OPENED for a handle that is committed and told.  has_segment: its client has just reserved the
  * segment and mapped it for writing.  0: said, or the client is gone, which is its reaping's
- * business.  Negative: the descriptors could not be had; the handle is closed again.
+ * business.  Negative: the descriptors could not be had; the handle is closed again (a
+ * resumed end of a session is away).
  */
 IPC_CHECKED int grant_handle(struct worker *worker, struct handle *handle, uint64_t request_id,
 			     bool has_segment);

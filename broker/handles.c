@@ -47,6 +47,7 @@ int handles_prepare(struct worker *worker, struct peer *peer, const struct messa
 	record->is_ending = record->ended_by_death = 0;
 	record->group_id = record->lender_id = 0;
 	record->is_joined = 0;
+	record->listener_id = 0;
 
 	*ret = handle;
 	return 0;
@@ -69,12 +70,25 @@ void handles_commit(struct handle *handle, struct channel *channel, enum record_
 	registry_link(handle);
 }
 
+/* What points to it forgets it. */
+static void forget(struct handle *handle)
+{
+	if (handle->offer)
+		handle->offer->listener = NULL;
+	if (handle->listener)
+		handle->listener->offer = NULL;
+	if (handle->channel->offer == handle)
+		handle->channel->offer = NULL;
+	handle->offer = handle->listener = NULL;
+}
+
 void handles_free(struct worker *worker, struct handle *handle)
 {
 	CRASH_POINT();
 	record_set(&handle->record->state, RECORD_FREE);
 	CRASH_POINT();
 	account_discharge(&handle->peer->user->account, ACCOUNT_HANDLES, 1);
+	forget(handle);
 	registry_unlink(handle);
 	slots_put(&worker->registry->handle_slots, handle->slot);
 }

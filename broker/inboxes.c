@@ -8,20 +8,6 @@
  * Death: looking changes nothing.
  */
 
-/* Until the structure is linked: as much as it needs at most. */
-__attribute__((weak)) uint64_t inbox_segment_size(const uint64_t shape[4])
-{
-	uint64_t capacity = shape[0], record_max = shape[1] > 24 ? shape[1] : 24;
-	uint64_t data;
-
-	if (capacity < 4096 || capacity > RING_CAPACITY_MAX || shape[1] < 1 ||
-	    shape[1] > capacity / 4 || shape[2] > IPC_INBOX_FULL_COLLAPSE || shape[3] != 0)
-		return 0;
-
-	data = ring_data_size(capacity, record_max);
-	return data == 0 ? 0 : INBOX_SHARED_OFFSET + sizeof(struct inbox_shared) + data + 64;
-}
-
 static uint64_t ring_peek_word(const struct channel *channel, uint64_t offset)
 {
 	return segments_peek(channel->segment_fd,

@@ -160,6 +160,13 @@ static void fill_inbox(const struct channel *channel, struct message_channel *re
 	ret->depth_max = depth.ever;
 }
 
+/* What its sessions are like. */
+static void fill_listener(const struct channel *channel, struct message_channel *ret)
+{
+	ret->item_size_max = channel->record->shape[1];
+	ret->capacity = channel->record->shape[0];
+}
+
 /* How much one request may still look at. */
 struct budget {
 	unsigned n_cells; /* of desks */
@@ -196,6 +203,8 @@ static void fill(struct registry *registry, const struct channel *channel,
 		fill_queue(channel, ret);
 	else if (record->kind == IPC_KIND_INBOX)
 		fill_inbox(channel, ret);
+	else if (record->kind == IPC_KIND_SESSION)
+		fill_listener(channel, ret);
 	else
 		fill_lock(registry, channel, ret);
 }

@@ -9,6 +9,7 @@
 #include "broker/grant.h"
 #include "broker/groups.h"
 #include "broker/handles.h"
+#include "broker/offers.h"
 #include "broker/peer.h"
 #include "broker/pending.h"
 #include "broker/policy.h"
@@ -16,7 +17,9 @@
 #include "broker/reaper.h"
 #include "broker/reservation.h"
 #include "broker/segments.h"
+#include "broker/sessions.h"
 #include "broker/worker.h"
+#include "libipc/channel/session.h"
 
 /*
  * Death: every step is found in the records by the next worker, the OPEN in its client's queue or
@@ -55,7 +58,10 @@ static int open_existing(struct worker *worker, struct peer *peer, struct channe
 
 	handles_commit(handle, channel, RECORD_USED);
 	presence_begin(worker, handle);
-	return grant_handle(worker, handle, open->head.request_id, false);
+	r = grant_handle(worker, handle, open->head.request_id, false);
+	if (r == 0 && open->role == IPC_ROLE_LISTENER)
+		opener_listener_came(worker, channel);
+	return r;
 }
 
 static bool role_is_taken(const struct channel *channel, const struct message_open *open)
@@ -115,6 +121,61 @@ static int try_named(struct worker *worker, struct peer *peer, struct channel *c
 	return open_existing(worker, peer, channel, open);
 }
 
+/* The reserver of a channel that was just made. */
+static int begin_reserving(struct worker *worker, struct handle *handle, struct channel *channel)
+{
+	int r;
+
+	handles_commit(handle, channel, RECORD_RESERVING);
+	r = grant_reserve(worker, handle);
+	if (r == 0 || handle->peer->is_doomed)
+		return OPENER_ANSWERED;
+
+	reservation_drop(worker, handle);
+	return r;
+}
+
+/* The session is made now, and offered when its segment is reserved. */
+static int begin_connecting(struct worker *worker, struct peer *peer,
+			    const struct channel *listener, const struct message_open *open)
+{
+	struct channel *channel;
+	struct handle *handle;
+	int r;
+
+	r = handles_prepare(worker, peer, open, &handle);
+	if (r < 0)
+		return r;
+
+	handle->record->side = SESSION_SIDE_CONNECTED;
+	r = channels_new_session(worker, peer, listener, handle->record->id, &channel);
+	if (r < 0) {
+		handles_abandon(worker, handle);
+		return r;
+	}
+
+	return begin_reserving(worker, handle, channel);
+}
+
+static int try_connect(struct worker *worker, struct peer *peer, const struct message_open *open)
+{
+	struct channel *listener = registry_find(worker->registry, open->name);
+	struct policy_subject subject = peer_subject(peer);
+	int r;
+
+	if (listener && record_get(&listener->record->state) == RECORD_RESERVING)
+		return OPENER_WAITS;
+
+	r = listener ? policy_check_open(&subject, listener->record, open) : 0;
+	if (r < 0)
+		return r;
+
+	if (!listener || listener->count[0] == 0)
+		return open->flags & IPC_AWAIT ? OPENER_WAITS : IPC_ENOENT;
+
+	return begin_connecting(worker, peer, listener, open);
+}
+
 static int try_create(struct worker *worker, struct peer *peer, const struct message_open *open)
 {
 	struct policy_subject subject = peer_subject(peer);
@@ -138,13 +199,7 @@ static int try_create(struct worker *worker, struct peer *peer, const struct mes
 		return r;
 	}
 
-	handles_commit(handle, channel, RECORD_RESERVING);
-	r = grant_reserve(worker, handle);
-	if (r == 0 || peer->is_doomed)
-		return OPENER_ANSWERED;
-
-	reservation_drop(worker, handle);
-	return r;
+	return begin_reserving(worker, handle, channel);
 }
 
 /* A weak producer becomes a counted one as long as there is a counted one, also when the name is
@@ -178,6 +233,12 @@ static int try_open(struct worker *worker, struct peer *peer, const struct messa
 
 	if (open->flags & OPEN_UPGRADE)
 		return try_upgrade(worker, peer, open);
+
+	if (open->flags & OPEN_RESUME)
+		return sessions_resume(worker, peer, open);
+
+	if (open->role == IPC_ROLE_SESSION)
+		return try_connect(worker, peer, open);
 
 	channel = registry_find(worker->registry, open->name);
 	if (channel)
@@ -279,6 +340,7 @@ void opener_resume(struct worker *worker, const char *name)
 		return;
 
 	worker->is_resuming = true;
+	worker->resumes_again = false;
 	while (pending) {
 		struct pending *next = pending_next(pending, name);
 		struct channel *channel = registry_find(registry, name);
@@ -290,8 +352,24 @@ void opener_resume(struct worker *worker, const char *name)
 		try_pending(worker, pending);
 		next = still_next(pending, next, *registry_waiting(registry, name));
 		pending = pending_from(next, name);
+
+		/* Connects that came before the pending of a listener. */
+		if (!pending && worker->resumes_again) {
+			worker->resumes_again = false;
+			pending = pending_first(registry, name);
+		}
 	}
 	worker->is_resuming = false;
+}
+
+void opener_listener_came(struct worker *worker, struct channel *listener)
+{
+	char name[sizeof(listener->record->name)];
+
+	memcpy(name, listener->record->name, sizeof(name));
+	offers_begin(worker, listener);
+	worker->resumes_again = worker->is_resuming;
+	opener_resume(worker, name);
 }
 
 void opener_resume_peer(struct worker *worker, struct peer *peer)
@@ -366,7 +444,10 @@ void opener_replay(struct worker *worker)
 
 void opener_resume_all(struct worker *worker)
 {
-	for_each_pending(worker, try_pending);
+	do {
+		worker->resumes_again = false;
+		for_each_pending(worker, try_pending);
+	} while (worker->resumes_again);
 }
 
 /* ---- CANCEL ---- */
@@ -383,6 +464,6 @@ void opener_cancel(struct worker *worker, struct peer *peer, const struct messag
 
 	handle = registry_handle_of_request(peer, cancel->cancelled_id);
 	if (handle)
-		reaper_close(worker, handle);
+		reaper_give_back(worker, handle);
 	groups_end(worker, peer, cancel->cancelled_id);
 }

@@ -16,6 +16,9 @@ struct worker;
 void opener_open(struct worker *worker, struct peer *peer, const struct message_open *open);
 void opener_cancel(struct worker *worker, struct peer *peer, const struct message_cancel *cancel);
 
+/* A listener's handle is there and answered: for connects that wait, for one or to be accepted. */
+void opener_listener_came(struct worker *worker, struct channel *listener);
+
 /* Something changed about this name: its pendings are tried again, the oldest first. */
 void opener_resume(struct worker *worker, const char *name);
 

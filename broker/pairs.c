@@ -20,7 +20,7 @@ static const char stored_kind[2] = {'e', 'f'};
 
 unsigned pairs_count(const struct channel_record *record)
 {
-	return record->kind == IPC_KIND_INBOX ? 2 : 0;
+	return record->kind == IPC_KIND_INBOX || record->is_session ? 2 : 0;
 }
 
 int pairs_make(struct worker *worker, struct channel *channel)

@@ -10,6 +10,7 @@
 #include "libipc/channel/inbox.h"
 #include "libipc/channel/limiter.h"
 #include "libipc/channel/queue.h"
+#include "libipc/channel/session.h"
 #include "libipc/platform/peer.h"
 #include "libipc/platform/segment.h"
 
@@ -82,6 +83,10 @@ const struct policy_role *policy_role(uint32_t role)
 					     .side = INBOX_SIDE_SENDER,
 					     .maps_readonly = true,
 					     .is_uncounted = true},
+		[IPC_ROLE_LISTENER] = {.kind = IPC_KIND_SESSION, .side = 0},
+		[IPC_ROLE_SESSION] = {.kind = IPC_KIND_SESSION,
+				      .side = SESSION_SIDE_CONNECTED,
+				      .passes_fds = true},
 		[IPC_ROLE_LIMITER] = {.kind = IPC_KIND_LIMITER,
 				      .side = 0,
 				      .is_local = true,
@@ -103,6 +108,7 @@ uint64_t policy_shape_flags(uint32_t kind)
 		return IPC_FLIGHT_TABLE_NO_PROMOTE;
 	case IPC_KIND_QUEUE:
 	case IPC_KIND_INBOX:
+	case IPC_KIND_SESSION:
 	case IPC_KIND_LIMITER:
 		return IPC_KEEP;
 	default:
@@ -118,6 +124,7 @@ static bool kind_is_served(uint32_t kind)
 	case IPC_KIND_QUEUE:
 	case IPC_KIND_FLIGHT:
 	case IPC_KIND_INBOX:
+	case IPC_KIND_SESSION:
 	case IPC_KIND_LIMITER:
 		return true;
 	default:
@@ -131,11 +138,21 @@ static bool kind_has_lock(uint32_t kind)
 	return kind == IPC_KIND_WATCH || kind == IPC_KIND_SHARED;
 }
 
+/* Connecting and resuming make nothing; who resumes finds his session, or does not. */
+static bool session_flags_are_legal(const struct message_open *open)
+{
+	if (open->role != IPC_ROLE_SESSION)
+		return !(open->flags & OPEN_RESUME);
+	if (open->flags & OPEN_RESUME)
+		return !(open->flags & ~(OPEN_RESUME | OPEN_LOOK_ONCE));
+	return !(open->flags & ~(IPC_AWAIT | OPEN_LOOK_ONCE));
+}
+
 int policy_check_request(const struct message_open *open)
 {
 	const struct policy_role *role = policy_role(open->role);
 	uint64_t flags = IPC_CREATE | IPC_EXCLUSIVE | IPC_AWAIT | IPC_STAY | OPEN_LOOK_ONCE |
-			 OPEN_UPGRADE | OPEN_UNCOUNTED;
+			 OPEN_UPGRADE | OPEN_UNCOUNTED | OPEN_RESUME;
 
 	if (!kind_is_served(open->kind))
 		return IPC_EPROTONOSUPPORT;
@@ -149,7 +166,11 @@ int policy_check_request(const struct message_open *open)
 		return IPC_EINVAL;
 
 	/* Nobody's absence ends anything there (M-22). */
-	if (open->kind == IPC_KIND_LIMITER && (open->flags & IPC_STAY))
+	if ((open->kind == IPC_KIND_LIMITER || open->kind == IPC_KIND_SESSION) &&
+	    (open->flags & IPC_STAY))
+		return IPC_EINVAL;
+
+	if (!session_flags_are_legal(open))
 		return IPC_EINVAL;
 
 	/* It finds what is there; nobody's absence ends its handle's channel. */
@@ -218,6 +239,15 @@ static int check_inbox_shapes(const struct message_open *open)
 	return size == 0 || size > open->size_new ? IPC_EINVAL : 0;
 }
 
+/* Of a listener, whose own memory is small; its sessions are made in this shape. */
+static int check_session_shapes(const struct message_open *open)
+{
+	if (session_segment_size(open->shape_new) == 0)
+		return IPC_EINVAL;
+
+	return listener_segment_size() > open->size_new ? IPC_EINVAL : 0;
+}
+
 static int check_limiter_shapes(const struct message_open *open)
 {
 	uint64_t size = limiter_segment_size(open->shape_new);
@@ -249,6 +279,8 @@ static int check_shapes_of_kind(const struct message_open *open)
 		return check_flight_shapes(open);
 	case IPC_KIND_INBOX:
 		return check_inbox_shapes(open);
+	case IPC_KIND_SESSION:
+		return check_session_shapes(open);
 	case IPC_KIND_LIMITER:
 		return check_limiter_shapes(open);
 	default:
@@ -389,6 +421,7 @@ bool policy_is_public(uint32_t kind, uint32_t mode)
 		return (mode & MODE_OTHERS_READ) != 0;
 	case IPC_KIND_QUEUE:
 	case IPC_KIND_FLIGHT:
+	case IPC_KIND_SESSION:
 	case IPC_KIND_LIMITER:
 		return (mode & MODE_GROUP_BOTH) == MODE_GROUP_BOTH ||
 		       (mode & MODE_OTHER_BOTH) == MODE_OTHER_BOTH;

@@ -6,6 +6,7 @@
 #include "broker/bells.h"
 #include "broker/channels.h"
 #include "broker/policy.h"
+#include "broker/sessions.h"
 #include "broker/worker.h"
 #include "libipc/core/liveness.h"
 #include "libipc/platform/crash.h"
@@ -66,11 +67,100 @@ void presence_batch(struct worker *worker)
 	++worker->batch;
 }
 
+/* ---- sessions ---- */
+
+static uint64_t session_word(const struct channel *channel, unsigned side)
+{
+	uint64_t old = side_word(channel, side), flags = sessions_flags(channel, side);
+	uint32_t count = channel->count[side];
+	bool has_ended = count == 0 &&
+			 (side_count(old) > 0 || (flags & (SIDE_EVER | SIDE_FINAL) & ~old) != 0);
+
+	/* How the last one ended stays to be seen. */
+	if (count > 0)
+		flags |= old & SIDE_DIED;
+
+	return side_make(side_ends(old) + has_ended, count, flags);
+}
+
+/* Until when a side is waited for stands there before it is gone, and until it is back. */
+static void session_tell_side(const struct channel *channel, unsigned side, uint64_t word)
+{
+	_Atomic uint64_t *until_ns = &channel->owner->table->until_ns[channel->slot][side];
+	uint64_t until = sessions_until(channel, side);
+
+	if (until != 0)
+		atomic_store_explicit(until_ns, until, memory_order_relaxed);
+	CRASH_POINT();
+	if (word != side_word(channel, side))
+		side_tell(channel, side, word);
+	CRASH_POINT();
+	if (until == 0)
+		atomic_store_explicit(until_ns, 0, memory_order_relaxed);
+}
+
+/* Both sides' words.  Bit [s]: side s has changed, for those on the other one. */
+static unsigned session_tell(const struct channel *channel)
+{
+	unsigned side, changed = 0;
+
+	for (side = 0; side < 2; ++side) {
+		uint64_t old = side_word(channel, side), word = session_word(channel, side);
+
+		session_tell_side(channel, side, word);
+		if (side_ends(word) != side_ends(old) ||
+		    (side_count(word) > 0) != (side_count(old) > 0) ||
+		    ((word ^ old) & (SIDE_EVER | SIDE_FINAL)))
+			changed |= 1u << side;
+	}
+	return changed;
+}
+
+static void session_attend(struct worker *worker, struct channel *channel, unsigned changed)
+{
+	unsigned side;
+
+	for (side = 0; side < 2; ++side) {
+		if (changed & 1u << side)
+			attend_side(worker, channel, !side, NULL);
+	}
+}
+
+void presence_session(struct worker *worker, struct channel *channel)
+{
+	unsigned changed = session_tell(channel);
+
+	presence_batch(worker);
+	session_attend(worker, channel, changed);
+}
+
+void presence_hide(const struct handle *handle)
+{
+	liveness_handle_set(handle->channel->owner->table, handle->slot, 0);
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
+void presence_call(struct worker *worker, const struct handle *handle)
+{
+	presence_batch(worker);
+	attend(worker, handle->channel->owner, handle->peer);
+}
+
+/* ---- begin and end ---- */
+
+static void side_begin(struct channel *channel, unsigned side)
+{
+	uint64_t word = side_word(channel, side);
+
+	side_tell(
+		channel, side,
+		side_make(side_ends(word), channel->count[side], (word & SIDE_FLAGS) | SIDE_EVER));
+}
+
 static void begin(struct worker *worker, struct handle *handle, bool is_first)
 {
 	struct channel *channel = handle->channel;
 	unsigned side = handle->record->side;
-	uint64_t word = side_word(channel, side);
 
 	liveness_members_change(channel->owner->table, channel->slot);
 	liveness_handle_set(channel->owner->table, handle->slot, handle->record->id);
@@ -78,9 +168,10 @@ static void begin(struct worker *worker, struct handle *handle, bool is_first)
 	if (!handle->record->is_counted)
 		return;
 
-	side_tell(
-		channel, side,
-		side_make(side_ends(word), channel->count[side], (word & SIDE_FLAGS) | SIDE_EVER));
+	if (channel->session)
+		(void)session_tell(channel);
+	else
+		side_begin(channel, side);
 	CRASH_POINT();
 
 	if (is_first) {
@@ -141,6 +232,12 @@ bool presence_end(struct worker *worker, struct handle *handle)
 
 	/* Before the word of the side, which says that this was the last end. */
 	--channel->count[side];
+	if (channel->session) {
+		(void)session_tell(channel);
+		CRASH_POINT();
+		return channel->count[side] == 0;
+	}
+
 	if (channels_is_over(channel))
 		channels_end(worker, channel);
 
@@ -170,12 +267,16 @@ void presence_attend(struct worker *worker, const struct handle *handle, bool is
 	const struct peer *except = NULL;
 	bool died = handle->record->ended_by_death;
 
+	/* Whose end was taken over sleeps, and knows nothing of it. */
+	if (channel->session && !handle->peer->is_doomed)
+		attend(worker, channel->owner, handle->peer);
+
 	if (!died && !is_gone)
 		return;
 
 	/* Those who have nobody to be told any more are not worth a system call: a dying client's
-	 * own threads. */
-	if (died)
+	 * own threads.  One that has left an end of a session away lives on. */
+	if (died && !channel->session)
 		except = handle->peer;
 
 	attend_side(worker, channel, !side, except);
@@ -215,6 +316,11 @@ void presence_reset(struct channel *channel)
 void presence_repair(struct worker *worker, struct channel *channel, bool died)
 {
 	unsigned side;
+
+	if (channel->session) {
+		presence_session(worker, channel);
+		return;
+	}
 
 	if (channels_is_over(channel))
 		channels_end(worker, channel);

@@ -36,6 +36,15 @@ void presence_begin_again(struct worker *worker, struct handle *handle);
  */
 bool presence_end(struct worker *worker, struct handle *handle);
 
+/* A session whose record has changed: its words are told, and those concerned. */
+void presence_session(struct worker *worker, struct channel *channel);
+
+/* The handle's word alone: nobody can make use of it. */
+void presence_hide(const struct handle *handle);
+
+/* This handle's client looks again. */
+void presence_call(struct worker *worker, const struct handle *handle);
+
 /* A batch: each client concerned is bumped once in it, however many of its handles are. */
 void presence_batch(struct worker *worker);
 void presence_attend(struct worker *worker, const struct handle *handle, bool is_gone);

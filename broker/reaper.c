@@ -8,12 +8,14 @@
 #include "broker/channels.h"
 #include "broker/groups.h"
 #include "broker/handles.h"
+#include "broker/offers.h"
 #include "broker/opener.h"
 #include "broker/peer.h"
 #include "broker/pending.h"
 #include "broker/presence.h"
 #include "broker/reservation.h"
 #include "broker/segments.h"
+#include "broker/sessions.h"
 #include "broker/worker.h"
 #include "libipc/core/liveness.h"
 #include "libipc/platform/crash.h"
@@ -39,6 +41,14 @@ void reaper_settle(struct worker *worker, struct channel *channel)
 	char name[sizeof(channel->record->name)];
 	bool is_over = channel->count[0] + channel->count[1] == 0 && !channel_is_kept(channel);
 
+	if (channel->session) {
+		sessions_settle(worker, channel);
+		return;
+	}
+
+	if (channel->count[0] == 0)
+		offers_end(worker, channel);
+
 	memcpy(name, channel->record->name, sizeof(name));
 	if (is_over && channels_is_empty(channel))
 		channels_free(worker, channel);
@@ -54,35 +64,86 @@ void reaper_settle(struct worker *worker, struct channel *channel)
 
 static bool handle_mark(struct worker *worker, struct handle *handle, bool died)
 {
+	struct channel *channel = handle->channel;
+
+	/* What was accepted without that having been said is not given back. */
+	if (channel->session)
+		offers_look(worker, channel);
+	if (offers_is_one(handle))
+		channel->offer_died = died;
+
 	handle->record->ended_by_death = died;
 	record_fence();
 	handle->record->is_ending = 1;
 	record_fence();
 	CRASH_POINT();
+	if (channel->session)
+		sessions_leave(worker, handle);
 	return presence_end(worker, handle);
+}
+
+static void handle_end(struct worker *worker, struct handle *handle, bool died)
+{
+	bool is_gone = handle_mark(worker, handle, died);
+
+	presence_batch(worker);
+	presence_attend(worker, handle, is_gone);
+	handles_free(worker, handle);
+}
+
+void reaper_drop(struct worker *worker, struct handle *handle)
+{
+	handle_end(worker, handle, false);
 }
 
 void reaper_close(struct worker *worker, struct handle *handle)
 {
 	struct channel *channel = handle->channel;
-	bool is_gone;
+	struct handle *offer = handle->offer;
 
 	if (record_get(&handle->record->state) == RECORD_RESERVING) {
 		reservation_drop(worker, handle);
 		return;
 	}
 
-	is_gone = handle_mark(worker, handle, false);
-	presence_batch(worker);
-	presence_attend(worker, handle, is_gone);
-	handles_free(worker, handle);
+	handle_end(worker, handle, false);
+	if (offer) {
+		struct channel *session = offer->channel;
+
+		offers_revoke(worker, offer);
+		sessions_settle(worker, session);
+	}
 	reaper_settle(worker, channel);
+}
+
+void reaper_detach(struct worker *worker, struct handle *handle)
+{
+	struct channel *channel = handle->channel;
+
+	if (!channel->session || !handle->record->is_counted ||
+	    record_get(&handle->record->state) == RECORD_RESERVING) {
+		reaper_close(worker, handle);
+		return;
+	}
+
+	handle_end(worker, handle, true);
+	sessions_settle(worker, channel);
+}
+
+void reaper_give_back(struct worker *worker, struct handle *handle)
+{
+	if (handle->record->flags & OPEN_RESUME)
+		reaper_detach(worker, handle);
+	else
+		reaper_close(worker, handle);
 }
 
 void reaper_finish_handle(struct worker *worker, struct handle *handle)
 {
 	struct channel *channel = handle->channel;
 
+	if (channel->session)
+		sessions_leave(worker, handle);
 	liveness_handle_set(channel->owner->table, handle->slot, 0);
 	presence_repair(worker, channel, handle->record->ended_by_death);
 	presence_batch(worker);
@@ -92,20 +153,30 @@ void reaper_finish_handle(struct worker *worker, struct handle *handle)
 
 /* ---- the desk ---- */
 
-static bool desk_says_closed(const struct handle *handle)
+static bool cell_says(const struct handle *handle, size_t field)
 {
 	uint64_t offset = offsetof(struct desk, cell) +
-			  (uint64_t)handle->slot * sizeof(struct desk_cell) +
-			  offsetof(struct desk_cell, closed_id);
+			  (uint64_t)handle->slot * sizeof(struct desk_cell) + field;
 
 	return segments_peek(handle->peer->user->desk_fd, offset) == handle->record->id;
+}
+
+static bool desk_says_closed(const struct handle *handle)
+{
+	return cell_says(handle, offsetof(struct desk_cell, closed_id));
+}
+
+static bool desk_says_detached(const struct handle *handle)
+{
+	return cell_says(handle, offsetof(struct desk_cell, detached_id));
 }
 
 static void close_what_cells_say(struct worker *worker, struct peer *peer)
 {
 	struct handle *handle, *next;
 
-	/* What a close lets in stands at the head of the list: never `next`. */
+	/* What a close lets in stands at the head of the list: never `next`.  What it ends beside
+	 * itself, an offer of this very client's session, may be that. */
 	for (handle = peer->handles; handle; handle = next) {
 		next = handle->client_next;
 		if (!desk_says_closed(handle))
@@ -113,7 +184,12 @@ static void close_what_cells_say(struct worker *worker, struct peer *peer)
 
 		/* The close may have overtaken a RING. */
 		presence_ring(worker, handle);
-		reaper_close(worker, handle);
+		if (desk_says_detached(handle))
+			reaper_detach(worker, handle);
+		else
+			reaper_close(worker, handle);
+		if (next && next->peer != peer)
+			next = peer->handles;
 	}
 }
 
@@ -162,6 +238,7 @@ void reaper_look_at_desk(struct worker *worker, struct peer *peer)
 	if (closings == record->closings_seen)
 		return;
 
+	offers_look_at(worker, peer);
 	close_what_cells_say(worker, peer);
 
 	/* Not before they are closed: a worker that dies in between looks again. */
@@ -172,14 +249,26 @@ void reaper_look_at_desk(struct worker *worker, struct peer *peer)
 
 /* ---- clients ---- */
 
+void reaper_hear_close(struct worker *worker, struct peer *peer, const struct message_close *close)
+{
+	struct handle *handle = registry_handle(worker->registry, peer, close->handle_id);
+
+	if (!handle)
+		return;
+	if (close->is_detached)
+		reaper_detach(worker, handle);
+	else
+		reaper_close(worker, handle);
+}
+
 static void hear_last_word(struct worker *worker, struct peer *peer, const union message *message)
 {
 	struct handle *handle;
 
 	if (message->head.type == MESSAGE_CLOSE) {
-		handle = registry_handle(worker->registry, peer, message->close.handle_id);
-		if (handle)
-			reaper_close(worker, handle);
+		reaper_hear_close(worker, peer, &message->close);
+	} else if (message->head.type == MESSAGE_TAKEN) {
+		offers_taken(worker, peer, &message->taken);
 	} else if (message->head.type == MESSAGE_RING) {
 		handle = registry_handle(worker->registry, peer, message->ring.handle_id);
 		if (handle)

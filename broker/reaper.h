@@ -13,6 +13,18 @@ struct worker;
 /* Closed by its client, reserving or open. */
 void reaper_close(struct worker *worker, struct handle *handle);
 
+/* The same of an end of a session, which is away from now on; others are closed. */
+void reaper_detach(struct worker *worker, struct handle *handle);
+
+/* What was opened is not to be had after all: closed; away, if it was resumed. */
+void reaper_give_back(struct worker *worker, struct handle *handle);
+
+/* The handle alone, without looking at what becomes of its channel. */
+void reaper_drop(struct worker *worker, struct handle *handle);
+
+/* CLOSE. */
+void reaper_hear_close(struct worker *worker, struct peer *peer, const struct message_close *close);
+
 /* Handles that the client's desk says are closed: one look at a counter if there is none. */
 void reaper_look_at_desk(struct worker *worker, struct peer *peer);
 

@@ -238,6 +238,11 @@ void registry_unlink(struct handle *handle)
 	handle->channel = NULL;
 }
 
+struct channel **registry_away(struct registry *registry, const char *name)
+{
+	return &registry->away[registry_hash(name, strlen(name)) % REGISTRY_BUCKETS];
+}
+
 struct pending **registry_waiting(struct registry *registry, const char *name)
 {
 	return &registry->waiting[registry_hash(name, strlen(name)) % REGISTRY_BUCKETS];

@@ -69,6 +69,23 @@ struct channel {
 	uint32_t count[2];   /* counted handles: what the side words say */
 	bool is_named;
 	UT_hash_handle hh;
+
+	/* Of a session; NULL: it is none. */
+	struct session_record *session;
+	struct handle *offer; /* outstanding; or NULL */
+	bool offer_died;      /* the last one ended by its client's death */
+
+	/* Where it stands, if it is not accepted: with the listener's channel; NULL, and it is in
+	 * a list: with those that wait for one of the name. */
+	struct channel *listener;
+	bool is_waiting, is_away;
+	struct channel *waiting_prev, *waiting_next;
+	struct channel *away_prev, *away_next;
+	uint64_t window_ns; /* see windows.h */
+	uint32_t window_at;
+
+	/* Of a listener: who wants to connect and is not offered, the oldest first. */
+	struct channel *connects;
 };
 
 struct handle {
@@ -78,6 +95,8 @@ struct handle {
 	struct channel *channel;
 	struct handle *client_prev, *client_next;
 	struct handle *channel_prev, *channel_next;
+	struct handle *offer;    /* of a listener: what is outstanding; or NULL */
+	struct handle *listener; /* of an offer: whose it is */
 };
 
 struct pending {
@@ -108,6 +127,10 @@ struct registry {
 	struct group *groups;
 	struct channel *names;
 	struct pending *waiting[REGISTRY_BUCKETS]; /* by name, the oldest first */
+	struct channel *unbound; /* connects that wait for a listener, the oldest first */
+	struct channel *away[REGISTRY_BUCKETS]; /* sessions whose accepted end is away, by name */
+	struct channel *window[LIVENESS_CHANNELS_MAX]; /* see windows.h */
+	uint32_t n_windows;
 	struct user user[STATE_USERS_MAX];
 	struct peer peer[LIVENESS_CLIENTS_MAX];
 	struct channel channel[LIVENESS_CHANNELS_MAX];
@@ -154,6 +177,9 @@ const struct handle *registry_handle_on(const struct registry *registry,
  */
 void registry_link(struct handle *handle);
 void registry_unlink(struct handle *handle);
+
+/* Where sessions of this name stand whose accepted end is away. */
+struct channel **registry_away(struct registry *registry, const char *name);
 
 /* Where opens that wait for this name stand. */
 struct pending **registry_waiting(struct registry *registry, const char *name);

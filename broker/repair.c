@@ -11,6 +11,7 @@
 #include "broker/groups.h"
 #include "broker/handles.h"
 #include "broker/log.h"
+#include "broker/offers.h"
 #include "broker/opener.h"
 #include "broker/pairs.h"
 #include "broker/peer.h"
@@ -18,6 +19,7 @@
 #include "broker/presence.h"
 #include "broker/reaper.h"
 #include "broker/segments.h"
+#include "broker/sessions.h"
 #include "broker/worker.h"
 #include "libipc/core/liveness.h"
 #include "libipc/platform/crash.h"
@@ -220,8 +222,10 @@ static void adopt_channels(struct worker *worker)
 
 		channel->record = record;
 		channel->owner = registry_user(registry, record->uid);
-		if (!channel_is_whole(channel) || (!record_get(&record->is_removed) &&
-						   registry_name_add(registry, channel) < 0)) {
+		channel->session = record->is_session ? &registry->state->session[slot] : NULL;
+		if (!channel_is_whole(channel) ||
+		    (!record_get(&record->is_removed) && !record->is_session &&
+		     registry_name_add(registry, channel) < 0)) {
 			log_line(LOG_LEVEL_WARNING, "channel %s: segment lost", record->name);
 			record_set(&record->state, RECORD_FREE);
 			segments_drop_channel(worker, channel);
@@ -327,6 +331,8 @@ static void repair_channel(struct worker *worker, struct channel *channel)
 		}
 	}
 
+	if (channel->session)
+		sessions_repair(worker, channel);
 	presence_repair(worker, channel, true);
 
 	for (side = 0; side < 2; ++side) {
@@ -352,6 +358,8 @@ static void repair_channels(struct worker *worker)
 			continue;
 
 		repair_channel(worker, channel);
+		if (channel->session && sessions_is_kept(channel))
+			continue;
 		if (channels_is_empty(channel) &&
 		    (!(channel->record->flags & IPC_KEEP) ||
 		     record_get(&channel->record->state) == RECORD_RESERVING ||
@@ -401,10 +409,12 @@ void repair_resume(struct worker *worker)
 	}
 
 	groups_resume_all(worker);
+	offers_adopt(worker);
 	opener_replay(worker);
 	groups_finish_all(worker);
 	reaper_run(worker);
 	opener_resume_all(worker);
+	offers_resume_all(worker);
 
 	/* Only now: a pending that was granted is known by its handle, which its client may have
 	 * closed by now. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/reservation.h"
 
+#include <ipc/admin.h>
 #include <ipc/client.h>
 #include <string.h>
 
@@ -14,6 +15,8 @@
 #include "broker/policy.h"
 #include "broker/presence.h"
 #include "broker/reaper.h"
+#include "broker/registry.h"
+#include "broker/sessions.h"
 #include "broker/worker.h"
 #include "libipc/platform/crash.h"
 
@@ -70,6 +73,13 @@ void reservation_drop(struct worker *worker, struct handle *handle)
 	char name[sizeof(channel->record->name)];
 	struct pending *pending;
 
+	/* Whoever waits for this name waits for its listener. */
+	if (channel->session) {
+		handles_free(worker, handle);
+		channels_free(worker, channel);
+		return;
+	}
+
 	while ((pending = next_reserver(worker, channel))) {
 		int r = hand_over(worker, &handle, pending);
 
@@ -91,6 +101,8 @@ void reservation_drop(struct worker *worker, struct handle *handle)
 static void confirmed(struct worker *worker, struct handle *handle, uint64_t request_id)
 {
 	struct channel *channel = handle->channel;
+	uint64_t generation = channel->record->generation;
+	uint32_t slot = channel->slot, role = handle->record->role;
 	struct peer *peer = handle->peer;
 	char name[sizeof(channel->record->name)];
 	int r;
@@ -106,7 +118,16 @@ static void confirmed(struct worker *worker, struct handle *handle, uint64_t req
 	r = grant_handle(worker, handle, request_id, true);
 	if (r < 0)
 		peer_answer_result(worker, peer, request_id, r);
-	opener_resume(worker, name);
+
+	/* What could not be said is closed again. */
+	if (!registry_channel_at(worker->registry, slot, generation))
+		opener_resume(worker, name);
+	else if (channel->session)
+		sessions_settle(worker, channel);
+	else if (role == IPC_ROLE_LISTENER)
+		opener_listener_came(worker, channel);
+	else
+		opener_resume(worker, name);
 }
 
 static void confirmed_again(struct worker *worker, struct handle *handle, uint64_t request_id)

@@ -214,7 +214,8 @@ int segments_reader(struct worker *worker, struct user *user, int *ret_fd)
 
 static bool channel_is_open_to_others(const struct channel_record *record)
 {
-	return policy_is_public(record->kind, record->mode);
+	/* Whoever has its key takes an end of a session, whatever uid that is. */
+	return record->is_session || policy_is_public(record->kind, record->mode);
 }
 
 static int lines_make(struct worker *worker, struct channel *channel)

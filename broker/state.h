@@ -87,7 +87,7 @@ struct channel_record {
 	uint64_t segment_id, lines_id; /* lines_id 0: the lines are in the owner's desk */
 	uint64_t reserver;             /* RESERVING: handle id */
 	_Atomic uint32_t is_removed;   /* nameless: nobody finds it any more */
-	uint32_t reserved;
+	uint32_t is_session;           /* named after its listener, never found by that */
 	char name[256];
 	char dead_letters[256]; /* of a queue: the name of another one; "": none */
 };
@@ -107,8 +107,12 @@ struct handle_record {
 	/* Of a group; else 0.  lender_id: of dead letters, the handle of the queue whose they are.
 	 * is_joined: JOINED was sent; of the queue's handle. */
 	uint64_t group_id, lender_id;
-	uint32_t is_joined;
+	uint32_t is_joined; /* of an offer: OFFER was sent */
 	uint32_t reserved;
+
+	/* Of an end of a session that came by OFFER: the listener's handle; else 0.  Not counted
+	 * as long as it is not accepted. */
+	uint64_t listener_id;
 };
 
 struct pending_record {
@@ -138,6 +142,51 @@ struct user_record {
 	uint64_t fence_floor; /* of the slot, whoever has it: earlier desks counted up to here */
 };
 
+/* The keys of one end.  One store says which of two of these counts (session_end.keys_at). */
+struct session_keys {
+	unsigned char newest[PROTOCOL_KEY_SIZE];
+	unsigned char before[PROTOCOL_KEY_SIZE];
+	uint64_t handle_id; /* with whom the newest one came */
+	uint32_t n;         /* 0: none is valid; 1: the newest; 2: both */
+	uint32_t reserved;
+};
+
+enum session_end_state {
+	END_NONE = 0,     /* nobody has accepted yet */
+	END_OPEN = 1,     /* somebody's, or away */
+	END_CLOSED = 2,   /* for ever */
+	END_REFUSED = 3,  /* nobody will accept: the listeners closed */
+	END_DESERTED = 4, /* ... died */
+};
+
+/*
+ * field       rule
+ * holder      handle id of who has the end; 0 of an open one: away.  The store that makes it away
+ * until_ns    when the window passes; and
+ * away_order  since when it is away, as a number of state_next_id(): both before holder becomes 0
+ * candidate   key for the handle candidate_id, which takes the end with it; candidate_before stays
+ *             valid then (candidate_n 2)
+ */
+struct session_end {
+	_Atomic uint32_t state; /* enum session_end_state */
+	uint32_t uid;           /* of who had it last */
+	uint64_t holder, until_ns, away_order;
+	uint64_t candidate_id;
+	unsigned char candidate[PROTOCOL_KEY_SIZE];
+	unsigned char candidate_before[PROTOCOL_KEY_SIZE];
+	uint32_t candidate_n;
+	_Atomic uint32_t keys_at;
+	struct session_keys keys[2];
+};
+
+/* At the slot of its channel; meaningful as long as that is a session. */
+struct session_record {
+	_Atomic uint32_t is_lost; /* a window has passed: ended, with all that is not closed */
+	uint32_t listener_slot;   /* the listener's channel that it waits for, or came by */
+	uint64_t listener_generation;
+	struct session_end end[2]; /* [0] accepted, [1] connected */
+};
+
 enum state_array {
 	STATE_USERS,
 	STATE_CLIENTS,
@@ -164,6 +213,7 @@ struct state {
 	struct handle_record handle[LIVENESS_HANDLES_MAX];
 	struct pending_record pending[STATE_PENDINGS_MAX];
 	struct group_record group[STATE_GROUPS_MAX];
+	struct session_record session[LIVENESS_CHANNELS_MAX];
 };
 
 /*

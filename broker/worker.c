@@ -12,12 +12,14 @@
 #include "broker/dispatch.h"
 #include "broker/listener.h"
 #include "broker/log.h"
+#include "broker/offers.h"
 #include "broker/peer.h"
 #include "broker/presence.h"
 #include "broker/reaper.h"
 #include "broker/registry.h"
 #include "broker/repair.h"
 #include "broker/sandbox.h"
+#include "broker/sessions.h"
 #include "libipc/platform/clock.h"
 #include "libipc/platform/crash.h"
 #include "libipc/platform/fdpass.h"
@@ -319,15 +321,28 @@ static void serve_event(struct worker *worker, const struct loop_event *event)
 	reaper_run(worker);
 }
 
+/* 0: never. */
+static uint64_t earlier(uint64_t a_ns, uint64_t b_ns)
+{
+	if (a_ns == 0 || b_ns == 0)
+		return a_ns + b_ns;
+
+	return a_ns < b_ns ? a_ns : b_ns;
+}
+
 /* What is due, and when to look again. */
 static void serve_time(struct worker *worker)
 {
-	uint64_t quiet_ns = 0, idle_ns, next_ns;
+	uint64_t quiet_ns = 0, session_ns, idle_ns, next_ns;
 
 	if (worker->quiet_first) {
 		quiet_ns = peer_expire(worker, clock_now_ns());
 		reaper_run(worker);
 	}
+
+	session_ns = earlier(sessions_expire(worker, clock_now_ns()),
+			     offers_retry(worker, clock_now_ns()));
+	reaper_run(worker);
 
 	idle_ns = idle_end_ns(worker);
 	if (idle_ns != 0 && idle_ns <= clock_now_ns()) {
@@ -335,7 +350,7 @@ static void serve_time(struct worker *worker)
 		idle_ns = idle_end_ns(worker);
 	}
 
-	next_ns = quiet_ns == 0 || (idle_ns != 0 && idle_ns < quiet_ns) ? idle_ns : quiet_ns;
+	next_ns = earlier(session_ns, earlier(idle_ns, quiet_ns));
 	if (next_ns != worker->timer_ns && loop_set_timer(&worker->loop, next_ns) == 0)
 		worker->timer_ns = next_ns;
 }

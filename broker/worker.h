@@ -48,12 +48,14 @@ struct worker {
 	struct peer *doomed;                   /* to be reaped when the request in hand is done */
 	struct peer *quiet_first, *quiet_last; /* have not said HELLO yet, the oldest first */
 	uint64_t started_ns;
-	uint64_t idle_since_ns;  /* 0: somebody is here */
-	uint64_t timer_ns;       /* what the loop's timer is set to */
-	bool needs_confirmation; /* the kernel has no SO_PEERPIDFD */
-	bool is_resuming;        /* pendings are being tried */
-	bool had_clients;        /* since the start */
-	bool is_ending;          /* idle: nobody can connect any more */
+	uint64_t idle_since_ns;   /* 0: somebody is here */
+	uint64_t offers_again_ns; /* see offers_retry() */
+	uint64_t timer_ns;        /* what the loop's timer is set to */
+	bool needs_confirmation;  /* the kernel has no SO_PEERPIDFD */
+	bool is_resuming;         /* pendings are being tried */
+	bool resumes_again;       /* a listener came meanwhile, for whom earlier ones wait */
+	bool had_clients;         /* since the start */
+	bool is_ending;           /* idle: nobody can connect any more */
 	bool is_done;
 	int exit_status;
 	union message request, reply;

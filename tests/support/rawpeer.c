@@ -179,6 +179,10 @@ union message rawpeer_open_message(uint32_t role, const char *name, uint64_t fla
 		open.open.kind = IPC_KIND_INBOX;
 		open.open.shape_new[1] = 1024;
 		open.open.size_new = UINT64_C(1) << 20;
+	} else if (role == IPC_ROLE_LISTENER || role == IPC_ROLE_SESSION) {
+		open.open.kind = IPC_KIND_SESSION;
+		open.open.shape_new[1] = 1024;
+		open.open.shape_new[2] = 30 * NS_PER_S;
 	} else if (role == IPC_ROLE_LIMITER) {
 		open.open.kind = IPC_KIND_LIMITER;
 		open.open.shape_new[0] = 4;

@@ -50,8 +50,8 @@ int rawpeer_receive(struct rawpeer *peer, unsigned timeout_ms);
  * above. */
 int rawpeer_answer(struct rawpeer *peer, uint64_t request_id);
 
-/* An OPEN of a watch, shared, queue, flight, limiter or inbox with usual shapes, ready to be
- * changed. */
+/* An OPEN of a watch, shared, queue, flight, limiter, inbox or listener with usual shapes, ready to
+ * be changed. */
 union message rawpeer_open_message(uint32_t role, const char *name, uint64_t flags);
 
 /* Sends it, reserves and confirms if that is asked for.  The handle's id in *ret (reply is the
