@@ -50,6 +50,23 @@ static void spoilt(struct endpoint *endpoint)
 	(void)session_take(endpoint->header, SESSION_ABANDONED);
 }
 
+/*
+ * True: it is this listener's.  A worker that does not know whether its dead one had sent an offer
+ * takes it back, and offers anew what the word does not say to be accepted: so one whose handle has
+ * ended is decided in vain, and one that finds the word decided so has it all the same.
+ */
+static bool accept_decide(const struct endpoint *endpoint)
+{
+	if (!session_take(endpoint->header, SESSION_ACCEPTED) &&
+	    session_is_taken(endpoint->header) != SESSION_ACCEPTED)
+		return false;
+
+	/* [O1] Either the broker, which ends the handle and then looks at the word, sees it
+	 * accepted, or this finds the handle ended.  Pairs with presence_hide(). */
+	atomic_thread_fence(memory_order_seq_cst);
+	return liveness_handle_is(endpoint->table, endpoint->id);
+}
+
 /* 0; IPC_EAGAIN: it is not to be had any more. */
 static int accept_new(ipc_session *session)
 {
@@ -59,12 +76,18 @@ static int accept_new(ipc_session *session)
 	/* The end first: nothing can fail once it is accepted.  It is fresh memory, so what fails
 	 * now is the doing of who connects. */
 	r = session_take_end(session);
-	if (r < 0 && r != IPC_ENOMEM)
-		spoilt(endpoint);
-	CRASH_POINT();
-	if (r < 0 || !session_take(endpoint->header, SESSION_ACCEPTED)) {
+	if (r < 0) {
+		if (r != IPC_ENOMEM && r != IPC_ESTALE)
+			spoilt(endpoint);
 		endpoint_close(endpoint);
 		return r == IPC_ENOMEM ? r : IPC_EAGAIN;
+	}
+
+	CRASH_POINT();
+	if (!accept_decide(endpoint)) {
+		/* If the broker should hold it accepted, it is away. */
+		(void)ipc_session_detach(session);
+		return IPC_EAGAIN;
 	}
 
 	CRASH_POINT();

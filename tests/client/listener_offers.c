@@ -166,7 +166,6 @@ static void expect_closed(struct script *script, struct caller *caller, uint64_t
 
 	caller_take(caller, &message, MESSAGE_CLOSE);
 	actor_say(script->test, message.close.handle_id == handle_id &&
-					!message.close.is_detached &&
 					atomic_load(&cell->closed_id) == handle_id);
 }
 
@@ -476,6 +475,12 @@ static void run_spoilt(struct script *script)
 	say_offer(&caller, id, &bodiless);
 	expect_closed(script, &caller, bodiless.handle_id);
 	actor_say(script->test, session_is_taken(bodiless.header) == SESSION_ABANDONED);
+
+	/* And says that it is accepted. */
+	atomic_store(&shared->is_taken, SESSION_ACCEPTED);
+	bodiless.handle_id = caller_handle(&caller);
+	say_offer(&caller, id, &bodiless);
+	expect_closed(script, &caller, bodiless.handle_id);
 	until_step(script);
 }
 
@@ -495,6 +500,7 @@ Test(listener_offers, one_that_is_spoilt_is_given_up_for_who_wanted_it)
 	said("given up");
 	said("CLOSE of the second");
 	said("given up");
+	said("CLOSE of the third");
 	ipc_listener_close(listener);
 	end();
 }
@@ -617,6 +623,37 @@ Test(listener_offers, one_is_not_taken_back_where_there_is_no_room_for_a_message
 	said("the broker is told to look");
 	cr_expect_eq(actor_hear(&standin.actor), SESSION_OFFERED, "not touched");
 	said("closed");
+	ipc_listener_close(listener);
+	end();
+}
+
+static void run_again(struct script *script)
+{
+	struct caller caller;
+	struct offered offered;
+	uint64_t id;
+
+	caller_begin(&caller, script);
+	id = listen_to(&caller);
+	offered_make(&offered, &caller);
+	if (!session_take(offered.header, SESSION_ACCEPTED))
+		failure("accept");
+	say_offer(&caller, id, &offered);
+	expect_taken(script, &caller, offered.handle_id);
+	until_step(script);
+}
+
+/* M-6, C-15: decided in vain by one whose offer had been taken back by then. */
+Test(listener_offers, one_that_is_offered_anew_is_accepted_whatever_its_word)
+{
+	ipc_listener *listener;
+	ipc_session *session = NULL;
+
+	begin(run_again);
+	listener = listener_new();
+	cr_assert_eq(accept_soon(listener, &session), 0);
+	said("TAKEN");
+	ipc_session_close(session);
 	ipc_listener_close(listener);
 	end();
 }
