@@ -273,6 +273,7 @@ enum order {
 	ORDER_SEND,         /* number */
 	ORDER_SEND_WAIT,    /* number */
 	ORDER_SEND_FD,      /* number, descriptor */
+	ORDER_SEND_FD_WAIT, /* as that */
 	ORDER_CLAIM,        /* bytes; filled with a number b */
 	ORDER_COMMIT,       /* bytes */
 	ORDER_COMMIT_REPLY, /* bytes; releases the last one received */
@@ -414,6 +415,9 @@ static inline int64_t party_do(struct party *self, enum order order, int64_t a, 
 		return ipc_session_send_wait(self->session, &number, sizeof(number), NULL);
 	case ORDER_SEND_FD:
 		return ipc_session_send_fd(self->session, (int)b, &number, sizeof(number));
+	case ORDER_SEND_FD_WAIT:
+		return ipc_session_send_fd_wait(self->session, (int)b, &number, sizeof(number),
+						NULL);
 	case ORDER_CLAIM:
 		return party_claim(self, (size_t)a, (uint32_t)b);
 	case ORDER_COMMIT:

@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * session through the public interface, with a broker, killed at every few instructions: of who
+ * connects, accepts, resumes, closes or detaches.  Whatever was killed, the other end and the next
+ * process go on.
+ */
+#include <stdatomic.h>
+
+#include "tests/client/session_scene.h"
+#include "tests/support/step.h"
+
+/* Some ten thousand instructions, most of them copies and look-ups. */
+enum { STRIDE = 13, SHORT_MS = 5 };
+
+/* In shared memory, of the child that is killed. */
+static _Atomic int *is_stored;
+
+/* Of that child. */
+static ipc_client *victim_client;
+static ipc_listener *victim_listener;
+static ipc_session *victim;
+
+/* Of the parent. */
+static ipc_listener *listener;
+static ipc_session *session;
+static struct actor actor;
+
+static void setup(void)
+{
+	scene_setup();
+	is_stored = mmap(NULL, sizeof(*is_stored), PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	cr_assert_neq(is_stored, MAP_FAILED);
+}
+
+static void teardown(void)
+{
+	munmap((void *)is_stored, sizeof(*is_stored));
+	scene_teardown();
+}
+
+TestSuite(session_client, .init = setup, .fini = teardown, .timeout = 280);
+
+static void victim_connect(void *arg)
+{
+	(void)arg;
+
+	/* The steps are counted by a clock that interrupts. */
+	if (ipc_client_connect_wait(&victim_client,
+				    IPC_CLIENT_OPTIONS(.flags = IPC_CLIENT_NO_EINTR,
+						       .address = fixture_domain.address),
+				    NULL) < 0)
+		process_end(1);
+}
+
+/* ---- connect ---- */
+
+/* Accepts whoever comes, and answers each message with itself. */
+static void echo(struct actor *self, void *arg)
+{
+	ipc_client *own = domain_connect(&fixture_domain);
+	ipc_listener *mine = NULL;
+	ipc_session *one;
+	int64_t number;
+
+	(void)arg;
+	actor_say(self, listener_open(&mine, own, NAME,
+				      (struct ipc_session_options){
+					      .flags = IPC_CREATE,
+					      .resume_window_ns = SHORT_MS * MS,
+				      }));
+	while (ipc_listener_accept_wait(mine, &one, NULL) == 0) {
+		while ((number = eat_in(one, WAIT_MS)) > 0)
+			if (put(one, (uint32_t)number) < 0)
+				break;
+		ipc_session_close(one);
+	}
+}
+
+static void do_connect(void *arg)
+{
+	(void)arg;
+	(void)!ipc_session_connect_wait(&victim, victim_client, NAME, NULL, NULL);
+}
+
+/* The one who accepts is neither lost nor held, and takes the next. */
+static void check_connect(void *arg, long n)
+{
+	struct ipc_session_message message;
+	ipc_session *mine = NULL;
+	int r;
+
+	(void)arg;
+	r = connect_by(&mine, fixture_client, 0, WAIT_MS);
+	cr_assert_eq(r, 0, "connect, after a kill at %ld: %s", n, ipc_error_name(r));
+	ASSERT(put(mine, 5), 0);
+	ASSERT(get_in(mine, &message, WAIT_MS), 5);
+	ipc_session_close(mine);
+}
+
+/* C-15, C-2 */
+Test(session_client, killed_while_connecting)
+{
+	const struct step_case step = {.prepare = victim_connect,
+				       .operation = do_connect,
+				       .check = check_connect,
+				       .stride = STRIDE};
+	long n_points;
+
+	actor_start(&actor, echo, NULL);
+	ASSERT(actor_hear(&actor), 0);
+	n_points = step_run(&step, NULL);
+	actor_kill(&actor);
+	cr_log_info("%ld kill points", n_points);
+	cr_expect_gt(n_points, 50);
+}
+
+/* ---- accept ---- */
+
+static void victim_listen(void *arg)
+{
+	victim_connect(arg);
+	if (listener_open(&victim_listener, victim_client, NAME,
+			  (struct ipc_session_options){.flags = IPC_CREATE}) < 0)
+		process_end(1);
+}
+
+static void do_accept(void *arg)
+{
+	(void)arg;
+	(void)!ipc_listener_accept_wait(victim_listener, &victim, NULL);
+}
+
+/* Accepted by the victim or not, the one who connects is there, once. */
+static void check_accept(void *arg, long n)
+{
+	ipc_listener *mine = LISTENER_NEW(0);
+	ipc_session *one = NULL, *none = NULL;
+	int r;
+
+	(void)arg;
+	r = accept_in(mine, &one, WAIT_MS);
+	cr_assert(r == 0 || r == 1, "accept, after a kill at %ld: %s", n, ipc_error_name(r));
+	ASSERT(actor_hear(&actor), 0);
+	ASSERT(order_do(&actor, ORDER_SEND, 7, 0), 0);
+	ASSERT(eat_in(one, WAIT_MS), 7);
+	ASSERT(put(one, 8), 0);
+	ASSERT(order_do(&actor, ORDER_RECEIVE_WAIT, 0, 0), 8);
+	ASSERT(ipc_listener_accept(mine, &none), IPC_EAGAIN);
+	ASSERT(order_do(&actor, ORDER_CLOSE, 0, 0), 0);
+	ipc_session_close(one);
+	ipc_listener_close(mine);
+	order_begin(&actor, ORDER_CONNECT, IPC_AWAIT, 0);
+}
+
+/* C-9, C-15 */
+Test(session_client, killed_while_accepting)
+{
+	const struct step_case step = {.prepare = victim_listen,
+				       .operation = do_accept,
+				       .check = check_accept,
+				       .stride = STRIDE};
+	long n_points;
+
+	PARTY_START(&actor, 0);
+	order_begin(&actor, ORDER_CONNECT, IPC_AWAIT, 0);
+	n_points = step_run(&step, NULL);
+	actor_kill(&actor);
+	cr_log_info("%ld kill points", n_points);
+	cr_expect_gt(n_points, 50);
+}
+
+/* ---- resume ---- */
+
+static void scene_of_two(void)
+{
+	struct pair pair = PAIR_NEW(0);
+
+	listener = pair.listener;
+	session = pair.accepted;
+	keys[0] = key_of(pair.connected);
+	ipc_session_detach(pair.connected);
+	*is_stored = 0;
+}
+
+static void scene_end(void)
+{
+	session = ipc_session_close(session);
+	listener = ipc_listener_close(listener);
+}
+
+static void do_resume(void *arg)
+{
+	(void)arg;
+	if (ipc_session_resume_wait(&victim, victim_client, &keys[0], NULL) < 0 ||
+	    ipc_session_get_key(victim, &keys[1]) < 0)
+		return;
+
+	/* It is in a file now. */
+	atomic_store(is_stored, 1);
+	(void)!ipc_session_confirm_key(victim);
+}
+
+/* By the key that was stored last. */
+static void check_resume(void *arg, long n)
+{
+	struct ipc_session_message message;
+	ipc_session *mine = NULL;
+	int r;
+
+	(void)arg;
+	r = resume_by(&mine, fixture_client, &keys[atomic_load(is_stored)]);
+	cr_assert_eq(r, 0, "resume, after a kill at %ld: %s", n, ipc_error_name(r));
+	ASSERT(get(mine, &message), 1);
+	ASSERT(put(mine, 2), 0);
+	ASSERT(eat_in(session, WAIT_MS), 2);
+	keys[0] = key_of(mine);
+	ASSERT(ipc_session_confirm_key(mine), 0);
+	ipc_session_detach(mine);
+	*is_stored = 0;
+}
+
+/* C-3, C-4 */
+Test(session_client, killed_while_resuming)
+{
+	const struct step_case step = {.prepare = victim_connect,
+				       .operation = do_resume,
+				       .check = check_resume,
+				       .stride = STRIDE};
+	long n_points;
+
+	scene_of_two();
+	ASSERT(put(session, 1), 0);
+	n_points = step_run(&step, NULL);
+	cr_log_info("%ld kill points", n_points);
+	cr_expect_gt(n_points, 50);
+	scene_end();
+}
+
+/* ---- close, detach ---- */
+
+static void victim_resume(void *arg)
+{
+	victim_connect(arg);
+	if (ipc_session_resume_wait(&victim, victim_client, &keys[0], NULL) < 0 ||
+	    put(victim, 3) < 0)
+		process_end(1);
+}
+
+static void do_close(void *arg)
+{
+	(void)arg;
+	victim = ipc_session_close(victim);
+}
+
+static void check_close(void *arg, long n)
+{
+	ipc_session *mine = NULL;
+	int64_t r;
+
+	(void)arg;
+	ASSERT(eat_in(session, WAIT_MS), 3);
+	ASSERT(until_peer(session, false), 0);
+	r = resume_by(&mine, fixture_client, &keys[0]);
+	if (r == 0) {
+		ASSERT(put(mine, 4), 0);
+		ASSERT(eat_in(session, WAIT_MS), 4);
+		ipc_session_close(mine);
+	} else {
+		cr_assert_eq(r, IPC_ESTALE, "resume, after a kill at %ld: %s", n,
+			     ipc_error_name((int)r));
+	}
+	ASSERT(eat_in(session, WAIT_MS), IPC_EPIPE);
+	scene_end();
+	scene_of_two();
+}
+
+/* C-14, M-44: closed, or away and still to be resumed. */
+Test(session_client, killed_while_closing)
+{
+	const struct step_case step = {
+		.prepare = victim_resume, .operation = do_close, .check = check_close, .stride = 5};
+	long n_points;
+
+	scene_of_two();
+	n_points = step_run(&step, NULL);
+	cr_log_info("%ld kill points", n_points);
+	cr_expect_gt(n_points, 20);
+	scene_end();
+}
+
+static void do_detach(void *arg)
+{
+	(void)arg;
+	victim = ipc_session_detach(victim);
+}
+
+static void check_detach(void *arg, long n)
+{
+	ipc_session *mine = NULL;
+	int r;
+
+	(void)arg;
+	ASSERT(eat_in(session, WAIT_MS), 3);
+	ASSERT(until_peer(session, false), 0);
+	r = resume_by(&mine, fixture_client, &keys[0]);
+	cr_assert_eq(r, 0, "resume, after a kill at %ld: %s", n, ipc_error_name(r));
+	ASSERT(put(mine, 4), 0);
+	ASSERT(eat_in(session, WAIT_MS), 4);
+	keys[0] = key_of(mine);
+	ASSERT(ipc_session_confirm_key(mine), 0);
+	ipc_session_detach(mine);
+}
+
+/* C-13: always away. */
+Test(session_client, killed_while_detaching)
+{
+	const struct step_case step = {.prepare = victim_resume,
+				       .operation = do_detach,
+				       .check = check_detach,
+				       .stride = 5};
+	long n_points;
+
+	scene_of_two();
+	n_points = step_run(&step, NULL);
+	cr_log_info("%ld kill points", n_points);
+	cr_expect_gt(n_points, 20);
+	scene_end();
+}
