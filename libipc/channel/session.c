@@ -103,8 +103,10 @@ int session_attach(struct session *session, struct channel_header *header, uint6
 	if (r == 0)
 		r = ring_attach(&session->in.view, &session->shared->ring[!side],
 				segment + layout.data[!side], shape[0], shape[1]);
-	if (r < 0)
+	if (r < 0) {
+		memset(session, 0, sizeof(*session));
 		return IPC_EBADMSG;
+	}
 
 	turn_init(&session->send_turn);
 	turn_init(&session->receive_turn);
