@@ -193,7 +193,7 @@ static int ring_step(struct ring_consumer *consumer, struct ring_received *ret)
 	return 1;
 }
 
-int ring_peek(struct ring_consumer *consumer, struct ring_received *ret)
+int ring_peek_slow(struct ring_consumer *consumer, struct ring_received *ret)
 {
 	int r;
 

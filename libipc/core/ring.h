@@ -18,7 +18,9 @@
  * tail        consumer           {tag, state, position}: one exchange of it releases
  * received[]  consumer           how far it got, in the slot of its tag's lowest bit; a hint.  The
  *                                next one sets RING_RECEIVED_CLOSED there
- * limit       producer           {tag, position}: as far as it may write; before it does
+ * limit[]     producer           {tag, position}: as far as it may write; before it does.  In the
+ *                                slot of its tag's lowest bit
+ * limit_tag   who takes it       tag of the last one who told a limit
  * producer    who takes the end  ring_owner(): its handle and process; 0: nobody's
  * consumer    the same
  * ban[]       who takes the      memory that a producer which was taken over may still write
@@ -51,11 +53,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "include/ipc/client.h"
 #include "include/ipc/error.h"
 #include "libipc/core/liveness.h"
 #include "libipc/platform/compiler.h"
+#include "libipc/platform/process.h"
 
 #define RING_UNIT         16
 #define RING_BANS_MAX     4
@@ -141,8 +145,9 @@ struct ring {
 	_Alignas(64) _Atomic uint64_t head;
 	_Alignas(64) _Atomic uint64_t tail;
 	_Atomic uint64_t received[2];
-	_Alignas(64) _Atomic uint64_t limit;
+	_Alignas(64) _Atomic uint64_t limit[2];
 	_Atomic uint64_t depth_max; /* units */
+	_Atomic uint64_t limit_tag;
 	_Alignas(64) _Atomic uint64_t producer;
 	_Atomic uint64_t consumer;
 	_Atomic uint32_t n_bans; /* slots of ban[] that were ever used */
@@ -255,15 +260,6 @@ void ring_leave_producer(struct ring_producer *producer);
 /* Whether a record of `size` bytes has room: 0; IPC_EAGAIN; IPC_EBADMSG. */
 IPC_CHECKED int ring_probe_room(struct ring_producer *producer, uint64_t size);
 
-/*
- * Room for a record of up to `size` bytes.  0; IPC_EAGAIN; IPC_ESTALE: taken over; IPC_ENOMEM (of
- * several claims); IPC_EBADMSG.  *ret_data is aligned to 16.
- */
-IPC_CHECKED int ring_claim(struct ring_producer *producer, uint64_t size, void **ret_data);
-
-/* The claim whose bytes these are; NULL. */
-struct ring_claim *ring_find_claim(struct ring_producer *producer, const void *data);
-
 /* How a record is published. */
 struct ring_commit {
 	unsigned type, flags, extra;
@@ -273,19 +269,160 @@ struct ring_commit {
 	uint64_t note; /* `what` of the next record's head until that is written; type NOTHING */
 };
 
+/* Whether the end is still this one's. */
+static inline bool ring_producer_is(const struct ring_producer *producer)
+{
+	return ring_tag(atomic_load_explicit(&producer->view.ring->head, memory_order_relaxed)) ==
+	       ring_tag(producer->head);
+}
+
+/* Each of the three below is inline where there is one claim at most, and nothing else to look at;
+ * else by these. */
+IPC_CHECKED int ring_claim_slow(struct ring_producer *producer, uint64_t size, void **ret_data);
+IPC_CHECKED int ring_commit_slow(struct ring_producer *producer, struct ring_claim *claim,
+				 const struct ring_commit *commit);
+IPC_CHECKED int ring_send_slow(struct ring_producer *producer, const void *data,
+			       const struct ring_commit *commit);
+void ring_note_depth(struct ring_producer *producer);
+
+static inline uint64_t ring_what(unsigned type, unsigned flags, unsigned extra, uint64_t size)
+{
+	return type | (uint64_t)flags << 8 | size << 16 | (uint64_t)extra << 48;
+}
+
+static inline void ring_write(struct ring_producer *producer, uint64_t position, uint64_t what,
+			      uint64_t number)
+{
+	struct ring_record *record = ring_at(&producer->view, position);
+
+	atomic_store_explicit(&record->number, number, memory_order_relaxed);
+	atomic_store_explicit(&record->what, what, memory_order_relaxed);
+}
+
+/* A plain store: one that is late goes where nobody looks for that tag any more, or is seen to be
+ * of another. */
+static inline void ring_set_limit(struct ring_producer *producer, uint64_t position)
+{
+	uint64_t tag = ring_tag(producer->head);
+
+	producer->limit = position;
+	atomic_store_explicit(&producer->view.ring->limit[tag & 1], ring_word(tag, 0, position),
+			      memory_order_relaxed);
+}
+
+/* By the tail as it was last seen. */
+static inline bool ring_depth_is_new(const struct ring_producer *producer)
+{
+	return UNLIKELY(ring_distance(producer->tail, ring_position(producer->head)) >
+			producer->depth_max);
+}
+
+/* Nothing is claimed or banned, there is room by what was last seen, and the end is this one's: the
+ * limit is told. */
+static inline bool ring_is_easy(struct ring_producer *producer, uint64_t units)
+{
+	const struct ring_view *view = &producer->view;
+	uint64_t needed = units + 1;
+
+	if (UNLIKELY(producer->n_claims > 0 ||
+		     atomic_load_explicit(&view->ring->n_bans, memory_order_relaxed) != 0 ||
+		     ring_distance(producer->tail, producer->end) + needed + producer->keep >
+			     view->capacity))
+		return false;
+
+	/* After a record was taken back the limit is further on already. */
+	if (LIKELY(ring_distance(producer->end, producer->limit) <= needed))
+		ring_set_limit(producer, (producer->end + needed) & RING_POSITION_MASK);
+
+	/* [R1] Pairs with [R2]. */
+	process_fence_shared();
+	return LIKELY(ring_producer_is(producer));
+}
+
+/* Of the only record behind the head. */
+static inline int ring_publish_easy(struct ring_producer *producer, uint64_t units,
+				    const struct ring_commit *commit)
+{
+	uint64_t seen = producer->head, at = ring_position(seen);
+	uint64_t after = (at + units) & RING_POSITION_MASK;
+	uint64_t word = ring_word(ring_tag(seen), commit->state, after);
+
+	ring_write(producer, at,
+		   ring_what(commit->type, commit->flags, commit->extra, commit->size),
+		   producer->number);
+	ring_write(producer, after, commit->note, commit->number_next);
+
+	/* [R4] As in ring_publish(). */
+	if (UNLIKELY(!atomic_compare_exchange_strong_explicit(&producer->view.ring->head, &seen,
+							      word, memory_order_seq_cst,
+							      memory_order_relaxed)))
+		return IPC_ESTALE;
+
+	producer->head = word;
+	producer->number = commit->number_next;
+	producer->end = after;
+	if (ring_depth_is_new(producer))
+		ring_note_depth(producer);
+	return 0;
+}
+
+/*
+ * Room for a record of up to `size` bytes.  0; IPC_EAGAIN; IPC_ESTALE: taken over; IPC_ENOMEM (of
+ * several claims); IPC_EBADMSG.  *ret_data is aligned to 16.
+ */
+IPC_CHECKED static inline int ring_claim(struct ring_producer *producer, uint64_t size,
+					 void **ret_data)
+{
+	uint64_t units = 1 + ring_units(size), at = producer->end;
+
+	if (UNLIKELY(producer->n_claims_max == 0 || !ring_is_easy(producer, units)))
+		return ring_claim_slow(producer, size, ret_data);
+
+	producer->claim[0] = (struct ring_claim){.at = at, .units = units, .size = size};
+	producer->n_claims = 1;
+	producer->end = (at + units) & RING_POSITION_MASK;
+	*ret_data = ring_at(&producer->view, at)->bytes;
+	return 0;
+}
+
+/* The claim whose bytes these are; NULL. */
+struct ring_claim *ring_find_claim(struct ring_producer *producer, const void *data);
+
 /*
  * Publishes: one exchange.  0; IPC_ESTALE: taken over, nothing was published; IPC_EAGAIN: a claim
  * that has to be copied finds no room (its user gave up the backlog); IPC_EBADMSG.  Refused, the
  * claim stays.  A full fence if it is 0.
  */
-IPC_CHECKED int ring_commit(struct ring_producer *producer, struct ring_claim *claim,
-			    const struct ring_commit *commit);
+IPC_CHECKED static inline int ring_commit(struct ring_producer *producer, struct ring_claim *claim,
+					  const struct ring_commit *commit)
+{
+	int r;
+
+	if (UNLIKELY(producer->n_claims != 1 || claim->is_stray ||
+		     claim->at != ring_position(producer->head)))
+		return ring_commit_slow(producer, claim, commit);
+
+	r = ring_publish_easy(producer, 1 + ring_units(commit->size), commit);
+	if (LIKELY(r == 0))
+		producer->n_claims = 0;
+	return r;
+}
 
 void ring_abort(struct ring_producer *producer, struct ring_claim *claim);
 
 /* Claim, copy and commit. */
-IPC_CHECKED int ring_send(struct ring_producer *producer, const void *data,
-			  const struct ring_commit *commit);
+IPC_CHECKED static inline int ring_send(struct ring_producer *producer, const void *data,
+					const struct ring_commit *commit)
+{
+	uint64_t units = 1 + ring_units(commit->size);
+
+	if (UNLIKELY(!ring_is_easy(producer, units)))
+		return ring_send_slow(producer, data, commit);
+
+	if (commit->size > 0)
+		memcpy(ring_at(&producer->view, producer->end)->bytes, data, commit->size);
+	return ring_publish_easy(producer, units, commit);
+}
 
 /* Takes back what was published from `position` on, which nobody has received or will receive: the
  * number there is the next one's.  0; IPC_ESTALE. */
@@ -317,10 +454,37 @@ struct ring_received {
 	void *bytes;
 };
 
+/* The same where there is more to look at. */
+IPC_CHECKED int ring_peek_slow(struct ring_consumer *consumer, struct ring_received *ret);
+
 /* The record at consumer->at, past holes.  0; IPC_EAGAIN: there is none; IPC_ESTALE: taken over,
  * which is not always found out; IPC_EBADMSG.  It stays there: consumer->at = ret->after goes on.
  */
-IPC_CHECKED int ring_peek(struct ring_consumer *consumer, struct ring_received *ret);
+IPC_CHECKED static inline int ring_peek(struct ring_consumer *consumer, struct ring_received *ret)
+{
+	const struct ring_view *view = &consumer->view;
+	uint64_t left = ring_distance(consumer->at, consumer->head), what, units;
+	struct ring_record *record = ring_at(view, consumer->at);
+
+	if (UNLIKELY(left == 0 ||
+		     atomic_load_explicit(&view->ring->n_bans, memory_order_relaxed) != 0))
+		return ring_peek_slow(consumer, ret);
+
+	what = atomic_load_explicit(&record->what, memory_order_relaxed);
+	units = 1 + ring_units(ring_size_of(what));
+	if (UNLIKELY(ring_type_of(what) <= RING_HOLE || units > left || units > view->units_max))
+		return ring_peek_slow(consumer, ret);
+
+	ret->type = ring_type_of(what);
+	ret->flags = ring_flags_of(what);
+	ret->extra = ring_extra_of(what);
+	ret->size = ring_size_of(what);
+	ret->number = atomic_load_explicit(&record->number, memory_order_relaxed);
+	ret->at = consumer->at;
+	ret->after = (consumer->at + units) & RING_POSITION_MASK;
+	ret->bytes = record->bytes;
+	return 0;
+}
 
 /* 0; IPC_EAGAIN; IPC_ESTALE; IPC_EBADMSG; no side effect but on what was last seen. */
 IPC_CHECKED int ring_probe(struct ring_consumer *consumer);
@@ -340,12 +504,6 @@ static inline void ring_mark_received(const struct ring_consumer *consumer, uint
 IPC_CHECKED int ring_release(struct ring_consumer *consumer, uint64_t position, unsigned state);
 
 /* Whether the end is still this one's. */
-static inline bool ring_producer_is(const struct ring_producer *producer)
-{
-	return ring_tag(atomic_load_explicit(&producer->view.ring->head, memory_order_relaxed)) ==
-	       ring_tag(producer->head);
-}
-
 static inline bool ring_consumer_is(const struct ring_consumer *consumer)
 {
 	return ring_tag(atomic_load_explicit(&consumer->view.ring->tail, memory_order_relaxed)) ==

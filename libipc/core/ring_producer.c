@@ -161,19 +161,8 @@ int ring_probe_room(struct ring_producer *producer, uint64_t size)
 /* Before a byte is written: whoever takes the end over learns how far it may go. */
 static int ring_tell_limit(struct ring_producer *producer, uint64_t position)
 {
-	struct ring *ring = producer->view.ring;
-
-	if (is_behind(position, producer->limit)) {
-		uint64_t tag = ring_tag(producer->head);
-		uint64_t seen = ring_word(tag, 0, producer->limit);
-
-		/* By exchange: late, it must not undo what a later producer has told. */
-		if (!atomic_compare_exchange_strong_explicit(
-			    &ring->limit, &seen, ring_word(tag, 0, position), memory_order_relaxed,
-			    memory_order_relaxed))
-			return IPC_ESTALE;
-		producer->limit = position;
-	}
+	if (is_behind(position, producer->limit))
+		ring_set_limit(producer, position);
 
 	/* [R1] Pairs with [R2]. */
 	process_fence_shared();
@@ -226,7 +215,7 @@ static int ring_make_place(struct ring_producer *producer)
 	return 0;
 }
 
-int ring_claim(struct ring_producer *producer, uint64_t size, void **ret_data)
+int ring_claim_slow(struct ring_producer *producer, uint64_t size, void **ret_data)
 {
 	struct ring_claim claim;
 	int r;
@@ -288,24 +277,10 @@ void ring_leave_producer(struct ring_producer *producer)
 
 /* ---- commits ---- */
 
-static uint64_t what_of(unsigned type, unsigned flags, unsigned extra, uint64_t size)
-{
-	return type | (uint64_t)flags << 8 | size << 16 | (uint64_t)extra << 48;
-}
-
-static void ring_write(struct ring_producer *producer, uint64_t position, uint64_t what,
-		       uint64_t number)
-{
-	struct ring_record *record = ring_at(&producer->view, position);
-
-	atomic_store_explicit(&record->number, number, memory_order_relaxed);
-	atomic_store_explicit(&record->what, what, memory_order_relaxed);
-}
-
 static void ring_write_hole(struct ring_producer *producer, uint64_t position, uint64_t units,
 			    uint64_t number)
 {
-	ring_write(producer, position, what_of(RING_HOLE, 0, 0, units), number);
+	ring_write(producer, position, ring_what(RING_HOLE, 0, 0, units), number);
 }
 
 /* What lies in front of a record that is published now. */
@@ -324,13 +299,10 @@ static void ring_stray(struct ring_producer *producer, const struct ring_claim *
 	}
 }
 
-static void ring_note_depth(struct ring_producer *producer)
+void ring_note_depth(struct ring_producer *producer)
 {
 	struct ring *ring = producer->view.ring;
-	uint64_t depth = ring_distance(producer->tail, ring_position(producer->head));
-
-	if (LIKELY(depth <= producer->depth_max))
-		return;
+	uint64_t depth;
 
 	/* The tail has moved on since it was looked at. */
 	producer->tail = ring_position(atomic_load_explicit(&ring->tail, memory_order_acquire));
@@ -357,7 +329,7 @@ static int ring_publish(struct ring_producer *producer, const struct ring_claim 
 				commit->number_next);
 
 	ring_write(producer, claim->at,
-		   what_of(commit->type, commit->flags, commit->extra, commit->size),
+		   ring_what(commit->type, commit->flags, commit->extra, commit->size),
 		   producer->number);
 	ring_write(producer, after, commit->note, commit->number_next);
 	if (UNLIKELY(head != claim->at))
@@ -379,7 +351,8 @@ static int ring_publish(struct ring_producer *producer, const struct ring_claim 
 	producer->number = commit->number_next;
 	if (is_last)
 		producer->end = after;
-	ring_note_depth(producer);
+	if (ring_depth_is_new(producer))
+		ring_note_depth(producer);
 	return 0;
 }
 
@@ -406,8 +379,8 @@ static int ring_publish_copy(struct ring_producer *producer, struct ring_claim *
 	return r;
 }
 
-int ring_commit(struct ring_producer *producer, struct ring_claim *claim,
-		const struct ring_commit *commit)
+int ring_commit_slow(struct ring_producer *producer, struct ring_claim *claim,
+		     const struct ring_commit *commit)
 {
 	int r;
 
@@ -420,7 +393,8 @@ int ring_commit(struct ring_producer *producer, struct ring_claim *claim,
 	return 0;
 }
 
-int ring_send(struct ring_producer *producer, const void *data, const struct ring_commit *commit)
+int ring_send_slow(struct ring_producer *producer, const void *data,
+		   const struct ring_commit *commit)
 {
 	uint64_t end = producer->end;
 	struct ring_claim claim;

@@ -65,20 +65,31 @@ static int tag_take(_Atomic uint64_t *word, const _Atomic uint64_t *owner, uint6
 
 /* ---- producer ---- */
 
+/* As far as the last one told who told anything; all that is free if that was written over, late,
+ * by somebody long before. */
+static uint64_t last_limit(const struct ring_producer *producer)
+{
+	const struct ring_view *view = &producer->view;
+	const struct ring *ring = view->ring;
+	uint64_t tag = atomic_load_explicit(&ring->limit_tag, memory_order_acquire);
+	uint64_t limit = atomic_load_explicit(&ring->limit[tag & 1], memory_order_relaxed);
+	uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
+
+	return ring_tag(limit) == tag ? ring_position(limit)
+				      : ring_position(ring_position(tail) + view->capacity);
+}
+
 /* How far behind the head the one before may write: the range that is banned.  from == to: nowhere
  * but where the next record's head stands already. */
 static int range_of_bans(const struct ring_producer *producer, uint64_t *ret_to)
 {
-	const struct ring_view *view = &producer->view;
-	uint64_t head = ring_position(producer->head);
-	uint64_t limit =
-		ring_position(atomic_load_explicit(&view->ring->limit, memory_order_relaxed));
+	uint64_t head = ring_position(producer->head), limit = last_limit(producer);
 	uint64_t ahead = ring_distance(head, limit);
 
 	*ret_to = head;
 	if (ahead <= 1 || ahead > UINT64_C(1) << (RING_POSITION_BITS - 1))
 		return 0;
-	if (ahead > view->mask + 1)
+	if (ahead > producer->view.mask + 1)
 		return IPC_EBADMSG;
 
 	*ret_to = limit;
@@ -112,21 +123,25 @@ static int complete_bans(struct ring_producer *producer)
 	return 0;
 }
 
-/* Nothing is claimed behind the head at `position`.  By exchange, as all that tells it: who had the
- * end before, and is late, must not undo it. */
+/*
+ * Nothing is claimed behind the head at `position`: this one tells limits from now on.  The tag by
+ * exchange: who had the end before, and is late, must not undo it.
+ */
 static int take_limit(struct ring_producer *producer, uint64_t position)
 {
-	_Atomic uint64_t *limit = &producer->view.ring->limit;
-	uint64_t seen = atomic_load_explicit(limit, memory_order_relaxed);
+	_Atomic uint64_t *limit_tag = &producer->view.ring->limit_tag;
+	uint64_t seen = atomic_load_explicit(limit_tag, memory_order_relaxed);
+	uint64_t tag = ring_tag(producer->head);
 
-	producer->limit = (position + 1) & RING_POSITION_MASK;
 	for (int i = 0; i < TRIES_MAX; ++i) {
 		/* [R1] Below, too: before anything is written there. */
 		if (!ring_producer_is(producer))
 			return IPC_ESTALE;
+
+		ring_set_limit(producer, (position + 1) & RING_POSITION_MASK);
+		CRASH_POINT();
 		if (!atomic_compare_exchange_strong_explicit(
-			    limit, &seen, ring_word(ring_tag(producer->head), 0, producer->limit),
-			    memory_order_seq_cst, memory_order_relaxed))
+			    limit_tag, &seen, tag, memory_order_seq_cst, memory_order_relaxed))
 			continue;
 
 		process_fence_shared();
