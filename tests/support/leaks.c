@@ -109,3 +109,20 @@ void leaks_check(const struct leaks *leaks)
 		now.n_fds, leaks->n_fds, now.n_segments, leaks->n_segments, now.n_children,
 		leaks->n_children);
 }
+
+unsigned leaks_fds_of(pid_t pid)
+{
+	struct dirent *entry;
+	char path[64];
+	unsigned n = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	dir = opendir(path);
+	if (!dir)
+		failure("%s: %s", path, strerror(errno));
+	while ((entry = readdir(dir)))
+		n += entry->d_name[0] != '.';
+	closedir(dir);
+	return n;
+}
