@@ -206,12 +206,7 @@ void endpoint_waiter(struct endpoint *endpoint, struct waiter *ret, struct event
 
 /* ---- the other side ---- */
 
-uint64_t endpoint_opposite(const struct endpoint *endpoint)
-{
-	return liveness_side(endpoint->table, endpoint->channel_slot, !endpoint->side);
-}
-
-int endpoint_opposite_end(const struct endpoint *endpoint, uint64_t began)
+int endpoint_opposite_end_slow(const struct endpoint *endpoint, uint64_t began)
 {
 	uint64_t now = endpoint_opposite(endpoint);
 	int reason = now & SIDE_DIED ? IPC_EOWNERDEAD : IPC_EPIPE;

@@ -271,13 +271,26 @@ static inline void endpoint_callback_end(void)
 }
 
 /* Side words. */
-uint64_t endpoint_opposite(const struct endpoint *endpoint);
+static inline uint64_t endpoint_opposite(const struct endpoint *endpoint)
+{
+	return liveness_side(endpoint->table, endpoint->channel_slot, !endpoint->side);
+}
+
 /*
  * What the opposite side's end means for a call that began when its word was `began` (M-22): 0:
  * nothing ended; IPC_EPIPE, IPC_EOWNERDEAD. Takes IPC_STAY and final ends into account.  For a call
  * without wait, or one that begins while the side is gone, pass the current word: gone is told.
  */
-int endpoint_opposite_end(const struct endpoint *endpoint, uint64_t began);
+int endpoint_opposite_end_slow(const struct endpoint *endpoint, uint64_t began);
+static inline int endpoint_opposite_end(const struct endpoint *endpoint, uint64_t began)
+{
+	uint64_t now = endpoint_opposite(endpoint);
+
+	/* Somebody is there, and was there all the time. */
+	return LIKELY(side_count(now) > 0 && side_ends(now) == side_ends(began))
+		       ? 0
+		       : endpoint_opposite_end_slow(endpoint, began);
+}
 
 /* A waiter for this endpoint: deadline, attention, cancel, cell, patience, slice check.  event:
  * where to sleep, or NULL. */

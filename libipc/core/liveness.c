@@ -87,13 +87,6 @@ bool liveness_handle_is(const struct liveness_table *table, uint64_t handle_id)
 				    memory_order_acquire) == handle_id;
 }
 
-uint64_t liveness_side(const struct liveness_table *table, uint32_t channel_slot, unsigned side)
-{
-	/* [V2] Pairs with [V1]. */
-	return atomic_load_explicit(&table->side[channel_slot % LIVENESS_CHANNELS_MAX][side & 1],
-				    memory_order_acquire);
-}
-
 uint32_t liveness_members(const struct liveness_table *table, uint32_t channel_slot)
 {
 	/* [V6] Pairs with [V5]. */

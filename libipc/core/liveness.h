@@ -174,7 +174,14 @@ void liveness_domain_end(struct liveness_table *table);
 int liveness_table_check(const struct liveness_table *table, uint64_t size,
 			 uint32_t owner_uid); /* 0, IPC_EBADMSG */
 bool liveness_handle_is(const struct liveness_table *table, uint64_t handle_id);
-uint64_t liveness_side(const struct liveness_table *table, uint32_t channel_slot, unsigned side);
+static inline uint64_t liveness_side(const struct liveness_table *table, uint32_t channel_slot,
+				     unsigned side)
+{
+	/* [V2] Pairs with [V1]. */
+	return atomic_load_explicit(&table->side[channel_slot % LIVENESS_CHANNELS_MAX][side & 1],
+				    memory_order_acquire);
+}
+
 uint32_t liveness_members(const struct liveness_table *table, uint32_t channel_slot);
 
 #endif
