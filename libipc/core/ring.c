@@ -193,7 +193,7 @@ static int ring_step(struct ring_consumer *consumer, struct ring_received *ret)
 	return 1;
 }
 
-int ring_peek_slow(struct ring_consumer *consumer, struct ring_received *ret)
+static int ring_next(struct ring_consumer *consumer, struct ring_received *ret)
 {
 	int r;
 
@@ -209,18 +209,25 @@ int ring_peek_slow(struct ring_consumer *consumer, struct ring_received *ret)
 	return IPC_EAGAIN;
 }
 
-/* Past holes that follow: they are room, too. */
+/* Past holes and jumps that follow: they are room, too. */
 static uint64_t ring_skip_holes(const struct ring_consumer *consumer, uint64_t position)
 {
 	const struct ring_view *view = &consumer->view;
+	uint32_t n_bans = atomic_load_explicit(&view->ring->n_bans, memory_order_relaxed);
 
-	while (position != consumer->at) {
-		uint64_t what =
-			atomic_load_explicit(&ring_at(view, position)->what, memory_order_relaxed);
-		uint64_t units = ring_size_of(what);
+	/* A record is as long as a unit, at least. */
+	for (uint64_t i = 0; i <= view->mask && position != consumer->at; ++i) {
+		uint64_t left = ring_distance(position, consumer->at), units = 0;
 
-		if (ring_type_of(what) != RING_HOLE || units == 0 ||
-		    units > ring_distance(position, consumer->at))
+		if (UNLIKELY(n_bans > 0))
+			units = ring_distance(position, ring_jump(view, position));
+		if (units == 0) {
+			uint64_t what = atomic_load_explicit(&ring_at(view, position)->what,
+							     memory_order_relaxed);
+
+			units = ring_type_of(what) == RING_HOLE ? ring_size_of(what) : 0;
+		}
+		if (units == 0 || units > left)
 			break;
 		position = (position + units) & RING_POSITION_MASK;
 	}
@@ -243,4 +250,19 @@ int ring_release(struct ring_consumer *consumer, uint64_t position, unsigned sta
 
 	consumer->tail = word;
 	return 0;
+}
+
+int ring_peek_slow(struct ring_consumer *consumer, struct ring_received *ret)
+{
+	uint64_t before = consumer->at;
+	int r = ring_next(consumer, ret);
+
+	if (LIKELY(r != IPC_EAGAIN || consumer->at == before ||
+		   before != ring_position(consumer->tail)))
+		return r;
+
+	/* Where nothing came but holes nobody will release them, and the room may be needed for
+	 * what is to come. */
+	r = ring_release(consumer, consumer->at, ring_state(consumer->tail));
+	return r < 0 ? r : IPC_EAGAIN;
 }

@@ -21,6 +21,7 @@
  * limit[]     producer           {tag, position}: as far as it may write; before it does.  In the
  *                                slot of its tag's lowest bit
  * limit_tag   who takes it       tag of the last one who told a limit
+ * strays      producer           memory behind the tail or before the head that is claimed yet
  * producer    who takes the end  ring_owner(): its handle and process; 0: nobody's
  * consumer    the same
  * ban[]       who takes the      memory that a producer which was taken over may still write
@@ -79,6 +80,16 @@ static inline uint64_t ring_word(uint64_t tag, uint64_t state, uint64_t position
 {
 	return (tag & RING_TAG_MASK) << RING_TAG_SHIFT |
 	       (state & RING_STATE_MASK) << RING_STATE_SHIFT | (position & RING_POSITION_MASK);
+}
+
+/* Lowest bits of the tag, first unit of a lap, how many. */
+#define RING_STRAYS_BITS 26
+#define RING_STRAYS_MASK ((UINT64_C(1) << RING_STRAYS_BITS) - 1)
+
+static inline uint64_t ring_strays(uint64_t tag, uint64_t from, uint64_t units)
+{
+	return tag << 2 * RING_STRAYS_BITS | (from & RING_STRAYS_MASK) << RING_STRAYS_BITS |
+	       (units & RING_STRAYS_MASK);
 }
 
 static inline uint64_t ring_position(uint64_t word)
@@ -148,6 +159,7 @@ struct ring {
 	_Alignas(64) _Atomic uint64_t limit[2];
 	_Atomic uint64_t depth_max; /* units */
 	_Atomic uint64_t limit_tag;
+	_Atomic uint64_t strays; /* ring_strays() */
 	_Alignas(64) _Atomic uint64_t producer;
 	_Atomic uint64_t consumer;
 	_Atomic uint32_t n_bans; /* slots of ban[] that were ever used */
@@ -236,6 +248,7 @@ struct ring_producer {
 	uint64_t end;    /* position behind the last claim */
 	uint64_t tail;   /* position, as last seen */
 	uint64_t limit;  /* position: how far it may write, as told */
+	uint64_t strays; /* the word, as told */
 	uint64_t depth_max;
 	uint64_t keep; /* units that a claim leaves free, beside the next head: the user's */
 

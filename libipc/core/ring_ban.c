@@ -165,13 +165,10 @@ static void raise_n_bans(const struct ring_view *view, uint32_t n)
 		;
 }
 
-int ring_ban(const struct ring_view *view, const struct liveness_table *table, uint64_t who)
+/* One more slot for `who`.  0; IPC_EBUSY. */
+static int ban_take(const struct ring_view *view, const struct liveness_table *table, uint64_t who,
+		    struct ring_ban **ret)
 {
-	for (uint32_t i = 0; i < RING_BANS_MAX; ++i) {
-		if (ban_who(ban_at(view, i)) == who)
-			return 0;
-	}
-
 	for (uint32_t i = 0; i < RING_BANS_MAX; ++i) {
 		struct ring_ban *ban = ban_at(view, i);
 		uint64_t seen = ban_who(ban);
@@ -183,25 +180,44 @@ int ring_ban(const struct ring_view *view, const struct liveness_table *table, u
 
 		raise_n_bans(view, i + 1);
 		if (atomic_compare_exchange_strong_explicit(
-			    &ban->who, &seen, who, memory_order_acq_rel, memory_order_relaxed))
+			    &ban->who, &seen, who, memory_order_acq_rel, memory_order_relaxed)) {
+			*ret = ban;
 			return 0;
+		}
 	}
 
 	return IPC_EBUSY;
 }
 
-bool ring_has_pending_bans(const struct ring_view *view, uint64_t me)
+int ring_ban(const struct ring_view *view, const struct liveness_table *table, uint64_t who)
 {
-	uint32_t n = n_bans(view);
+	struct ring_ban *ban;
 
-	for (uint32_t i = 0; i < n; ++i) {
-		uint64_t who = ban_who(ban_at(view, i));
-
-		if (who != 0 && ring_owner_is_newer(me, who) && !ban_is_known(ban_at(view, i), who))
-			return true;
+	for (uint32_t i = 0; i < RING_BANS_MAX; ++i) {
+		if (ban_who(ban_at(view, i)) == who)
+			return 0;
 	}
 
-	return false;
+	return ban_take(view, table, who, &ban);
+}
+
+bool ring_has_pending_bans(const struct ring_view *view, const struct liveness_table *table,
+			   uint64_t me)
+{
+	uint32_t n = n_bans(view);
+	bool has = false;
+
+	for (uint32_t i = 0; i < n; ++i) {
+		struct ring_ban *ban = ban_at(view, i);
+		uint64_t who = ban_who(ban);
+
+		/* Given back at once if he is gone meanwhile. */
+		if (who != 0 && ring_owner_is_newer(me, who) && !ban_is_known(ban, who) &&
+		    ban_is_needed(view, table, ban, who))
+			has = true;
+	}
+
+	return has;
 }
 
 /*
@@ -245,6 +261,41 @@ void ring_complete_bans(const struct ring_view *view, uint64_t me, uint64_t from
 		else
 			ban_complete(ban, who, from, to);
 	}
+}
+
+int ring_ban_memory(const struct ring_view *view, const struct liveness_table *table, uint64_t me,
+		    uint64_t from, uint64_t to)
+{
+	uint32_t n = n_bans(view);
+	uint64_t oldest = 0;
+	struct ring_ban *ban;
+	int r;
+
+	for (uint32_t i = 0; i < n; ++i) {
+		uint64_t who = ban_who(ban_at(view, i));
+
+		if (who != 0 && ring_owner_is_newer(me, who) &&
+		    !ban_is_known(ban_at(view, i), who) &&
+		    (oldest == 0 || ring_owner_is_newer(oldest, who)))
+			oldest = who;
+	}
+
+	/* By one who died, or is about to do the same. */
+	for (uint32_t i = 0; i < n; ++i) {
+		ban = ban_at(view, i);
+		if (oldest == 0 ||
+		    (ban_who(ban) == oldest && ban_is_known(ban, oldest) && ban_from(ban) == from &&
+		     ring_position(atomic_load_explicit(&ban->to, memory_order_relaxed)) == to))
+			return 0;
+	}
+
+	r = ban_take(view, table, oldest, &ban);
+	if (r < 0)
+		return r;
+
+	CRASH_POINT();
+	ban_complete(ban, oldest, from, to);
+	return 0;
 }
 
 void ring_lift_bans(const struct ring_view *view, uint64_t who)

@@ -42,10 +42,15 @@ IPC_CHECKED int ring_ban(const struct ring_view *view, const struct liveness_tab
 
 /* Some of owners before `me` have no range yet.  Others are his to complete who takes the end from
  * their owners. */
-bool ring_has_pending_bans(const struct ring_view *view, uint64_t me);
+bool ring_has_pending_bans(const struct ring_view *view, const struct liveness_table *table,
+			   uint64_t me);
 
 /* Those get this one; empty: they are given back. */
 void ring_complete_bans(const struct ring_view *view, uint64_t me, uint64_t from, uint64_t to);
+
+/* The oldest of those gets this one beside, as he was the producer.  0; IPC_EBUSY. */
+IPC_CHECKED int ring_ban_memory(const struct ring_view *view, const struct liveness_table *table,
+				uint64_t me, uint64_t from, uint64_t to);
 
 /* He has left. */
 void ring_lift_bans(const struct ring_view *view, uint64_t who);

@@ -124,6 +124,12 @@ static uint64_t units_to_keep(const struct ring_producer *producer, uint64_t at,
 				      use == RING_TO_CLAIM ? units : 0, claim);
 }
 
+/* Whose end it is not any more has neither room nor none. */
+static int ring_refused(const struct ring_producer *producer, int r)
+{
+	return ring_producer_is(producer) ? r : IPC_ESTALE;
+}
+
 /* Where a record of so many units goes, if there is room for it and for what has to be kept. */
 static int ring_find_room(struct ring_producer *producer, uint64_t units, enum ring_use use,
 			  const struct ring_claim *claim, uint64_t *ret_at)
@@ -132,7 +138,7 @@ static int ring_find_room(struct ring_producer *producer, uint64_t units, enum r
 	uint64_t at, needed, in_use;
 
 	if (UNLIKELY(!ring_place(producer, units, &at)))
-		return IPC_EAGAIN;
+		return ring_refused(producer, IPC_EAGAIN);
 
 	needed = units + 1 + units_to_keep(producer, at, units, use, claim);
 	if (LIKELY(ring_distance(producer->tail, at) + needed <= view->capacity)) {
@@ -145,10 +151,10 @@ static int ring_find_room(struct ring_producer *producer, uint64_t units, enum r
 		ring_position(atomic_load_explicit(&view->ring->tail, memory_order_acquire));
 	in_use = ring_distance(producer->tail, at);
 	if (UNLIKELY(ring_distance(producer->tail, ring_position(producer->head)) > view->mask + 1))
-		return ring_producer_is(producer) ? IPC_EBADMSG : IPC_ESTALE;
+		return ring_refused(producer, IPC_EBADMSG);
 
 	*ret_at = at;
-	return in_use + needed <= view->capacity ? 0 : IPC_EAGAIN;
+	return in_use + needed <= view->capacity ? 0 : ring_refused(producer, IPC_EAGAIN);
 }
 
 int ring_probe_room(struct ring_producer *producer, uint64_t size)
@@ -241,27 +247,6 @@ struct ring_claim *ring_find_claim(struct ring_producer *producer, const void *d
 	return NULL;
 }
 
-static void ring_forget(struct ring_producer *producer, struct ring_claim *claim)
-{
-	producer->n_strays -= claim->is_stray;
-	*claim = producer->claim[--producer->n_claims];
-}
-
-void ring_abort(struct ring_producer *producer, struct ring_claim *claim)
-{
-	ring_forget(producer, claim);
-
-	/* Behind the last one that is left: what was given back before it counts as well. */
-	producer->end = ring_position(producer->head);
-	for (unsigned i = 0; i < producer->n_claims; ++i) {
-		const struct ring_claim *other = &producer->claim[i];
-		uint64_t after = advance(other->at, other->units);
-
-		if (!other->is_stray && is_behind(after, producer->end))
-			producer->end = after;
-	}
-}
-
 void ring_leave_producer(struct ring_producer *producer)
 {
 	uint64_t owner = producer->owner;
@@ -283,11 +268,64 @@ static void ring_write_hole(struct ring_producer *producer, uint64_t position, u
 	ring_write(producer, position, ring_what(RING_HOLE, 0, 0, units), number);
 }
 
-/* What lies in front of a record that is published now. */
-static void ring_stray(struct ring_producer *producer, const struct ring_claim *published)
+/* Whether a hole will lie over it once this one is published. */
+static bool is_passed(const struct ring_producer *producer, const struct ring_claim *claim,
+		      const struct ring_claim *published)
 {
 	uint64_t head = ring_position(producer->head);
 
+	return claim != published &&
+	       (claim->is_stray ||
+		ring_distance(head, claim->at) < ring_distance(head, published->at));
+}
+
+/* The shortest stretch of the lap with both. */
+static void join(uint64_t mask, uint64_t *from, uint64_t *units, uint64_t at, uint64_t more)
+{
+	uint64_t behind = (at - *from) & mask, before = (*from - at) & mask;
+	uint64_t as_end = behind + more > *units ? behind + more : *units;
+	uint64_t as_start = before + *units > more ? before + *units : more;
+
+	*from = as_start < as_end ? at & mask : *from;
+	*units = as_start < as_end ? as_start : as_end;
+	if (*units > mask)
+		*units = mask;
+}
+
+/*
+ * What lies in front of a record that is published now is written to for as long as it is claimed,
+ * and the limit says nothing of it.  Told before it is published; by exchange, so that who is late
+ * undoes nothing. `published` NULL: there are no strays any more.
+ */
+static int ring_tell_strays(struct ring_producer *producer, const struct ring_claim *published)
+{
+	uint64_t seen = producer->strays, word, from = 0, units = 0;
+
+	for (unsigned i = 0; i < producer->n_claims; ++i) {
+		const struct ring_claim *claim = &producer->claim[i];
+
+		if (!published || !is_passed(producer, claim, published))
+			continue;
+		if (units == 0)
+			from = claim->at & producer->view.mask;
+		join(producer->view.mask, &from, &units, claim->at, claim->units);
+	}
+
+	word = ring_strays(ring_tag(producer->head), from, units);
+	if (word == seen)
+		return 0;
+	if (!atomic_compare_exchange_strong_explicit(&producer->view.ring->strays, &seen, word,
+						     memory_order_release, memory_order_relaxed))
+		return IPC_ESTALE;
+
+	producer->strays = word;
+	return 0;
+}
+
+/* What lies in front of a record that was published. */
+static void ring_stray(struct ring_producer *producer, const struct ring_claim *published,
+		       uint64_t head)
+{
 	for (unsigned i = 0; i < producer->n_claims; ++i) {
 		struct ring_claim *claim = &producer->claim[i];
 
@@ -296,6 +334,31 @@ static void ring_stray(struct ring_producer *producer, const struct ring_claim *
 			claim->is_stray = true;
 			++producer->n_strays;
 		}
+	}
+}
+
+static void ring_forget(struct ring_producer *producer, struct ring_claim *claim)
+{
+	producer->n_strays -= claim->is_stray;
+	*claim = producer->claim[--producer->n_claims];
+
+	/* If it fails, that is found out by what is done next. */
+	if (UNLIKELY(producer->n_strays == 0 && producer->strays & RING_STRAYS_MASK))
+		(void)ring_tell_strays(producer, NULL);
+}
+
+void ring_abort(struct ring_producer *producer, struct ring_claim *claim)
+{
+	ring_forget(producer, claim);
+
+	/* Behind the last one that is left: what was given back before it counts as well. */
+	producer->end = ring_position(producer->head);
+	for (unsigned i = 0; i < producer->n_claims; ++i) {
+		const struct ring_claim *other = &producer->claim[i];
+		uint64_t after = advance(other->at, other->units);
+
+		if (!other->is_stray && is_behind(after, producer->end))
+			producer->end = after;
 	}
 }
 
@@ -332,8 +395,11 @@ static int ring_publish(struct ring_producer *producer, const struct ring_claim 
 		   ring_what(commit->type, commit->flags, commit->extra, commit->size),
 		   producer->number);
 	ring_write(producer, after, commit->note, commit->number_next);
-	if (UNLIKELY(head != claim->at))
+	if (UNLIKELY(head != claim->at)) {
+		if (ring_tell_strays(producer, claim) < 0)
+			return IPC_ESTALE;
 		ring_write_hole(producer, head, ring_distance(head, claim->at), producer->number);
+	}
 
 	/*
 	 * [R4] All of it is visible to who sees this.  Pairs with [R3], [R5].  Sequentially
@@ -346,7 +412,7 @@ static int ring_publish(struct ring_producer *producer, const struct ring_claim 
 		return IPC_ESTALE;
 
 	if (UNLIKELY(head != claim->at))
-		ring_stray(producer, claim);
+		ring_stray(producer, claim, head);
 	producer->head = word;
 	producer->number = commit->number_next;
 	if (is_last)

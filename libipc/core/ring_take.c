@@ -96,6 +96,24 @@ static int range_of_bans(const struct ring_producer *producer, uint64_t *ret_to)
 	return 0;
 }
 
+/* What the one before claims yet and has passed by: before the others are complete, so that it is
+ * not forgotten. */
+static int ban_strays(struct ring_producer *producer)
+{
+	const struct ring_view *view = &producer->view;
+	uint64_t strays = atomic_load_explicit(&view->ring->strays, memory_order_acquire);
+	uint64_t units = strays & RING_STRAYS_MASK;
+	uint64_t from = strays >> RING_STRAYS_BITS & view->mask;
+
+	if (units == 0)
+		return 0;
+
+	/* Where the stream will not come for long: nobody jumps. */
+	from += (ring_position(producer->head) & ~view->mask) - 2 * (view->mask + 1);
+	return ring_ban_memory(view, producer->table, producer->owner, from & RING_POSITION_MASK,
+			       (from + units) & RING_POSITION_MASK);
+}
+
 static int complete_bans(struct ring_producer *producer)
 {
 	struct ring_view *view = &producer->view;
@@ -104,6 +122,8 @@ static int complete_bans(struct ring_producer *producer)
 
 	/* [R2] He sees the new tag, or what he told is seen here.  Pairs with [R1]. */
 	r = process_fence_everywhere();
+	if (r == 0)
+		r = ban_strays(producer);
 	if (r == 0)
 		r = range_of_bans(producer, &to);
 	if (r < 0)
@@ -121,6 +141,25 @@ static int complete_bans(struct ring_producer *producer)
 	ring_complete_bans(view, producer->owner, head, to);
 	CRASH_POINT();
 	return 0;
+}
+
+/* The same for what was passed by.  Last of all. */
+static int take_strays(struct ring_producer *producer)
+{
+	_Atomic uint64_t *strays = &producer->view.ring->strays;
+	uint64_t seen = atomic_load_explicit(strays, memory_order_relaxed);
+
+	producer->strays = ring_strays(ring_tag(producer->head), 0, 0);
+	for (int i = 0; i < TRIES_MAX; ++i) {
+		if (!ring_producer_is(producer))
+			return IPC_ESTALE;
+		if (atomic_compare_exchange_strong_explicit(strays, &seen, producer->strays,
+							    memory_order_seq_cst,
+							    memory_order_relaxed))
+			return ring_producer_is(producer) ? 0 : IPC_ESTALE;
+	}
+
+	return IPC_EBADMSG;
 }
 
 /*
@@ -145,7 +184,7 @@ static int take_limit(struct ring_producer *producer, uint64_t position)
 			continue;
 
 		process_fence_shared();
-		return ring_producer_is(producer) ? 0 : IPC_ESTALE;
+		return take_strays(producer);
 	}
 
 	return IPC_EBADMSG;
@@ -189,7 +228,7 @@ static int take_memory(struct ring_producer *producer)
 	const struct ring_view *view = &producer->view;
 	int r = 0;
 
-	if (ring_has_pending_bans(view, producer->owner))
+	if (ring_has_pending_bans(view, producer->table, producer->owner))
 		r = complete_bans(producer);
 	if (r == 0)
 		r = jump_over(producer);

@@ -372,6 +372,21 @@ Test(ring_takes, late_claim_hides_nobody_elses, .init = setup, .fini = teardown)
 	go_round(3, 50);
 }
 
+/* C-14: what was passed by is still written to. */
+Test(ring_takes, stray_claims_of_the_living_harm_nobody, .init = setup, .fini = teardown)
+{
+	take(1);
+	claim(1, 500);
+	go_round(1, 2);
+	claim(1, 300);
+	cr_assert_eq(ring_scene_send(&producers[1], 100, 1), 0);
+	expect(n_received + 1, 1);
+	drain();
+
+	take(2);
+	go_round(2, 100);
+}
+
 /* The claims of the living reach as far as there is room. */
 Test(ring_takes, claims_up_to_the_last_unit_are_jumped_over, .init = setup, .fini = teardown)
 {
@@ -452,7 +467,7 @@ Test(ring_takes, next_one_completes_what_a_dead_taker_began, .init = setup, .fin
 		claim(first, 800);
 		cr_assert_eq(ring_ban(&producers[first].view, scene.table, producers[first].owner),
 			     0);
-		cr_assert_eq(ring_has_pending_bans(&producers[first].view,
+		cr_assert_eq(ring_has_pending_bans(&producers[first].view, scene.table,
 						   ring_owner(RING_SCENE_ID(first + 1), 0)),
 			     true);
 		atomic_store(&scene.ring->producer,

@@ -24,7 +24,8 @@ enum act {
 	ACT_LEAVE,
 	ACT_TAKE,
 	ACT_TAKE_FROM_LIVING,
-	ACT_TAKE_FROM_GONE, /* who claimed, and dies while it is taken over */
+	ACT_TAKE_FROM_STRAYS, /* where a claim of his was passed by */
+	ACT_TAKE_FROM_GONE,   /* who claimed, and dies while it is taken over */
 	ACT_RELEASE,
 	ACT_TAKE_READER,
 };
@@ -50,8 +51,8 @@ static void must(bool holds, const char *what)
 
 static bool has_living(void)
 {
-	return act == ACT_TAKE_FROM_LIVING || act == ACT_TAKE_FROM_GONE || act == ACT_RELEASE ||
-	       act == ACT_TAKE_READER;
+	return act == ACT_TAKE_FROM_LIVING || act == ACT_TAKE_FROM_STRAYS ||
+	       act == ACT_TAKE_FROM_GONE || act == ACT_RELEASE || act == ACT_TAKE_READER;
 }
 
 static void claim(struct ring_producer *producer, unsigned i)
@@ -96,10 +97,12 @@ static void scene_make(void)
 	     "take");
 	for (uint64_t i = 1; i <= 4; ++i)
 		must(ring_scene_send(&living, 100 * i, SALT_LIVING) == 0, "send");
-	if (act == ACT_TAKE_FROM_LIVING || act == ACT_TAKE_FROM_GONE) {
+	if (act >= ACT_TAKE_FROM_LIVING && act <= ACT_TAKE_FROM_GONE) {
 		claim(&living, 0);
+		if (act == ACT_TAKE_FROM_STRAYS)
+			must(ring_scene_send(&living, 100, SALT_LIVING) == 0, "send");
 		claim(&living, 1);
-		is_scribbling = act == ACT_TAKE_FROM_LIVING;
+		is_scribbling = act != ACT_TAKE_FROM_GONE;
 	} else if (act == ACT_TAKE_READER) {
 		receive_all(&reader, 1, 4, SALT_LIVING);
 		must(ring_release(&reader, reader.at - ring_units(300) - 1, 0) == 0, "release");
@@ -135,6 +138,7 @@ static void prepare(void *arg)
 		break;
 	case ACT_TAKE:
 	case ACT_TAKE_FROM_LIVING:
+	case ACT_TAKE_FROM_STRAYS:
 	case ACT_TAKE_FROM_GONE:
 	case ACT_TAKE_READER:
 		break;
@@ -177,6 +181,7 @@ static void operate(void *arg)
 	case ACT_TAKE_FROM_GONE:
 	case ACT_TAKE:
 	case ACT_TAKE_FROM_LIVING:
+	case ACT_TAKE_FROM_STRAYS:
 		done(ring_scene_try_producer(&scene, &victim, VICTIM, (uint32_t)getpid()));
 		break;
 	case ACT_RELEASE:
@@ -283,6 +288,21 @@ static void check_reader(long n)
 	expect_room(n, &living, &heir_reader);
 }
 
+/* The next one, where it is the same before and after. */
+static uint64_t number_taken(void)
+{
+	switch ((int)act) {
+	case ACT_LEAVE:
+		return 3;
+	case ACT_TAKE:
+		return 1;
+	case ACT_TAKE_FROM_STRAYS:
+		return 6;
+	default:
+		return 5;
+	}
+}
+
 static void check_producer(long n)
 {
 	static const uint64_t n_steps[] = {[ACT_SEND] = 2,
@@ -300,13 +320,13 @@ static void check_producer(long n)
 	if (act <= ACT_REWIND)
 		expect_number(n, heir.number, act == ACT_REWIND ? 5 : 3, n_steps[act]);
 	else
-		cr_assert_eq(heir.number, act == ACT_LEAVE ? 3 : act == ACT_TAKE ? 1 : 5);
+		cr_assert_eq(heir.number, number_taken());
 
 	for (uint64_t i = 1; i < heir.number; ++i)
 		expect(n, &reader, i, has_living() ? SALT_LIVING : SALT_VICTIM);
 	release_all(&reader);
 	go_round(n, &heir, &reader, SALT_HEIR);
-	if (act == ACT_TAKE_FROM_LIVING) {
+	if (is_scribbling) {
 		struct ring_commit how = ring_scene_commit(99, 10, SALT_LIVING);
 
 		cr_assert_eq(ring_commit(&living, ring_find_claim(&living, claimed[0]), &how),
@@ -388,6 +408,11 @@ Test(ring_crash, killed_while_it_takes_over, .timeout = 250)
 Test(ring_crash, killed_while_it_takes_over_from_the_living, .timeout = 250)
 {
 	kill_everywhere(ACT_TAKE_FROM_LIVING);
+}
+
+Test(ring_crash, killed_while_it_takes_over_where_claims_were_passed_by, .timeout = 250)
+{
+	kill_everywhere(ACT_TAKE_FROM_STRAYS);
 }
 
 Test(ring_crash, killed_while_it_takes_over_from_one_who_dies_as_well, .timeout = 250)

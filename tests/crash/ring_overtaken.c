@@ -393,6 +393,7 @@ static void overtake_everywhere(enum act which, enum first whose, unsigned numbe
 
 OVERTAKEN(in_send, ACT_SEND, FIRST_IS_NOBODY, NEWER)
 OVERTAKEN(in_claim_and_commit, ACT_CLAIM, FIRST_IS_NOBODY, NEWER)
+OVERTAKEN(in_commit_out_of_order, ACT_OUT_OF_ORDER, FIRST_IS_NOBODY, NEWER)
 OVERTAKEN(taking_back, ACT_REWIND, FIRST_IS_NOBODY, NEWER)
 OVERTAKEN(leaving, ACT_LEAVE, FIRST_IS_NOBODY, NEWER)
 OVERTAKEN(taking_over, ACT_TAKE, FIRST_LIVES, NEWER)
