@@ -14,15 +14,15 @@
 
 #include "libipc/core/ring.h"
 
-/* `at`, or the first position behind the range where so many units do not touch it.  All modulo the
- * lap. */
+/* `at`, or the first position behind the range where so many units do not touch it: a lap further
+ * on where they do not fit beside it.  All modulo the lap. */
 static inline uint64_t ring_past(const struct ring_view *view, uint64_t at, uint64_t units,
 				 uint64_t from, uint64_t length)
 {
 	if (((from - at) & view->mask) >= units && ((at - from) & view->mask) >= length)
 		return at;
 
-	return (at + ((from + length - at) & view->mask)) & RING_POSITION_MASK;
+	return (at + ((from + length - at - 1) & view->mask) + 1) & RING_POSITION_MASK;
 }
 
 /* The same for all bans; gives back those that are over. */
