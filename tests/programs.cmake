@@ -123,7 +123,7 @@ endif()
 # Protocols as models: no code of ours runs, so once is enough.  model_long is for hand: an hour.
 find_program(IPC_SPIN spin REQUIRED)
 if(NOT IPC_SANITIZE)
-	foreach(name flight queue)
+	foreach(name flight queue ring)
 		ipc_test(model ${name} ${CMAKE_CURRENT_SOURCE_DIR}/model/run ${name})
 		set_property(TEST model.${name} APPEND PROPERTY ENVIRONMENT "CC=${CMAKE_C_COMPILER}")
 	endforeach()

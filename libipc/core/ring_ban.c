@@ -173,8 +173,11 @@ static int ban_take(const struct ring_view *view, const struct liveness_table *t
 		struct ring_ban *ban = ban_at(view, i);
 		uint64_t seen = ban_who(ban);
 
+		/* One without a range is left to the next who has the end: whoever is late would
+		 * tell the range of a slot that is somebody's again. */
 		if (seen != 0) {
-			(void)ban_is_needed(view, table, ban, seen);
+			if (ban_is_known(ban, seen))
+				(void)ban_is_needed(view, table, ban, seen);
 			seen = 0;
 		}
 
