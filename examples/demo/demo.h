@@ -95,6 +95,7 @@ void act_ledger(void);
 void act_flights(void);
 void act_handlers(void);
 void act_queue(void);
+void act_inbox(void);
 void act_session(void);
 void act_broker(void);
 

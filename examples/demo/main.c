@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The promise, live: real processes share a configuration value, a ledger, expensive work,
- * queues and a conversation, get killed with SIGKILL, and nobody hangs and nothing committed is
- *lost.
+ * The promise, live: real processes share a configuration value, a ledger, expensive work, queues,
+ * a replica and a conversation, get killed with SIGKILL, and nobody hangs and nothing committed is
+ * lost.
  *
  *	demo [PATH-OF-IPCBROKER]
  *
@@ -26,6 +26,7 @@ int main(int argc, char **argv)
 	act_flights();
 	act_handlers();
 	act_queue();
+	act_inbox();
 	act_session();
 	act_broker();
 
