@@ -25,8 +25,8 @@
 
 /*
  * Death: the offer's handle is committed, then OFFER sent, then counted, then noted (is_joined).  A
- * worker that finds one that is not noted does not know whether the client has it, and revokes it:
- * the client drops it when the next one comes.  Acceptance is one store of is_counted; the next
+ * worker that finds one that is not noted does not know whether the client has it, and says it
+ * again: the client drops the second.  Acceptance is one store of is_counted; the next
  * worker finds the rest undone (sessions_repair).
  */
 
@@ -391,14 +391,39 @@ static int offer_to(struct worker *worker, struct handle *listener, struct chann
 static bool is_ready(struct worker *worker, const struct handle *listener)
 {
 	return record_get(&listener->record->state) == RECORD_USED &&
-	       !listener->record->is_ending && !listener->offer && !listener->peer->is_doomed &&
+	       !listener->record->is_ending && !listener->peer->is_doomed &&
 	       !listener->peer->may_repeat && peer_has_room(worker, listener->peer);
+}
+
+static void fail(struct worker *worker, const struct handle *listener)
+{
+	peer_log(listener->peer, "a session could not be offered to it");
+	worker->offers_again_ns = clock_after_ns(RETRY_NS);
+}
+
+/* What the worker before may not have said. */
+static void offer_again(struct worker *worker, struct handle *listener)
+{
+	struct handle *offer = listener->offer;
+	int r;
+
+	if (offer->record->is_joined || !is_ready(worker, listener))
+		return;
+
+	r = tell_offer(worker, listener, offer);
+	if (r < 0 && r != IPC_EAGAIN)
+		fail(worker, listener);
 }
 
 /* Whether something was offered. */
 static bool offer_next(struct worker *worker, struct handle *listener)
 {
 	struct channel *session;
+
+	if (listener->offer) {
+		offer_again(worker, listener);
+		return false;
+	}
 
 	while ((session = next_for(worker, listener)) && is_ready(worker, listener)) {
 		int r = offer_to(worker, listener, session);
@@ -416,8 +441,7 @@ static bool offer_next(struct worker *worker, struct handle *listener)
 			continue;
 		}
 
-		peer_log(listener->peer, "a session could not be offered to it");
-		worker->offers_again_ns = clock_after_ns(RETRY_NS);
+		fail(worker, listener);
 		return false;
 	}
 	return false;
@@ -523,7 +547,7 @@ static void adopt_offer(struct worker *worker, struct handle *offer)
 	struct handle *listener = &worker->registry->handle[LIVENESS_SLOT(record->listener_id)];
 
 	offer->channel->offer = offer;
-	if (record->is_joined && listener->peer && listener->record->id == record->listener_id &&
+	if (listener->peer && listener->record->id == record->listener_id &&
 	    registry_is_open_on(listener, listener->channel) && !listener->offer) {
 		offer->listener = listener;
 		listener->offer = offer;
