@@ -91,10 +91,11 @@ static void session_tell_side(const struct channel *channel, unsigned side, uint
 
 	if (until != 0)
 		atomic_store_explicit(until_ns, until, memory_order_relaxed);
-	CRASH_POINT();
-	if (word != side_word(channel, side))
+	if (word != side_word(channel, side)) {
+		CRASH_POINT();
 		side_tell(channel, side, word);
-	CRASH_POINT();
+		CRASH_POINT();
+	}
 	if (until == 0)
 		atomic_store_explicit(until_ns, 0, memory_order_relaxed);
 }

@@ -128,12 +128,12 @@ static void end_take(const struct handle *handle)
 
 	keys_promote(end, handle->record->id);
 	end->uid = handle->peer->record->uid;
+	record_set(&end->state, END_OPEN);
+	CRASH_POINT();
 	end->holder = handle->record->id;
 	record_fence();
 	CRASH_POINT();
-	record_set(&end->state, END_OPEN);
 	end->until_ns = end->away_order = 0;
-	CRASH_POINT();
 }
 
 /* The side has a younger handle, so it steps nowhere. */

@@ -88,11 +88,13 @@ int rawpeer_answer(struct rawpeer *peer, uint64_t request_id)
 {
 	int type;
 
-	do
+	for (;;) {
 		type = rawpeer_receive(peer, ANSWER_MS);
-	while (type >= MESSAGE_WELCOME && peer->reply.head.request_id != request_id);
-
-	return type;
+		if (type < MESSAGE_WELCOME || peer->reply.head.request_id == request_id)
+			return type;
+		if (peer->news)
+			peer->news(peer);
+	}
 }
 
 static void *map_fd(int fd, size_t size, int protection)

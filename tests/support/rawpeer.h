@@ -26,6 +26,7 @@ struct rawpeer {
 	union message reply;     /* the last one received */
 	int fds[FDPASS_FDS_MAX]; /* what came with it; closed by the next receive */
 	unsigned n_fds;
+	void (*news)(struct rawpeer *peer); /* what rawpeer_answer() passes over; NULL: dropped */
 };
 
 #define RAWPEER_END     0 /* rawpeer_receive(): the broker closed the connection */

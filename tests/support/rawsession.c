@@ -76,16 +76,21 @@ int rawsession_resume(struct rawpeer *peer, const unsigned char *key, struct raw
 	return open_it(peer, &open, ret);
 }
 
-bool rawsession_offer(struct rawpeer *peer, unsigned timeout_ms, struct rawsession *ret)
+void rawsession_take_offer(struct rawpeer *peer, struct rawsession *ret)
 {
 	const struct message_offer *offer = &peer->reply.offer;
-
-	if (rawpeer_receive(peer, timeout_ms) != MESSAGE_OFFER)
-		return false;
 
 	take(peer, &offer->session, ret);
 	ret->listener_id = offer->listener_id;
 	ret->is_taken_back = offer->is_taken_back;
+}
+
+bool rawsession_offer(struct rawpeer *peer, unsigned timeout_ms, struct rawsession *ret)
+{
+	if (rawpeer_receive(peer, timeout_ms) != MESSAGE_OFFER)
+		return false;
+
+	rawsession_take_offer(peer, ret);
 	return true;
 }
 

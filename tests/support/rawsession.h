@@ -40,6 +40,9 @@ int rawsession_resume(struct rawpeer *peer, const unsigned char *key, struct raw
 /* Whether the next message within this time is an OFFER. */
 bool rawsession_offer(struct rawpeer *peer, unsigned timeout_ms, struct rawsession *ret);
 
+/* The reply is one. */
+void rawsession_take_offer(struct rawpeer *peer, struct rawsession *ret);
+
 /* The word that decides (channel/session.h). */
 void rawsession_decide(const struct rawsession *session, uint32_t is_taken);
 /* TAKEN, alone. */
