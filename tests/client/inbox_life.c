@@ -69,6 +69,28 @@ Test(inbox_life, place_is_waited_for)
 	}
 }
 
+/* M-54: another user's, with descriptors; its death is told as any. */
+Test(inbox_life, other_user_with_the_right_to_write_may_send)
+{
+	ipc_inbox_receiver *receiver = RECEIVER_NEW(.mode = 0666);
+	struct ipc_inbox_event event;
+	struct actor sender;
+
+	member_start(&sender, (struct member){.role = IPC_ROLE_INBOX_SENDER, .uid = OTHER_UID});
+	ASSERT(order_do(&sender, ORDER_BEGIN, G1), 0);
+	ASSERT(order_do(&sender, ORDER_CHUNK_FD, 3), 0);
+	ASSERT(order_do(&sender, ORDER_END, 0), 0);
+	EXPECT(eat(receiver), BEGIN(G1));
+	ASSERT(ipc_inbox_receive(receiver, &event), 0);
+	EXPECT(event.size, 3);
+	EXPECT(close(event.fd), 0);
+	EXPECT(eat(receiver), END(0));
+	order_sleep(&sender, ORDER_APPLIED_WAIT, 1);
+	actor_kill(&sender);
+	EXPECT(eat_in(receiver, WAIT_MS), IPC_EOWNERDEAD);
+	ipc_inbox_receiver_close(receiver);
+}
+
 /* M-43: a name that is not there yet. */
 Test(inbox_life, name_is_waited_for)
 {

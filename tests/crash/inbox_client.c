@@ -114,9 +114,9 @@ static void check_sender_opened(void *arg, long n)
 	leave_open_snapshot();
 }
 
-static void begin_stream(void)
+static void begin_stream(uint64_t flags)
 {
-	receiver_next();
+	receiver = RECEIVER_NEW(.flags = flags | IPC_STAY);
 	sender_next();
 	ASSERT(snapshot(sender, G1, next_offset), 0);
 	for (unsigned i = 0; i < 3; ++i)
@@ -132,11 +132,10 @@ Test(inbox_client, sender_killed_in_its_open_leaves_the_stream_as_it_was)
 				       .stride = STRIDE_OF_OPEN};
 	long n_points;
 
-	begin_stream();
+	begin_stream(0);
 	sender = ipc_inbox_sender_close(sender);
 	leave_open_snapshot();
 	n_points = step_run(&step, NULL);
-	cr_log_info("%ld kill points", n_points);
 	cr_expect_gt(n_points, 20);
 	receiver = ipc_inbox_receiver_close(receiver);
 }
@@ -179,12 +178,11 @@ Test(inbox_client, abort_is_told_once_while_the_next_sender_opens)
 	int64_t seen = IPC_EAGAIN;
 	long n_points;
 
-	begin_stream();
+	begin_stream(0);
 	sender = ipc_inbox_sender_close(sender);
 	leave_open_snapshot();
 	ASSERT(eat(receiver), CHUNK(1));
 	n_points = step_run(&step, &seen);
-	cr_log_info("%ld points", n_points);
 	cr_expect_gt(n_points, 20);
 	receiver = ipc_inbox_receiver_close(receiver);
 }
@@ -231,11 +229,10 @@ Test(inbox_client, receiver_killed_in_its_open_leaves_the_request)
 	uint64_t served = 0;
 	long n_points;
 
-	begin_stream();
+	begin_stream(0);
 	receiver = ipc_inbox_receiver_close(receiver);
 	lose_snapshot();
 	n_points = step_run(&step, &served);
-	cr_log_info("%ld kill points", n_points);
 	cr_expect_gt(n_points, 20);
 	sender = ipc_inbox_sender_close(sender);
 }
@@ -284,10 +281,9 @@ Test(inbox_client, sender_killed_in_its_close_has_aborted_or_died)
 				       .stride = 4 * STRIDE};
 	long n_points;
 
-	begin_stream();
+	begin_stream(0);
 	sender = ipc_inbox_sender_close(sender);
 	n_points = step_run(&step, NULL);
-	cr_log_info("%ld kill points", n_points);
 	cr_expect_gt(n_points, 20);
 	receiver = ipc_inbox_receiver_close(receiver);
 }
@@ -340,7 +336,6 @@ Test(inbox_client, receiver_killed_in_its_close_ends_the_waits_for_it)
 	ASSERT(frame(sender, 0), 0);
 	receiver = ipc_inbox_receiver_close(receiver);
 	n_points = step_run(&step, NULL);
-	cr_log_info("%ld kill points", n_points);
 	cr_expect_gt(n_points, 20);
 	sender = ipc_inbox_sender_close(sender);
 }
@@ -465,7 +460,6 @@ static void expect_abort_at_each_instruction(bool another)
 	SENDER_START(&other, .flags = IPC_CREATE | IPC_KEEP | IPC_STAY);
 	ASSERT(order_do(&other, ORDER_BEGIN, G2), 0);
 	n_points = step_run(&step, NULL);
-	cr_log_info("%ld points", n_points);
 	cr_expect_gt(n_points, 20);
 	actor_kill(&other);
 	ASSERT(take_away(NAME, 0), 0);
@@ -481,6 +475,100 @@ Test(inbox_client, abort_comes_before_the_end_of_the_sender)
 Test(inbox_client, abort_comes_before_an_end_that_is_over)
 {
 	expect_abort_at_each_instruction(true);
+}
+
+/* ---- the receiver's last act ---- */
+
+static void prepare_sent(void *arg)
+{
+	prepare(arg);
+	open_sender(arg);
+	if (*result < 0 || frame(child_sender, next_offset) < 0)
+		process_end(1);
+}
+
+static void look_at_applied(void *arg)
+{
+	(void)arg;
+	*result = ipc_inbox_applied_wait(child_sender, next_offset + 1, &past);
+}
+
+static void apply_and_leave(void *arg, long n)
+{
+	(void)arg;
+	(void)n;
+	ASSERT(eat(receiver), FRAME(next_offset));
+	receiver = ipc_inbox_receiver_close(receiver);
+	(void)exists(NAME); /* it comes after the close */
+}
+
+/* As the next one finds it. */
+static void check_applied(void *arg, long n)
+{
+	(void)arg;
+	cr_assert(*result == 0 || *result == IPC_ETIMEDOUT, "%s, stopped at %ld",
+		  ipc_error_name((int)*result), n);
+	++next_offset;
+	receiver_next();
+}
+
+/* I-12, M-21 */
+Test(inbox_client, what_is_applied_comes_before_the_receivers_end)
+{
+	const struct step_case step = {.prepare = prepare_sent,
+				       .operation = look_at_applied,
+				       .check = check_applied,
+				       .stride = 2 * STRIDE,
+				       .meanwhile = apply_and_leave};
+
+	begin_stream(IPC_KEEP);
+	sender = ipc_inbox_sender_close(sender);
+	cr_expect_gt(step_run(&step, NULL), 20);
+	receiver = ipc_inbox_receiver_close(receiver);
+	ASSERT(take_away(NAME, 0), 0);
+}
+
+static void look_at_requests(void *arg)
+{
+	uint64_t served = *(const uint64_t *)arg;
+
+	*result = ipc_inbox_wanted_wait(child_sender, &served, &past);
+}
+
+static void request_and_leave(void *arg, long n)
+{
+	(void)arg;
+	(void)n;
+	ASSERT(ipc_inbox_request_snapshot(receiver), 0);
+	receiver = ipc_inbox_receiver_close(receiver);
+	(void)exists(NAME); /* it comes after the close */
+}
+
+static void check_request(void *arg, long n)
+{
+	uint64_t *served = arg;
+
+	cr_assert(*result == 0 || *result == IPC_ETIMEDOUT, "%s, stopped at %ld",
+		  ipc_error_name((int)*result), n);
+	receiver_next();
+	cr_assert_eq(positions_at(receiver).snapshot_wanted, ++*served);
+}
+
+/* I-10, M-21 */
+Test(inbox_client, request_comes_before_the_receivers_end)
+{
+	const struct step_case step = {.prepare = prepare_sender,
+				       .operation = look_at_requests,
+				       .check = check_request,
+				       .stride = STRIDE,
+				       .meanwhile = request_and_leave};
+	uint64_t served = 0;
+
+	begin_stream(IPC_KEEP);
+	sender = ipc_inbox_sender_close(sender);
+	cr_expect_gt(step_run(&step, &served), 10);
+	receiver = ipc_inbox_receiver_close(receiver);
+	ASSERT(take_away(NAME, 0), 0);
 }
 
 /* I-3, I-7, M-26 */
