@@ -312,19 +312,20 @@ static void expect_room(long n, struct session_member *from, struct session_memb
 	}
 }
 
-/* Now by the other end, then by the survivor: the same. */
+/* By the other end, which may look before anybody has taken this one over, and by the survivor: the
+ * same. */
 static void expect_acknowledged(long n)
 {
-	uint64_t before = session_scene_state(&peer).acknowledged;
-	uint64_t n_new;
+	bool looks_first = n % 4 < 2;
+	uint64_t before = looks_first ? session_scene_state(&peer).acknowledged : 0, n_new;
 
 	session_scene_end(&scene, SESSION_SCENE_ID(VICTIM));
 	session_scene_enter(&scene, &heir, 0, HEIR, SESSION_SCENE_NO_PROCESS);
 	found.sent = session_scene_state(&heir).sent;
 	found.acknowledged = session_scene_state(&peer).acknowledged;
 
-	cr_assert_eq(before, found.acknowledged, "instruction %ld: %lu, then %lu", n,
-		     (unsigned long)before, (unsigned long)found.acknowledged);
+	cr_assert(!looks_first || before == found.acknowledged, "instruction %ld: %lu, then %lu", n,
+		  (unsigned long)before, (unsigned long)found.acknowledged);
 	cr_assert_eq(session_scene_state(&heir).released, found.acknowledged, "instruction %ld", n);
 	n_new = found.sent - plan->n_sent_first;
 	if (plan->comes_with_the_reply) {
