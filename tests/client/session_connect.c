@@ -2,6 +2,8 @@
 /*
  * session: how one comes about; connects that wait, are given up, or find nobody.
  */
+#include <sys/resource.h>
+
 #include "tests/client/session_scene.h"
 
 TestSuite(session_connect, .init = scene_setup, .fini = scene_teardown, .timeout = 60);
@@ -305,6 +307,47 @@ Test(session_connect, one_that_was_given_up_is_never_accepted)
 	until_no_session();
 	cr_expect_null(session);
 	ipc_client_unref(other);
+	ipc_listener_close(listener);
+}
+
+/* C-15: the one who connects and the one who accepts fail for want of descriptors, each at every
+ * point; the next time it goes. */
+Test(session_connect, want_of_descriptors_loses_nothing)
+{
+	ipc_listener *listener = LISTENER_NEW(0);
+	ipc_session *session, *none = NULL;
+	struct rlimit limit, few;
+	unsigned n_failed = 0;
+	struct actor actor;
+	int fd, r;
+
+	ASSERT(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	for (int n_free = 0; n_free < 6; ++n_free) {
+		PARTY_START(&actor, 0);
+		fd = dup(0);
+		close(fd);
+		few = limit;
+		few.rlim_cur = (rlim_t)(fd + n_free);
+		ASSERT(setrlimit(RLIMIT_NOFILE, &few), 0);
+		r = connect_by(&none, fixture_client, 0, 20);
+		cr_expect(r == IPC_EMFILE || r == IPC_ETIMEDOUT, "%s", ipc_error_name(r));
+
+		order_begin(&actor, ORDER_CONNECT, 0, 0);
+		session = NULL;
+		r = accept_in(listener, &session, WAIT_MS);
+		cr_expect(r == 0 || r == IPC_EMFILE, "%s", ipc_error_name(r));
+		n_failed += r < 0;
+		ASSERT(setrlimit(RLIMIT_NOFILE, &limit), 0);
+		if (r < 0)
+			ASSERT(accept_in(listener, &session, WAIT_MS), 0);
+		EXPECT(actor_hear(&actor), 0);
+		EXPECT(put(session, 3), 0);
+		EXPECT(order_do(&actor, ORDER_RECEIVE, 0, 0), 3);
+		ipc_session_close(session);
+		actor_kill(&actor);
+	}
+	cr_expect_gt(n_failed, 0);
+	cr_expect_null(none);
 	ipc_listener_close(listener);
 }
 

@@ -4,6 +4,7 @@
  * had the end hears.
  */
 #include <poll.h>
+#include <sys/resource.h>
 
 #include "tests/client/session_scene.h"
 
@@ -645,6 +646,41 @@ Test(session_resume, brokers_deaths_are_not_noticed)
 		key = key_of(next);
 		EXPECT(ipc_session_confirm_key(next), 0);
 	}
+	pair_close(&pair);
+}
+
+/* C-3: who cannot make use of it has not ended it, nor used the key up. */
+Test(session_resume, one_that_fails_for_want_of_descriptors_may_be_tried_again)
+{
+	struct pair pair = PAIR_NEW(0);
+	struct ipc_session_key key = key_of(pair.connected);
+	struct rlimit limit, none;
+	ipc_session *session = NULL;
+	unsigned n_failed = 0;
+	int fd, r;
+
+	pair.connected = ipc_session_detach(pair.connected);
+	EXPECT(until_peer(pair.accepted, false), 0);
+	ASSERT(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	fd = dup(0);
+	close(fd);
+	for (int n_free = 0; n_free < 8; ++n_free) {
+		none = limit;
+		none.rlim_cur = (rlim_t)(fd + n_free);
+		ASSERT(setrlimit(RLIMIT_NOFILE, &none), 0);
+		r = resume_by(&session, fixture_client, &key);
+		ASSERT(setrlimit(RLIMIT_NOFILE, &limit), 0);
+		cr_assert(r == 0 || r == IPC_EMFILE, "%s", ipc_error_name(r));
+		n_failed += r < 0;
+		if (r == 0)
+			session = ipc_session_detach(session);
+		EXPECT(until_peer(pair.accepted, false), 0);
+		cr_expect_gt(state_of(pair.accepted).away_ns, 0);
+	}
+	cr_expect_gt(n_failed, 0);
+	pair.connected = resumed_by(&key);
+	EXPECT(put(pair.connected, 1), 0);
+	EXPECT(eat(pair.accepted), 1);
 	pair_close(&pair);
 }
 
