@@ -39,8 +39,9 @@ struct connection_call {
 	_Atomic uint32_t turn;     /* bumped: look again */
 	_Atomic uint32_t answered; /* `error` and what follows it is there */
 	bool is_waiting;           /* in connection_await() */
-	uint16_t unwanted;         /* enum message_type that is dropped; 0: none */
-	int cancel_state;          /* of the thread, before the call */
+	bool is_decided;   /* its answer comes at once: also for a client that is cancelled */
+	uint16_t unwanted; /* enum message_type that is dropped; 0: none */
+	int cancel_state;  /* of the thread, before the call */
 
 	/* Written by the reader while `answered` is 0, then the call's until connection_expect().
 	 */

@@ -127,8 +127,10 @@ static int connection_state(const struct connection *connection, const struct co
 	if (fault)
 		return fault;
 
-	return atomic_load_explicit(&connection->cancelled, memory_order_acquire) ? IPC_ECANCELED
-										  : CONNECTION_WAIT;
+	return atomic_load_explicit(&connection->cancelled, memory_order_acquire) &&
+			       !call->is_decided
+		       ? IPC_ECANCELED
+		       : CONNECTION_WAIT;
 }
 
 /* As the reader, without the mutex: 0 or negative, both after something may have changed. */
@@ -250,7 +252,7 @@ void connection_begin(struct connection *connection, struct connection_call *cal
 {
 	call->n_fds = 0;
 	call->error = 0;
-	call->is_waiting = false;
+	call->is_waiting = call->is_decided = false;
 	call->unwanted = 0;
 	atomic_init(&call->turn, 0);
 	atomic_init(&call->answered, 0);

@@ -193,9 +193,13 @@ struct endpoint_request {
 	/* Attach check after mapping; endpoint is filled in except for release, closing_fn. */
 	int (*attach)(struct endpoint *endpoint);
 
-	/* May be NULL: that check, or the one before it of the header, has failed; maps still
-	 * there, the broker not told yet. */
-	void (*spoilt)(struct endpoint *endpoint);
+	/* May be NULL: the handle cannot be had, though its segment is mapped; the broker is not
+	 * told yet.  is_unfit: that check, or the one before it of the header, has failed. */
+	void (*failed)(struct endpoint *endpoint, bool is_unfit);
+
+	/* May be NULL: asked of the segment that was made before an open that may still be granted
+	 * is given up.  False: others hold it granted, and its answer is awaited whatever comes. */
+	bool (*give_up)(void *segment);
 };
 
 /*

@@ -44,10 +44,12 @@ static void tell_accepted(ipc_client *client, uint64_t handle_id)
 	(void)say_taken(client, handle_id);
 }
 
-/* Who connects has written into it what cannot be: nobody is offered that again. */
-static void spoilt(struct endpoint *endpoint)
+/* Who connects has written into it what cannot be: nobody is offered that again.  Want of memory is
+ * not his fault. */
+static void offer_failed(struct endpoint *endpoint, bool is_unfit)
 {
-	(void)session_take(endpoint->header, SESSION_ABANDONED);
+	if (is_unfit)
+		(void)session_take(endpoint->header, SESSION_ABANDONED);
 }
 
 /*
@@ -78,7 +80,7 @@ static int accept_new(ipc_session *session)
 	r = session_take_end(session);
 	if (r < 0) {
 		if (r != IPC_ENOMEM && r != IPC_ESTALE)
-			spoilt(endpoint);
+			offer_failed(endpoint, true);
 		endpoint_close(endpoint);
 		return r == IPC_ENOMEM ? r : IPC_EAGAIN;
 	}
@@ -142,7 +144,7 @@ static int offer_accept(ipc_client *client, const struct listener_offer *offer, 
 		.kind = IPC_KIND_SESSION,
 		.role = IPC_ROLE_SESSION,
 		.attach = session_attach_endpoint,
-		.spoilt = offer->message.is_taken_back ? NULL : spoilt,
+		.failed = offer->message.is_taken_back ? NULL : offer_failed,
 	};
 	ipc_session *session;
 	int r;

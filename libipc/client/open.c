@@ -28,7 +28,8 @@ struct opening {
 	ipc_client *client;
 	const struct endpoint_request *request;
 	uint64_t deadline_ns;
-	bool is_pending; /* the broker may still grant it */
+	bool is_pending;   /* the broker may still grant it */
+	bool is_confirmed; /* what was made may be seen by others */
 	struct connection_call call;
 
 	/* The new segment, mapped writable; NULL: the channel was there, or is not yet. */
@@ -113,6 +114,7 @@ static int opening_reserve(struct opening *opening)
 		return IPC_EPROTO;
 
 	status = opening_make(opening, &reserve, opening->call.fds[0]);
+	opening->is_confirmed = status == 0;
 	CRASH_POINT();
 
 	message_init(&message, MESSAGE_CONFIRM, opening->call.id);
@@ -149,12 +151,12 @@ static int opening_finish(struct opening *opening)
 
 /* ---- all of it ---- */
 
-static int opening_run(struct opening *opening)
+/* The answers to what was asked. */
+static int opening_follow(struct opening *opening)
 {
 	struct connection *connection = &opening->client->connection;
-	int r;
+	int r = 0;
 
-	r = opening_ask(opening);
 	while (r == 0) {
 		r = connection_await(connection, &opening->call,
 				     connection_reply_deadline(opening->deadline_ns));
@@ -201,6 +203,24 @@ static int opening_run(struct opening *opening)
 	return r;
 }
 
+static int opening_run(struct opening *opening)
+{
+	int r;
+
+	r = opening_ask(opening);
+	if (r == 0)
+		r = opening_follow(opening);
+	if ((r != IPC_ETIMEDOUT && r != IPC_ECANCELED) || !opening->is_confirmed ||
+	    !opening->is_pending || !opening->request->give_up ||
+	    opening->request->give_up(opening->made))
+		return r;
+
+	/* The broker has only to say so. */
+	opening->deadline_ns = CLOCK_FOREVER;
+	opening->call.is_decided = true;
+	return opening_follow(opening);
+}
+
 static int open_wait(struct endpoint *endpoint, ipc_client *client,
 		     const struct endpoint_request *request, uint64_t deadline_ns)
 {
@@ -211,7 +231,7 @@ static int open_wait(struct endpoint *endpoint, ipc_client *client,
 	opening.client = client;
 	opening.request = request;
 	opening.deadline_ns = deadline_ns;
-	opening.is_pending = false;
+	opening.is_pending = opening.is_confirmed = false;
 	opening.made = NULL;
 
 	connection_begin(&client->connection, &opening.call);

@@ -119,6 +119,10 @@ static int opened_map(const struct opened *opened, struct endpoint *endpoint)
 	if (r < 0)
 		return r;
 
+	r = opened_map_value(opened, endpoint, fds.value);
+	if (r < 0)
+		return r;
+
 	r = table_get(&client->tables, &message->table, fds.table, message->owner_uid,
 		      &endpoint->table);
 	if (r < 0)
@@ -127,12 +131,7 @@ static int opened_map(const struct opened *opened, struct endpoint *endpoint)
 	endpoint->handle_word = &endpoint->table->handle[LIVENESS_SLOT(endpoint->id)];
 
 	r = opened_map_lines(&message->lines, endpoint, fds.lines);
-	if (r == 0)
-		r = opened_keep_pair(endpoint, fds.pair);
-	if (r < 0)
-		return r;
-
-	return opened_map_value(opened, endpoint, fds.value);
+	return r < 0 ? r : opened_keep_pair(endpoint, fds.pair);
 }
 
 /* ---- the handle ---- */
@@ -186,8 +185,8 @@ static int opened_attach(struct endpoint *endpoint, const struct endpoint_reques
 		r = header_fault(endpoint->header);
 	if (r == 0 && request->attach)
 		r = request->attach(endpoint);
-	if (r < 0 && request->spoilt)
-		request->spoilt(endpoint);
+	if (r < 0 && request->failed)
+		request->failed(endpoint, true);
 
 	return r;
 }
@@ -215,6 +214,8 @@ int opened_take(const struct opened *opened, struct endpoint *endpoint, ipc_clie
 	 * message is what counts. */
 	endpoint->table = client->table;
 	r = opened_map(opened, endpoint);
+	if (r < 0 && endpoint->header && request->failed)
+		request->failed(endpoint, false);
 	if (r == 0)
 		r = opened_attach(endpoint, request);
 	if (r < 0) {

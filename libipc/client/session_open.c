@@ -160,16 +160,14 @@ static int session_open_wait(ipc_session **ret, ipc_client *client,
 
 /* ---- connect ---- */
 
-struct connecting {
-	ipc_session *session;
-	bool awaits; /* another listener may come */
-};
-
-/* A session is there once both its word and the broker say so: `peers` is 1 then. */
+/*
+ * A session is there once both its word and the broker say so: `peers` is 1 then.  That nobody is
+ * left to accept it is said to those alone who do not await the next listener.
+ */
 static int connecting_look(void *subject)
 {
-	const struct connecting *connecting = subject;
-	const struct endpoint *endpoint = &connecting->session->endpoint;
+	const ipc_session *session = subject;
+	const struct endpoint *endpoint = &session->endpoint;
 	uint64_t listeners = endpoint_opposite(endpoint);
 
 	switch (session_is_taken(endpoint->header)) {
@@ -182,22 +180,35 @@ static int connecting_look(void *subject)
 		break;
 	}
 
-	if (side_is_gone(listeners) && (!connecting->awaits || (listeners & SIDE_FINAL)))
+	if (side_is_gone(listeners))
 		return listeners & SIDE_DIED ? IPC_EOWNERDEAD : IPC_EPIPE;
 
 	return header_fault(endpoint->header) < 0 ? header_fault(endpoint->header) : WAITER_NOT_YET;
 }
 
-/* Whatever ended the wait, the word decides. */
-static int connecting_wait(struct connecting *connecting, uint64_t deadline_ns)
+/* Before it is open. */
+static bool connecting_give_up(void *segment)
 {
-	struct endpoint *endpoint = &connecting->session->endpoint;
+	return session_take(segment, SESSION_ABANDONED) ||
+	       session_is_taken(segment) != SESSION_ACCEPTED;
+}
+
+static void connecting_failed(struct endpoint *endpoint, bool is_unfit)
+{
+	(void)is_unfit;
+	(void)session_take(endpoint->header, SESSION_ABANDONED);
+}
+
+/* Whatever ended the wait, the word decides. */
+static int connecting_wait(ipc_session *session, uint64_t deadline_ns)
+{
+	struct endpoint *endpoint = &session->endpoint;
 	struct waiter waiter;
 	int r;
 
 	endpoint_waiter(endpoint, &waiter, NULL, deadline_ns);
 	waiter.patience = NULL;
-	r = waiter_wait(&waiter, connecting_look, connecting);
+	r = waiter_wait(&waiter, connecting_look, session);
 	if (r == 0 || session_take(endpoint->header, SESSION_ABANDONED))
 		return r;
 
@@ -209,7 +220,7 @@ int ipc_session_connect_wait(ipc_session **ret, ipc_client *client, const char *
 			     const struct timespec *deadline)
 {
 	struct endpoint_request request;
-	struct connecting connecting;
+	ipc_session *session;
 	uint64_t deadline_ns;
 	int r;
 
@@ -227,21 +238,24 @@ int ipc_session_connect_wait(ipc_session **ret, ipc_client *client, const char *
 	request.side = SESSION_SIDE_CONNECTED;
 	request.make = session_make;
 	request.attach = session_attach_endpoint;
-	connecting.awaits = request.flags & IPC_AWAIT;
-	r = session_open_wait(&connecting.session, client, &request, deadline);
+	request.give_up = connecting_give_up;
+	request.failed = connecting_failed;
+	r = session_open_wait(&session, client, &request, deadline);
 	if (r < 0)
 		return r;
 
 	/* Nothing can fail once it is accepted. */
-	r = session_take_end(connecting.session);
-	if (r == 0)
-		r = connecting_wait(&connecting, deadline_ns);
+	r = session_take_end(session);
+	if (r < 0)
+		connecting_failed(&session->endpoint, true);
+	else
+		r = connecting_wait(session, deadline_ns);
 	if (r < 0) {
-		endpoint_close(&connecting.session->endpoint);
+		endpoint_close(&session->endpoint);
 		return r;
 	}
 
-	*ret = connecting.session;
+	*ret = session;
 	return 0;
 }
 

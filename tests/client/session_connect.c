@@ -389,6 +389,54 @@ static void accepting_end(struct accepting accepting[2])
 		pthread_join(accepting[i].thread, NULL);
 }
 
+/* ---- giving up beside accept ---- */
+
+struct giving_up {
+	uint64_t after_ns;
+	pthread_t thread;
+	ipc_session *session;
+	int result;
+};
+
+static void *giving_up_run(void *arg)
+{
+	struct giving_up *giving_up = arg;
+	struct timespec deadline = clock_to_timespec(clock_now_ns() + giving_up->after_ns);
+
+	giving_up->result = ipc_session_connect_wait(&giving_up->session, fixture_client, NAME,
+						     NULL, &deadline);
+	return NULL;
+}
+
+/* C-15: it is accepted or has given up, and both know which. */
+Test(session_connect, who_gives_up_beside_accept_agrees_with_it)
+{
+	enum { ROUNDS = 1000, STEP_NS = 1500 };
+	ipc_listener *listener = LISTENER_NEW(.capacity = 4096);
+	unsigned n_accepted = 0;
+
+	for (unsigned i = 0; i < ROUNDS; ++i) {
+		struct giving_up giving_up = {.after_ns = 300000 + i % 500 * STEP_NS};
+		ipc_session *session = NULL;
+		int r;
+
+		ASSERT(pthread_create(&giving_up.thread, NULL, giving_up_run, &giving_up), 0);
+		r = accept_in(listener, &session, 2);
+		pthread_join(giving_up.thread, NULL);
+		if (r == IPC_ETIMEDOUT)
+			r = ipc_listener_accept(listener, &session);
+		cr_assert(r == 0 || r == IPC_EAGAIN, "%s", ipc_error_name(r));
+		cr_assert_eq(giving_up.result, r == 0 ? 0 : IPC_ETIMEDOUT,
+			     "accept: %s, connect: %s", ipc_error_name(r),
+			     ipc_error_name(giving_up.result));
+		n_accepted += r == 0;
+		ipc_session_close(session);
+		ipc_session_close(giving_up.session);
+	}
+	cr_log_info("%u of %u were accepted", n_accepted, ROUNDS);
+	ipc_listener_close(listener);
+}
+
 /* M-28, M-33 */
 Test(session_connect, accept_ends_by_cancel_and_close)
 {

@@ -13,7 +13,7 @@
 enum { STRIDE = 13, SHORT_MS = 5 };
 
 /* In shared memory, of the child that is killed. */
-static _Atomic int *is_stored;
+static _Atomic int *is_stored, *result;
 
 /* Of that child. */
 static ipc_client *victim_client;
@@ -28,14 +28,15 @@ static struct actor actor;
 static void setup(void)
 {
 	scene_setup();
-	is_stored = mmap(NULL, sizeof(*is_stored), PROT_READ | PROT_WRITE,
+	is_stored = mmap(NULL, 2 * sizeof(*is_stored), PROT_READ | PROT_WRITE,
 			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	cr_assert_neq(is_stored, MAP_FAILED);
+	result = &is_stored[1];
 }
 
 static void teardown(void)
 {
-	munmap((void *)is_stored, sizeof(*is_stored));
+	munmap((void *)is_stored, 2 * sizeof(*is_stored));
 	scene_teardown();
 }
 
@@ -170,7 +171,7 @@ Test(session_client, killed_while_accepting)
 	cr_expect_gt(n_points, 50);
 }
 
-/* ---- resume ---- */
+/* ---- the last message and the end ---- */
 
 static void scene_of_two(void)
 {
@@ -188,6 +189,61 @@ static void scene_end(void)
 	session = ipc_session_close(session);
 	listener = ipc_listener_close(listener);
 }
+
+static void prepare_receive(void *arg)
+{
+	victim_connect(arg);
+	if (ipc_session_resume_wait(&victim, victim_client, &keys[0], NULL) < 0)
+		process_end(1);
+}
+
+static void do_receive(void *arg)
+{
+	struct ipc_session_message message;
+
+	(void)arg;
+	*result = ipc_session_receive(victim, &message);
+}
+
+static void put_and_leave(void *arg, long n)
+{
+	uint64_t id;
+
+	(void)arg;
+	(void)n;
+	ASSERT(put(session, 1), 0);
+	ASSERT(ipc_session_get_id(session, &id), 0);
+	session = ipc_session_close(session);
+	until_not_alive(id);
+}
+
+static void check_receive(void *arg, long n)
+{
+	(void)arg;
+	cr_assert(*result == 0 || *result == IPC_EAGAIN, "before instruction %ld: %s", n,
+		  ipc_error_name(*result));
+	scene_end();
+	scene_of_two();
+}
+
+/* C-14, M-21 */
+Test(session_client, last_message_comes_before_the_end)
+{
+	const struct step_case step = {.prepare = prepare_receive,
+				       .operation = do_receive,
+				       .check = check_receive,
+				       .meanwhile = put_and_leave,
+				       .stride = 3};
+	long n_points;
+
+	scene_of_two();
+	n_points = step_run(&step, NULL);
+	cr_log_info("%ld points", n_points);
+	cr_expect_gt(n_points, 20);
+	scene_end();
+}
+
+/* ---- resume ---- */
 
 static void do_resume(void *arg)
 {
