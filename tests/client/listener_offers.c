@@ -4,6 +4,8 @@
  * or when there is no room to answer.
  */
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -686,5 +688,135 @@ Test(listener_offers, one_that_was_accepted_before_is_taken_back)
 	said("TAKEN");
 	ipc_session_close(session);
 	ipc_listener_close(listener);
+	end();
+}
+
+/* ---- who connects, and gives up in the middle of his open ---- */
+
+enum { DEADLINE_MS = 60 };
+
+/* Until the segment was made and confirmed. */
+static void take_connect(struct caller *caller, union message *open, struct offered *made)
+{
+	union message message;
+
+	caller_take(caller, open, MESSAGE_OPEN);
+	offered_make(made, caller);
+	memset(made->header, 0, made->size);
+	message_init(&message, MESSAGE_RESERVE, open->head.request_id);
+	message.reserve.handle_id = made->handle_id;
+	message.reserve.segment = (struct message_region){OFFERED_SEGMENT_ID, 0, made->size};
+	memcpy(message.reserve.shape, shape, sizeof(message.reserve.shape));
+	caller_say(caller, &message, &made->fd, 1);
+	caller_take(caller, &message, MESSAGE_CONFIRM);
+	if (message.confirm.status != 0)
+		failure("confirmed with %d", message.confirm.status);
+}
+
+static void say_connected(struct caller *caller, const union message *open,
+			  const struct offered *made)
+{
+	union message message;
+
+	message_init(&message, MESSAGE_OPENED, open->head.request_id);
+	message.opened.handle_id = made->handle_id;
+	message.opened.generation = 9;
+	message.opened.channel_slot = STANDIN_CHANNEL;
+	message.opened.owner_uid = geteuid();
+	message.opened.side = SESSION_SIDE_CONNECTED;
+	memcpy(message.opened.shape, shape, sizeof(message.opened.shape));
+	message.opened.fds = OPENED_FD_PAIR;
+	message.opened.is_writable = 1;
+	message.opened.value = (struct message_region){OFFERED_SEGMENT_ID, 0, made->size};
+	message.opened.lines = (struct message_region){
+		101, offsetof(struct desk, line[STANDIN_CHANNEL]), 2 * sizeof(struct eventcount)};
+	message.opened.table = (struct message_region){100, 0, sizeof(struct liveness_table)};
+	caller_say(caller, &message, &made->pair[1], 1);
+}
+
+static void run_accepted_in_time(struct script *script)
+{
+	struct caller caller;
+	struct offered made;
+	struct pollfd pollfd;
+	union message open;
+
+	caller_begin(&caller, script);
+	take_connect(&caller, &open, &made);
+	if (!session_take(made.header, SESSION_ACCEPTED))
+		failure("accept");
+	actor_say(script->test, 1);
+
+	/* It has nothing more to say. */
+	pollfd = (struct pollfd){.fd = caller.fd, .events = POLLIN};
+	actor_say(script->test, poll(&pollfd, 1, 3 * DEADLINE_MS) == 0);
+	say_connected(&caller, &open, &made);
+	until_step(script);
+}
+
+static void *cancel_client(void *arg)
+{
+	(void)arg;
+	said("accepted");
+	(void)ipc_client_cancel(client);
+	return NULL;
+}
+
+/* C-15: the deadline passes, or the client is cancelled, before the broker has said that it is
+ * open; but it is accepted by then. */
+static void expect_accepted_in_time(bool is_cancelled)
+{
+	struct timespec deadline;
+	pthread_t thread;
+	ipc_session *session = NULL;
+
+	begin(run_accepted_in_time);
+	deadline = process_deadline(is_cancelled ? WAIT_MS : DEADLINE_MS);
+	if (is_cancelled)
+		cr_assert_eq(pthread_create(&thread, NULL, cancel_client, NULL), 0);
+	cr_expect_eq(ipc_session_connect_wait(&session, client, "name", NULL, &deadline), 0);
+	if (is_cancelled)
+		pthread_join(thread, NULL);
+	else
+		said("accepted");
+	said("the open is not withdrawn");
+	ipc_session_close(session);
+	end();
+}
+
+Test(listener_offers, one_whose_deadline_passes_after_it_was_accepted_is_connected)
+{
+	expect_accepted_in_time(false);
+}
+
+Test(listener_offers, one_that_is_cancelled_after_it_was_accepted_is_connected)
+{
+	expect_accepted_in_time(true);
+}
+
+static void run_given_up(struct script *script)
+{
+	struct caller caller;
+	struct offered made;
+	union message message;
+
+	caller_begin(&caller, script);
+	take_connect(&caller, &message, &made);
+	caller_take(&caller, &message, MESSAGE_CANCEL);
+	actor_say(script->test, session_is_taken(made.header) == SESSION_ABANDONED);
+	until_step(script);
+}
+
+/* C-15 */
+Test(listener_offers, one_whose_deadline_passes_before_is_given_up)
+{
+	struct timespec deadline;
+	ipc_session *session = NULL;
+
+	begin(run_given_up);
+	deadline = process_deadline(DEADLINE_MS);
+	cr_expect_eq(ipc_session_connect_wait(&session, client, "name", NULL, &deadline),
+		     IPC_ETIMEDOUT);
+	said("the word");
 	end();
 }

@@ -416,7 +416,7 @@ Test(session_connect, who_gives_up_beside_accept_agrees_with_it)
 	unsigned n_accepted = 0;
 
 	for (unsigned i = 0; i < ROUNDS; ++i) {
-		struct giving_up giving_up = {.after_ns = 300000 + i % 500 * STEP_NS};
+		struct giving_up giving_up = {.after_ns = 100000 + i % 500 * STEP_NS};
 		ipc_session *session = NULL;
 		int r;
 
