@@ -48,6 +48,7 @@ struct model_session {
 static struct domain domain;
 static struct rawpeer watcher, peers[PEERS];
 static uint64_t listeners[PEERS]; /* ids; 0: none */
+static uint64_t newest[PEERS];    /* ids of offers */
 static struct model_session sessions[SESSIONS];
 static struct rawsession offers[OFFERS];
 static unsigned n_offers;
@@ -63,14 +64,19 @@ static void hear(struct rawpeer *peer)
 	if (peer->reply.head.type != MESSAGE_OFFER)
 		return;
 
+	/* Ids grow: one that is not newer was said twice, and may have been answered. */
+	if (peer->reply.offer.session.handle_id <= newest[peer - peers])
+		return;
+
 	cr_assert_lt(n_offers, OFFERS);
+	newest[peer - peers] = peer->reply.offer.session.handle_id;
 	rawsession_take_offer(peer, &offers[n_offers++]);
 }
 
 static void join(struct rawpeer *peer)
 {
 	rawpeer_join(peer, domain.address);
-	peer->news = hear;
+	peer->news = peer == &watcher ? NULL : hear;
 }
 
 static void setup(void)
@@ -250,18 +256,10 @@ static void drop_offer(unsigned i)
 	offers[i] = offers[--n_offers];
 }
 
-/* Those that are void, said twice, or their peer's who has died. */
-static void sort_offers(void)
+static void drop_void_offers(void)
 {
 	for (unsigned i = 0; i < n_offers;) {
-		struct model_session *session = session_of(offers[i].generation);
-		bool is_second = false;
-
-		for (unsigned j = 0; j < i; ++j)
-			is_second |= offers[j].id == offers[i].id;
-		if (session)
-			is_second |= session->end[0].handle.id == offers[i].id;
-		if (is_second || !session || !rawsession_is_open(&offers[i]))
+		if (!session_of(offers[i].generation) || !rawsession_is_open(&offers[i]))
 			drop_offer(i);
 		else
 			++i;
@@ -273,7 +271,7 @@ static void pump(unsigned timeout_ms)
 	for (unsigned p = 0; p < PEERS; ++p)
 		while (rawpeer_receive(&peers[p], timeout_ms) == MESSAGE_OFFER)
 			hear(&peers[p]);
-	sort_offers();
+	drop_void_offers();
 }
 
 /* With the last listener those go who connect. */
