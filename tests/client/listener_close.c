@@ -2,12 +2,15 @@
 /*
  * listener: close while another thread accepts, and stands still in the middle of it.
  */
+#include <stdarg.h>
+#include <sys/syscall.h>
+
 #include "libipc/client/listener.h"
 #include "tests/client/session_scene.h"
 
 TestSuite(listener_close, .init = scene_setup, .fini = scene_teardown, .timeout = 60);
 
-/* ---- a thread that stands still where it allocates a session ---- */
+/* ---- a thread that stands still where it takes the session's socket ---- */
 
 enum stand { STAND_OFF, STAND_WANTED, STAND_STANDS, STAND_GOES_ON };
 
@@ -23,16 +26,21 @@ static void stand_until(int wanted)
 }
 
 /* In place of the C library's. */
-void *calloc(size_t n, size_t size)
+int fcntl(int fd, int command, ...)
 {
 	int wanted = STAND_WANTED;
-	void *memory;
+	va_list arguments;
+	long argument;
 
-	if (stands_here && atomic_compare_exchange_strong(&stand, &wanted, STAND_STANDS))
+	va_start(arguments, command);
+	argument = va_arg(arguments, long);
+	va_end(arguments);
+
+	if (stands_here && command == F_DUPFD_CLOEXEC &&
+	    atomic_compare_exchange_strong(&stand, &wanted, STAND_STANDS))
 		stand_until(STAND_GOES_ON);
 
-	memory = malloc(n * size);
-	return memory ? memset(memory, 0, n * size) : NULL;
+	return (int)syscall(SYS_fcntl, fd, command, argument);
 }
 
 struct accepting {
