@@ -78,10 +78,14 @@ int inbox_result(const struct inbox *inbox, int r)
 
 static struct inbox_now end_read(const struct inbox_end *end, unsigned slot)
 {
+	/* [I1] What belongs to the generation is seen with it.  Pairs with [I2]. */
+	uint64_t generation = atomic_load_explicit(&end->generation, memory_order_acquire);
+
 	return (struct inbox_now){
 		.slot = slot,
-		.position = atomic_load_explicit(&end->position, memory_order_relaxed),
-		.generation = atomic_load_explicit(&end->generation, memory_order_relaxed),
+		.position =
+			ring_position(atomic_load_explicit(&end->position, memory_order_relaxed)),
+		.generation = generation & INBOX_GENERATION_MAX,
 		.answers = atomic_load_explicit(&end->answers, memory_order_relaxed),
 	};
 }
@@ -100,33 +104,80 @@ struct inbox_now inbox_now(const struct inbox_end ends[2], uint64_t position)
 	return age_b < age_a ? b : a;
 }
 
-void inbox_end_write(struct inbox_end ends[2], struct inbox_now *now, uint64_t position,
-		     uint64_t generation, uint64_t answers)
+static uint64_t generation_of(uint64_t tag, uint64_t generation)
+{
+	return tag << 53 | generation;
+}
+
+static bool end_exchange(_Atomic uint64_t *word, uint64_t seen, uint64_t value)
+{
+	/* [I2] Pairs with [I1]. */
+	return atomic_compare_exchange_strong_explicit(word, &seen, value, memory_order_acq_rel,
+						       memory_order_relaxed);
+}
+
+static bool is_mine(struct inbox_writer writer)
+{
+	return ring_tag(atomic_load_explicit(writer.word, memory_order_acquire)) == writer.tag;
+}
+
+int inbox_end_write(struct inbox_end ends[2], struct inbox_writer writer, struct inbox_now *now,
+		    uint64_t position, uint64_t generation, uint64_t answers)
 {
 	struct inbox_end *end = &ends[!now->slot];
+	uint64_t none = generation_of(writer.tag, 0);
+	uint64_t seen_generation = atomic_load_explicit(&end->generation, memory_order_acquire);
+	uint64_t seen_position = atomic_load_explicit(&end->position, memory_order_acquire);
+	uint64_t seen_answers = atomic_load_explicit(&end->answers, memory_order_acquire);
 
-	/* Not one that counts, whoever reads half of it. */
-	atomic_store_explicit(&end->generation, 0, memory_order_relaxed);
-	atomic_store_explicit(&end->position, ring_position(position), memory_order_release);
-	atomic_store_explicit(&end->answers, answers, memory_order_relaxed);
+	/* Whoever takes the end after this look changes the first two.  Not one that counts,
+	 * whoever reads half of it. */
+	if (!is_mine(writer) || !end_exchange(&end->generation, seen_generation, none) ||
+	    !end_exchange(&end->position, seen_position, ring_word(writer.tag, 0, position)) ||
+	    !end_exchange(&end->answers, seen_answers, answers))
+		return IPC_ESTALE;
+
 	CRASH_POINT();
-	atomic_store_explicit(&end->generation, generation, memory_order_release);
+	if (!end_exchange(&end->generation, none, generation_of(writer.tag, generation)))
+		return IPC_ESTALE;
+
 	CRASH_POINT();
 	*now = (struct inbox_now){!now->slot, ring_position(position), generation, answers};
+	return 0;
 }
 
-void inbox_end_clear(struct inbox_end ends[2], uint64_t position)
+static void end_clear(struct inbox_end *end, struct inbox_writer writer)
 {
-	for (unsigned i = 0; i < 2; ++i) {
-		if (ring_distance(end_read(&ends[i], i).position, position) >= HALF)
-			atomic_store_explicit(&ends[i].generation, 0, memory_order_relaxed);
-	}
+	uint64_t generation = atomic_load_explicit(&end->generation, memory_order_acquire);
+	uint64_t position = atomic_load_explicit(&end->position, memory_order_acquire);
+
+	if (!is_mine(writer))
+		return;
+
+	(void)end_exchange(&end->generation, generation, generation_of(writer.tag, 0));
+	(void)end_exchange(&end->position, position, ring_word(writer.tag, 0, 0));
 }
 
-void inbox_end_renew(struct inbox_end ends[2], struct inbox_now *now, uint64_t position)
+struct inbox_now inbox_end_take(struct inbox_end ends[2], struct inbox_writer writer,
+				uint64_t position)
+{
+	struct inbox_now now = inbox_now(ends, position);
+	bool is_none = ring_distance(now.position, position) >= HALF;
+
+	for (unsigned i = 0; i < 2; ++i) {
+		if (i != now.slot || is_none)
+			end_clear(&ends[i], writer);
+	}
+	if (is_none)
+		now.generation = 0;
+	return now;
+}
+
+void inbox_end_renew(struct inbox_end ends[2], struct inbox_writer writer, struct inbox_now *now,
+		     uint64_t position)
 {
 	if (UNLIKELY(now->generation != 0 && ring_distance(now->position, position) > HALF / 2))
-		inbox_end_write(ends, now, position, now->generation, now->answers);
+		(void)!inbox_end_write(ends, writer, now, position, now->generation, now->answers);
 }
 
 uint64_t inbox_written(const struct inbox *inbox, uint64_t head, uint64_t number)
@@ -156,6 +207,7 @@ void inbox_want(const struct inbox *inbox)
 
 struct look {
 	uint64_t head, tail;       /* words */
+	uint64_t number;           /* at head */
 	uint64_t written, applied; /* offsets */
 	struct inbox_now sent, done;
 };
@@ -184,6 +236,7 @@ static int inbox_look(const struct inbox *inbox, struct look *ret)
 		r = ring_look(&inbox->view, &shared->ring.head, &ret->head, &number);
 		if (r < 0)
 			return r;
+		ret->number = number;
 		ret->written = inbox_written(inbox, ret->head, number);
 		ret->sent = inbox_now(shared->sent, ring_position(ret->head));
 		atomic_thread_fence(memory_order_acquire);
@@ -207,12 +260,22 @@ static uint64_t find_received(const struct inbox *inbox, const struct look *look
 		    ring_distance(tail, ring_position(look->head)))
 		return look->applied;
 
-	number = ring_number_at(&inbox->view, ring_position(word));
-	atomic_thread_fence(memory_order_acquire);
+	/* Numbers behind a snapshot that was lost say nothing before there is another one. */
+	if (ring_state(look->tail) & INBOX_GAPPED) {
+		uint64_t end =
+			atomic_load_explicit(&inbox->shared->end_received, memory_order_relaxed);
+
+		if (ring_tag(end) != ring_tag(word) || ring_state(end) != INBOX_RECEIVED_ONE ||
+		    ring_distance(tail, ring_position(end)) >
+			    ring_distance(tail, ring_position(word)))
+			return look->applied;
+	}
 
 	/* The place is good as long as the tail has not passed it. */
 	if (ring_position(word) == ring_position(look->head))
-		return look->written;
+		return look->number;
+	number = ring_number_at(&inbox->view, ring_position(word));
+	atomic_thread_fence(memory_order_acquire);
 	return atomic_load_explicit(&ring->tail, memory_order_relaxed) == look->tail
 		       ? number
 		       : look->applied;

@@ -34,19 +34,26 @@
  * applied[2]     receiver     the same of what is applied: {position, generation}, and tail
  * gap_written    sender       see above
  * gap_applied    receiver     see above
+ * begun          receiver     generation of the snapshot that tail is inside of
+ * end_received   receiver     {its tag, position behind the last END that it received}
  * collapse       sender       0, or a backlog is being given up, {tag of the sender, 1, position}:
- * from there on nothing is received until it is 0 again, or the tag another's ring.received
- * receiver     state INBOX_COLLAPSED, set by the sender: given up from here. INBOX_CLOSED, set by
- * the next receiver: not this one's any more
+ *                             from there on nothing is received until it is 0 again, or the tag
+ *                             another's
+ * ring.received  receiver     state INBOX_COLLAPSED, set by the sender: given up from here.
+ *                             INBOX_CLOSED, set by the next receiver: not this one's any more
  *
  * Giving up the backlog (only where the channel is made so, IPC_INBOX_FULL_COLLAPSE): gap_written,
  * wanted + 1, collapse = position; then one exchange of ring.received decides up to where the
  * receiver has come, which from then on receives nothing; ring_rewind(); collapse = 0.  A sender
- * that dies in between leaves `collapse`: the next one goes on with it.  The receiver tells ABORT
- * or GAP when it comes to that place, and what follows there is a BEGIN.
+ * that dies in between leaves `collapse`, which the next one takes back.  The receiver tells ABORT
+ * or GAP when it comes to that place, where a BEGIN follows or nothing yet.  If anything else does,
+ * the mark is of a sender that did not come to the rewind, and nothing was given up.
  *
  * A request stands as long as `wanted` is not what the last END answered; inside of a snapshot, as
  * long as it is not what it was at its BEGIN: then the snapshot is void.
+ *
+ * Who is taken over may be late with everything: so what the next one writes as well is written by
+ * exchange, from what stood there before a look at whose the end is.
  *
  * Deaths: of the sender inside of a snapshot: the next one publishes ABORT first (a unit is kept
  * free for it); a receiver that has drained the ring before tells it by itself.  Of the receiver:
@@ -73,7 +80,7 @@
 
 /* Types of records. */
 enum inbox_record {
-	INBOX_BEGIN = 2, /* bytes: struct inbox_begin */
+	INBOX_BEGIN = 2, /* bytes: struct inbox_begin; flags: INBOX_GAPPED, if head was */
 	INBOX_CHUNK,
 	INBOX_CHUNK_FD, /* bytes: struct inbox_chunk_fd; extra: lowest bits of the sender's tag */
 	INBOX_END,      /* bytes: generation, request that it answers */
@@ -99,8 +106,13 @@ struct inbox_chunk_fd {
 #define INBOX_ABORTED   4u /* the snapshot that it was in was aborted */
 #define INBOX_TURNED    8u /* flips with each collapse */
 
+/* State of end_received: there is one. */
+#define INBOX_RECEIVED_ONE 1u
+
 struct inbox_end {
-	_Atomic uint64_t position, generation, answers;
+	_Atomic uint64_t position;   /* a word, with the tag of who wrote it */
+	_Atomic uint64_t generation; /* above its 53 bits the lowest ones of that tag */
+	_Atomic uint64_t answers;
 	uint64_t reserved;
 };
 
@@ -108,7 +120,8 @@ struct inbox_shared {
 	_Alignas(64) _Atomic uint64_t wanted;
 	_Atomic uint64_t gap_written, gap_applied, collapse;
 	_Atomic uint64_t n_fds; /* descriptors ever sent: the last one's id */
-	uint64_t reserved[3];
+	_Atomic uint64_t begun, end_received;
+	uint64_t reserved[1];
 	_Alignas(64) struct inbox_end sent[2];
 	_Alignas(64) struct inbox_end applied[2];
 	struct ring ring;
@@ -157,15 +170,26 @@ struct inbox_now {
 
 /* The one that counts at this position of head or tail. */
 struct inbox_now inbox_now(const struct inbox_end ends[2], uint64_t position);
-/* Writes the other one, to count from this position on. */
-void inbox_end_write(struct inbox_end ends[2], struct inbox_now *now, uint64_t position,
-		     uint64_t generation, uint64_t answers);
 
-/* What somebody wrote who died before it counted is taken back, so that it never will. */
-void inbox_end_clear(struct inbox_end ends[2], uint64_t position);
+/* Whose: head or tail, and what the writer knows of it. */
+struct inbox_writer {
+	const _Atomic uint64_t *word;
+	uint64_t tag;
+};
+
+/* Writes the other one, to count from this position on.  0; IPC_ESTALE: taken over. */
+IPC_CHECKED int inbox_end_write(struct inbox_end ends[2], struct inbox_writer writer,
+				struct inbox_now *now, uint64_t position, uint64_t generation,
+				uint64_t answers);
+
+/* Who takes an end: the one that counted at the position where it was taken.  What somebody wrote
+ * before it counted, or is about to write, never will. */
+struct inbox_now inbox_end_take(struct inbox_end ends[2], struct inbox_writer writer,
+				uint64_t position);
 
 /* Before positions have come half way around: the same once more. */
-void inbox_end_renew(struct inbox_end ends[2], struct inbox_now *now, uint64_t position);
+void inbox_end_renew(struct inbox_end ends[2], struct inbox_writer writer, struct inbox_now *now,
+		     uint64_t position);
 
 /* What is `written`, `applied` at this word of head or tail, whose number is this. */
 uint64_t inbox_written(const struct inbox *inbox, uint64_t head, uint64_t number);
@@ -234,7 +258,14 @@ bool inbox_is_requested(struct inbox_sender *sender);
 /* Room for the smallest record: 0, IPC_EAGAIN. */
 IPC_CHECKED int inbox_probe_room(struct inbox_sender *sender);
 
-/* ---- receiver: inbox_receiver.c, inbox_begin.c ---- */
+/* ---- giving the backlog up: inbox_collapse.c ---- */
+
+/* IPC_EOVERFLOW: done; else why not.  Takes part in the caller's turn. */
+IPC_CHECKED int inbox_collapse(struct inbox_sender *sender);
+/* What the sender before began. */
+IPC_CHECKED int inbox_collapse_cancel(struct inbox_sender *sender);
+
+/* ---- receiver: inbox_receiver.c, inbox_begin.c, inbox_apply.c ---- */
 
 /* An END that was received and is not applied. */
 struct inbox_pending_end {
@@ -245,13 +276,15 @@ struct inbox_receiver {
 	struct inbox inbox;
 	struct turn turn;
 	struct ring_consumer in;
-	uint64_t marked;      /* the word in ring.received */
+	uint64_t marked;      /* the word in ring.received; inbox_mark_received() */
+	uint64_t handed;      /* position behind the last record that was handed out */
 	uint64_t expected;    /* offset of the next frame */
 	uint64_t generation;  /* of what was received last */
 	uint64_t begin_tag;   /* of head when the last BEGIN was received */
 	bool is_inside;       /* of a snapshot, by what was received */
 	bool skips;           /* up to the next BEGIN */
 	bool was_taken_over;  /* ABORT(RECEIVER_CHANGED) is to be told */
+	bool is_gapped;       /* a snapshot was lost, and no END came since */
 	bool gap_was_told;    /* of the gap at the present end of the stream */
 	struct inbox_now now; /* of what is applied */
 	struct inbox_pending_end *ends;
@@ -261,6 +294,23 @@ struct inbox_receiver {
 IPC_CHECKED int inbox_begin_receiver(struct inbox_receiver *receiver, uint64_t handle_id,
 				     uint32_t process);
 void inbox_leave_receiver(struct inbox_receiver *receiver);
+
+/* The turn is taken if it is 0; what a call says. */
+IPC_CHECKED int inbox_receiver_enter(struct inbox_receiver *receiver);
+int inbox_receiver_leave(struct inbox_receiver *receiver, int r);
+
+/* Nothing that was handed out lies behind `position`, which is the tail or behind it. */
+bool inbox_holds_nothing(const struct inbox_receiver *receiver, uint64_t position);
+/* Up to `position`, and what follows if that was passed over. */
+IPC_CHECKED int inbox_let_go(struct inbox_receiver *receiver, uint64_t position, unsigned state);
+
+/* Before what lies in front of `position` is handed out.  False: the backlog was given up. */
+bool inbox_mark_received(struct inbox_receiver *receiver, uint64_t position, unsigned state);
+
+/* The sender is giving it up from here on: what lies there is not to be looked at. */
+bool inbox_is_held_up(const struct inbox_receiver *receiver);
+/* Where a mark says so: the stream goes on here as one does that was rewound to here. */
+bool inbox_was_given_up(const struct inbox_receiver *receiver);
 
 /* A BEGIN comes that is not taken back before the end of what there is. */
 bool inbox_begin_is_coming(const struct ring_consumer *from);

@@ -14,6 +14,9 @@
  * the process.  Then everything up to the next BEGIN is void: `applied` is written down
  * (gap_applied), the tail moves behind it, with INBOX_GAPPED and INBOX_SKIPS, and a snapshot is
  * asked for.  A receiver that dies between the two leaves INBOX_SKIPS, and the next one asks.
+ *
+ * What the one before had received is marked as received by this one first, and so cannot be given
+ * up by the sender under its eyes; that mark goes back to the tail last.
  */
 
 bool inbox_begin_is_coming(const struct ring_consumer *from)
@@ -22,7 +25,7 @@ bool inbox_begin_is_coming(const struct ring_consumer *from)
 	struct ring_received record;
 	bool is_coming = false;
 
-	while (ring_peek(&in, &record) == 0) {
+	while (ring_peek_ahead(&in, &record) == 0) {
 		if (record.type == INBOX_BEGIN)
 			is_coming = true;
 		else if (record.type == INBOX_ABORT)
@@ -50,10 +53,12 @@ static bool has_lost_snapshot(struct inbox_receiver *receiver)
 	uint64_t left = ring_distance(in.at, in.received_before);
 	struct ring_received record;
 
-	if (ring_state(in.tail) & INBOX_SKIPS)
-		return true;
+	if (is_inside)
+		receiver->generation =
+			atomic_load_explicit(&receiver->inbox.shared->begun, memory_order_relaxed) &
+			INBOX_GENERATION_MAX;
 
-	while (ring_peek(&in, &record) == 0 &&
+	while (ring_peek_ahead(&in, &record) == 0 &&
 	       ring_distance(ring_position(in.tail), record.after) <= left) {
 		if (record.type == INBOX_BEGIN) {
 			is_inside = true;
@@ -66,28 +71,39 @@ static bool has_lost_snapshot(struct inbox_receiver *receiver)
 		in.at = record.after;
 	}
 
-	return has_end || (is_inside && !(in.received_state & INBOX_ABORTED));
+	if (has_end || (is_inside && !(in.received_state & INBOX_ABORTED)) ||
+	    ring_state(in.tail) & (INBOX_SKIPS | INBOX_GAPPED))
+		return true;
+
+	receiver->generation = receiver->now.generation;
+	return false;
 }
 
 /* Up to the next BEGIN, if one is there. */
-static int give_up_snapshot(struct inbox_receiver *receiver)
+static int give_up_snapshot(struct inbox_receiver *receiver, uint64_t gap)
 {
 	struct inbox_shared *shared = receiver->inbox.shared;
 	struct ring_consumer *in = &receiver->in;
 	struct ring_received record;
 	bool is_coming;
-	int r;
+	int r = 0;
 
-	if (!(ring_state(in->tail) & INBOX_GAPPED))
-		atomic_store_explicit(&shared->gap_applied,
-				      ring_number_at(&in->view, ring_position(in->tail)),
-				      memory_order_relaxed);
+	if (!(ring_state(in->tail) & INBOX_GAPPED) &&
+	    !atomic_compare_exchange_strong_explicit(
+		    &shared->gap_applied, &gap, ring_number_at(&in->view, ring_position(in->tail)),
+		    memory_order_acq_rel, memory_order_relaxed))
+		return IPC_ESTALE;
 	CRASH_POINT();
 
 	in->at = in->head = in->received_before;
-	while ((r = ring_peek(in, &record)) == 0 && record.type != INBOX_BEGIN)
+	while (!inbox_is_held_up(receiver) && (r = ring_peek_ahead(in, &record)) == 0 &&
+	       record.type != INBOX_BEGIN)
 		in->at = record.after;
-	if (r < 0 && r != IPC_EAGAIN)
+
+	/* What the sender gives up meanwhile is not passed over, nor seen whole. */
+	if (!inbox_mark_received(receiver, in->at, 0))
+		in->at = in->head = in->received_before;
+	else if (r < 0 && r != IPC_EAGAIN)
 		return r;
 
 	is_coming = inbox_begin_is_coming(in);
@@ -96,7 +112,7 @@ static int give_up_snapshot(struct inbox_receiver *receiver)
 		return r;
 
 	CRASH_POINT();
-	receiver->was_taken_over = receiver->skips = true;
+	receiver->was_taken_over = receiver->skips = receiver->is_gapped = true;
 	if (!is_coming)
 		inbox_want(&receiver->inbox);
 	else
@@ -104,11 +120,27 @@ static int give_up_snapshot(struct inbox_receiver *receiver)
 	return 0;
 }
 
+/* What this one, and those before it, had received counts for nobody any more. */
+static void forget_marks(struct inbox_receiver *receiver)
+{
+	struct ring *ring = &receiver->inbox.shared->ring;
+	uint64_t tag = ring_tag(receiver->in.tail), at = receiver->in.at;
+	_Atomic uint64_t *other = &ring->received[(tag + 1) & 1];
+	uint64_t seen = atomic_load_explicit(other, memory_order_acquire);
+
+	if (ring_tag(seen) != ((tag + 1) & RING_TAG_MASK))
+		(void)atomic_compare_exchange_strong_explicit(
+			other, &seen, ring_word(ring_tag(seen), INBOX_CLOSED, at),
+			memory_order_seq_cst, memory_order_relaxed);
+	CRASH_POINT();
+	(void)inbox_mark_received(receiver, at, 0);
+}
+
 int inbox_begin_receiver(struct inbox_receiver *receiver, uint64_t handle_id, uint32_t process)
 {
 	struct inbox_shared *shared = receiver->inbox.shared;
 	struct ring_consumer *in = &receiver->in;
-	uint64_t tail;
+	uint64_t tail, gap;
 	int r;
 
 	turn_init(&receiver->turn);
@@ -118,18 +150,23 @@ int inbox_begin_receiver(struct inbox_receiver *receiver, uint64_t handle_id, ui
 		return inbox_result(&receiver->inbox, r);
 
 	tail = ring_position(in->tail);
-	inbox_end_clear(shared->applied, tail);
-	receiver->now = inbox_now(shared->applied, tail);
+	gap = atomic_load_explicit(&shared->gap_applied, memory_order_acquire);
+	receiver->marked = ring_word(ring_tag(in->tail), 0, in->received_before);
+	receiver->now =
+		inbox_end_take(shared->applied,
+			       (struct inbox_writer){&shared->ring.tail, ring_tag(in->tail)}, tail);
+	if (!ring_consumer_is(in))
+		return IPC_ESTALE;
 	receiver->generation = receiver->now.generation;
+	receiver->handed = tail;
+	atomic_store_explicit(&shared->end_received, ring_word(ring_tag(in->tail), 0, tail),
+			      memory_order_relaxed);
 	receiver->expected = ring_number_at(&in->view, tail);
 
 	if (has_lost_snapshot(receiver))
-		r = give_up_snapshot(receiver);
-	if (r == 0) {
-		receiver->marked = ring_word(ring_tag(in->tail), 0, in->at);
-		atomic_store_explicit(&shared->ring.received[ring_tag(in->tail) & 1],
-				      receiver->marked, memory_order_seq_cst);
-	}
+		r = give_up_snapshot(receiver, gap);
+	if (r == 0)
+		forget_marks(receiver);
 
 	return inbox_result(&receiver->inbox, r);
 }

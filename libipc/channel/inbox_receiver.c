@@ -24,14 +24,13 @@ static struct inbox_shared *shared_of(const struct inbox_receiver *receiver)
 
 /* ---- marks ---- */
 
-/* Before what lies in front of `position` is handed out.  False: the backlog was given up. */
-static bool mark_received(struct inbox_receiver *receiver, uint64_t position, unsigned state)
+bool inbox_mark_received(struct inbox_receiver *receiver, uint64_t position, unsigned state)
 {
 	uint64_t tag = ring_tag(receiver->in.tail);
 	_Atomic uint64_t *received = &shared_of(receiver)->ring.received[tag & 1];
 	uint64_t word = ring_word(tag, state, position);
 
-	if (!receiver->inbox.collapses) {
+	if (LIKELY(!receiver->inbox.collapses)) {
 		atomic_store_explicit(received, word, memory_order_release);
 	} else {
 		uint64_t seen = receiver->marked;
@@ -48,7 +47,7 @@ static bool mark_received(struct inbox_receiver *receiver, uint64_t position, un
 
 /* ---- events ---- */
 
-static void event_fill(const struct inbox_receiver *receiver, struct ipc_inbox_event *ret,
+static void event_fill(struct inbox_receiver *receiver, struct ipc_inbox_event *ret,
 		       enum ipc_inbox_event_type type, uint64_t position)
 {
 	memset(ret, 0, sizeof(*ret));
@@ -57,6 +56,8 @@ static void event_fill(const struct inbox_receiver *receiver, struct ipc_inbox_e
 	ret->fd = -1;
 	ret->token = ring_word(ring_tag(receiver->in.tail), receiver->is_inside ? INBOX_INSIDE : 0,
 			       position);
+	if (type != IPC_INBOX_ABORT && type != IPC_INBOX_GAP)
+		receiver->handed = position;
 }
 
 /* A snapshot that was begun is over. */
@@ -71,7 +72,14 @@ static int tell_abort(struct inbox_receiver *receiver, struct ipc_inbox_event *r
 	receiver->generation = receiver->n_ends > 0
 				       ? receiver->ends[receiver->n_ends - 1].generation
 				       : receiver->now.generation;
-	(void)mark_received(receiver, receiver->in.at, INBOX_ABORTED);
+	(void)inbox_mark_received(receiver, receiver->in.at, INBOX_ABORTED);
+
+	/* It was to replace one that was lost: what follows continues that. */
+	if (receiver->is_gapped && !receiver->skips) {
+		receiver->skips = true;
+		if (reason != IPC_INBOX_COLLAPSED && !inbox_begin_is_coming(&receiver->in))
+			inbox_want(&receiver->inbox);
+	}
 	return 0;
 }
 
@@ -102,36 +110,30 @@ static int tell_gap(struct inbox_receiver *receiver, struct ipc_inbox_event *ret
 
 /* ---- a backlog that was given up ---- */
 
-/* The sender is in the middle of it, and this is the place. */
-static bool is_held_up(const struct inbox_receiver *receiver)
-{
-	const struct inbox_shared *shared = shared_of(receiver);
-	uint64_t armed = atomic_load_explicit(&shared->collapse, memory_order_seq_cst);
-	uint64_t head = atomic_load_explicit(&shared->ring.head, memory_order_relaxed);
-
-	return armed != 0 && ring_tag(armed) == ring_tag(head) &&
-	       ring_position(armed) == receiver->in.at;
-}
-
 /* 0: told; IPC_EAGAIN: not yet; 1: it was not given up. */
 static int look_at_collapse(struct inbox_receiver *receiver, struct ipc_inbox_event *ret)
 {
 	uint64_t tag = ring_tag(receiver->in.tail);
 	_Atomic uint64_t *received = &shared_of(receiver)->ring.received[tag & 1];
 	uint64_t seen = atomic_load_explicit(received, memory_order_seq_cst);
+	bool is_marked = ring_tag(seen) == tag && (ring_state(seen) & INBOX_COLLAPSED);
+	unsigned kept = ring_state(receiver->marked) & INBOX_ABORTED;
 
-	if (is_held_up(receiver))
+	if (UNLIKELY(is_marked))
+		receiver->in.at = ring_position(seen);
+
+	/* What was seen of the ring behind this place may not be there any more. */
+	receiver->in.head = receiver->in.at;
+	if (inbox_is_held_up(receiver))
 		return IPC_EAGAIN;
-	if (!(ring_state(seen) & INBOX_COLLAPSED) || ring_tag(seen) != tag)
+	if (LIKELY(!is_marked))
 		return 1;
 
-	/* What was seen of the ring behind this place is not there any more. */
-	receiver->in.head = receiver->in.at = ring_position(seen);
 	receiver->marked = seen;
-	if (!mark_received(receiver, receiver->in.at, 0))
+	if (!inbox_mark_received(receiver, receiver->in.at, kept))
 		return IPC_EAGAIN;
 
-	return tell_gap(receiver, ret);
+	return inbox_was_given_up(receiver) ? tell_gap(receiver, ret) : 1;
 }
 
 /* ---- records ---- */
@@ -170,7 +172,7 @@ static int take_begin(struct inbox_receiver *receiver, const struct ring_receive
 		return IPC_EBADMSG;
 
 	memcpy(&begin, record->bytes, sizeof(begin));
-	if (!mark_received(receiver, record->after, 0))
+	if (!inbox_mark_received(receiver, record->after, 0))
 		return IPC_EAGAIN;
 
 	/* Descriptors of a snapshot before it that nobody took. */
@@ -188,7 +190,7 @@ static int take_begin(struct inbox_receiver *receiver, const struct ring_receive
 static int take_chunk(struct inbox_receiver *receiver, const struct ring_received *record,
 		      struct ipc_inbox_event *ret)
 {
-	if (!mark_received(receiver, record->after, 0))
+	if (!inbox_mark_received(receiver, record->after, 0))
 		return IPC_EAGAIN;
 
 	event_fill(receiver, ret, IPC_INBOX_CHUNK, record->after);
@@ -197,11 +199,26 @@ static int take_chunk(struct inbox_receiver *receiver, const struct ring_receive
 	return 0;
 }
 
+/* The rest of a snapshot comes to nothing: it was received before, perhaps. */
+static bool is_taken_back(const struct ring_consumer *from)
+{
+	struct ring_consumer in = *from;
+	struct ring_received record;
+
+	while (ring_peek_ahead(&in, &record) == 0) {
+		if (record.type != INBOX_CHUNK && record.type != INBOX_CHUNK_FD)
+			return record.type == INBOX_ABORT || record.type == INBOX_BEGIN;
+		in.at = record.after;
+	}
+
+	return false;
+}
+
 static int take_chunk_fd(struct inbox_receiver *receiver, const struct ring_received *record,
 			 struct ipc_inbox_event *ret)
 {
 	struct inbox_chunk_fd chunk = {0};
-	bool is_moved = false;
+	bool is_moved = false, is_lost;
 	int fd, r;
 
 	if (record->size < sizeof(chunk))
@@ -212,19 +229,20 @@ static int take_chunk_fd(struct inbox_receiver *receiver, const struct ring_rece
 			&is_moved);
 	if (r < 0)
 		return r;
-	if (!mark_received(receiver, record->after, 0)) {
+	if (!inbox_mark_received(receiver, record->after, 0)) {
 		(void)fd_close(fd);
 		return IPC_EAGAIN;
 	}
 	if (is_moved)
 		wake_sender(receiver);
 
-	/* The bytes are lost, and with them the snapshot. */
+	/* The bytes are lost, and with them the snapshot: the next one is needed. */
 	if (fd < 0) {
 		receiver->in.at = record->after;
-		receiver->skips = true;
+		receiver->skips = is_lost = !is_taken_back(&receiver->in);
 		(void)tell_abort(receiver, ret, IPC_INBOX_ABORTED);
-		inbox_want(&receiver->inbox);
+		if (is_lost)
+			inbox_want(&receiver->inbox);
 		return 0;
 	}
 
@@ -242,12 +260,16 @@ static int take_end(struct inbox_receiver *receiver, const struct ring_received 
 
 	if (!ends_make_room(receiver))
 		return IPC_ENOMEM;
-	if (!mark_received(receiver, record->after, 0))
+	if (!inbox_mark_received(receiver, record->after, 0))
 		return IPC_EAGAIN;
 
+	atomic_store_explicit(
+		&shared_of(receiver)->end_received,
+		ring_word(ring_tag(receiver->in.tail), INBOX_RECEIVED_ONE, record->after),
+		memory_order_relaxed);
 	receiver->ends[receiver->n_ends++] =
 		(struct inbox_pending_end){record->after, receiver->generation};
-	receiver->is_inside = false;
+	receiver->is_inside = receiver->is_gapped = false;
 	receiver->expected = next_offset;
 	event_fill(receiver, ret, IPC_INBOX_END, record->after);
 	ret->offset = next_offset;
@@ -259,7 +281,7 @@ static int take_frame(struct inbox_receiver *receiver, const struct ring_receive
 {
 	if (UNLIKELY(record->number != receiver->expected))
 		return tell_broken_stream(receiver, ret, record->number);
-	if (UNLIKELY(!mark_received(receiver, record->after, 0)))
+	if (UNLIKELY(!inbox_mark_received(receiver, record->after, 0)))
 		return IPC_EAGAIN;
 
 	receiver->expected = record->number + 1;
@@ -316,16 +338,14 @@ static int pass_over(struct inbox_receiver *receiver, const struct ring_received
 	struct ring_consumer *in = &receiver->in;
 	int r;
 
-	if (!mark_received(receiver, record->after, INBOX_ABORTED))
+	if (!inbox_mark_received(receiver, record->after, INBOX_ABORTED))
 		return IPC_EAGAIN;
 
 	in->at = record->after;
-
-	/* Only behind a receiver that was lost: nothing is held then. */
-	if (!receiver->skips || !(ring_state(in->tail) & INBOX_SKIPS))
+	if (!inbox_holds_nothing(receiver, ring_position(in->tail)))
 		return 0;
 
-	r = ring_release(in, in->at, INBOX_GAPPED | INBOX_SKIPS);
+	r = inbox_let_go(receiver, in->at, ring_state(in->tail));
 	if (r == 0)
 		inbox_notify(&receiver->inbox, INBOX_SIDE_SENDER);
 	return r;
@@ -333,12 +353,16 @@ static int pass_over(struct inbox_receiver *receiver, const struct ring_received
 
 /* ---- at the end of what there is ---- */
 
-static bool is_at_gap(const struct inbox_receiver *receiver)
+static bool is_at_gap(const struct inbox_receiver *receiver, uint64_t at)
 {
-	uint64_t head = atomic_load_explicit(&shared_of(receiver)->ring.head, memory_order_acquire);
+	const struct ring *ring = &shared_of(receiver)->ring;
+	uint64_t head = atomic_load_explicit(&ring->head, memory_order_acquire);
+	uint64_t mark = atomic_load_explicit(&ring->received[ring_tag(receiver->in.tail) & 1],
+					     memory_order_relaxed);
 
-	return !receiver->gap_was_told && !receiver->skips &&
-	       ring_position(head) == receiver->in.at && (ring_state(head) & INBOX_GAPPED) &&
+	/* What was given up just now is told by its mark. */
+	return mark == receiver->marked && !receiver->gap_was_told && !receiver->skips &&
+	       ring_position(head) == at && (ring_state(head) & INBOX_GAPPED) &&
 	       !(ring_state(head) & INBOX_INSIDE);
 }
 
@@ -363,7 +387,7 @@ static bool has_living_sender(const struct inbox_receiver *receiver)
 static int when_drained(struct inbox_receiver *receiver, struct ipc_inbox_event *ret,
 			int sender_end)
 {
-	if (UNLIKELY(receiver->inbox.collapses) && is_at_gap(receiver))
+	if (UNLIKELY(receiver->inbox.collapses) && is_at_gap(receiver, receiver->in.at))
 		return tell_gap(receiver, ret);
 
 	/* Nobody else tells of a snapshot whose sender is gone, before there is another one. */
@@ -380,14 +404,28 @@ static int when_drained(struct inbox_receiver *receiver, struct ipc_inbox_event 
 /* Reading what is being given up and written over may look broken. */
 static int peek(struct inbox_receiver *receiver, struct ring_received *record)
 {
-	int r = ring_peek(&receiver->in, record);
+	struct ring_consumer *in = &receiver->in;
+	uint64_t before = in->at;
+	int r;
 
-	if (LIKELY(r != IPC_EBADMSG) || !receiver->inbox.collapses)
+	if (LIKELY(!receiver->inbox.collapses))
+		return ring_peek(in, record);
+
+	/* What is room again was marked before: the tail is never behind the mark. */
+	r = ring_peek_ahead(in, record);
+	if (r == IPC_EAGAIN && UNLIKELY(in->at != before) && before == ring_position(in->tail)) {
+		if (!inbox_mark_received(receiver, in->at,
+					 ring_state(receiver->marked) & INBOX_ABORTED))
+			return IPC_EAGAIN;
+		r = ring_release(in, in->at, ring_state(in->tail));
+		return r < 0 ? r : IPC_EAGAIN;
+	}
+	if (LIKELY(r != IPC_EBADMSG))
 		return r;
 
 	receiver->in.head = receiver->in.at;
-	return mark_received(receiver, receiver->in.at,
-			     ring_state(receiver->marked) & ~INBOX_TURNED)
+	return inbox_mark_received(receiver, receiver->in.at,
+				   ring_state(receiver->marked) & ~INBOX_TURNED)
 		       ? IPC_EBADMSG
 		       : IPC_EAGAIN;
 }
@@ -438,7 +476,7 @@ static int receive_one(struct inbox_receiver *receiver, struct ipc_inbox_event *
 	}
 }
 
-static int receiver_enter(struct inbox_receiver *receiver)
+int inbox_receiver_enter(struct inbox_receiver *receiver)
 {
 	int r;
 
@@ -452,7 +490,7 @@ static int receiver_enter(struct inbox_receiver *receiver)
 	return r;
 }
 
-static int receiver_leave(struct inbox_receiver *receiver, int r)
+int inbox_receiver_leave(struct inbox_receiver *receiver, int r)
 {
 	turn_give(&receiver->turn);
 	return inbox_result(&receiver->inbox, r);
@@ -464,7 +502,7 @@ int inbox_receive_many(struct inbox_receiver *receiver, struct ipc_inbox_event *
 	unsigned i;
 	int r;
 
-	r = receiver_enter(receiver);
+	r = inbox_receiver_enter(receiver);
 	if (r < 0)
 		return r;
 
@@ -474,7 +512,7 @@ int inbox_receive_many(struct inbox_receiver *receiver, struct ipc_inbox_event *
 	/* What went wrong is said by the next call. */
 	if (r < 0 && i > 1)
 		r = 0, --i;
-	return receiver_leave(receiver, r < 0 ? r : (int)i);
+	return inbox_receiver_leave(receiver, r < 0 ? r : (int)i);
 }
 
 int inbox_probe_event(struct inbox_receiver *receiver, int sender_end)
@@ -483,93 +521,41 @@ int inbox_probe_event(struct inbox_receiver *receiver, int sender_end)
 	struct ring_consumer in;
 	int r;
 
-	r = receiver_enter(receiver);
+	r = inbox_receiver_enter(receiver);
 	if (r < 0)
 		return r;
 
 	if (receiver->was_taken_over)
-		return receiver_leave(receiver, 0);
+		return inbox_receiver_leave(receiver, 0);
 
 	if (receiver->inbox.collapses) {
 		uint64_t tag = ring_tag(receiver->in.tail);
 		uint64_t seen = atomic_load_explicit(&shared_of(receiver)->ring.received[tag & 1],
 						     memory_order_acquire);
 
-		if (is_held_up(receiver))
-			return receiver_leave(receiver, IPC_EAGAIN);
-		if ((ring_tag(seen) == tag && ring_state(seen) & INBOX_COLLAPSED) ||
-		    is_at_gap(receiver))
-			return receiver_leave(receiver, 0);
+		if (inbox_is_held_up(receiver))
+			return inbox_receiver_leave(receiver, IPC_EAGAIN);
+		if (ring_tag(seen) == tag && ring_state(seen) & INBOX_COLLAPSED)
+			return inbox_receiver_leave(receiver, 0);
 	}
 
 	/* Past what means nothing, on a copy. */
 	in = receiver->in;
+	if (receiver->inbox.collapses)
+		in.head = in.at;
 	do {
-		r = ring_peek(&in, &record);
+		r = ring_peek_ahead(&in, &record);
 		in.at = r == 0 ? record.after : in.at;
 	} while (r == 0 && is_void(receiver, record.type));
 
 	if (r == IPC_EAGAIN && receiver->is_inside && sender_end < 0 &&
 	    !has_living_sender(receiver))
 		r = 0;
+	if (r == IPC_EAGAIN && receiver->inbox.collapses && is_at_gap(receiver, in.at))
+		r = 0;
 	if (r == IPC_EBADMSG && receiver->inbox.collapses)
 		r = 0;
-	return receiver_leave(receiver, r);
-}
-
-/* ---- applying ---- */
-
-/* The newest END in front of `position` counts from it on; those before are forgotten. */
-static bool apply_ends(struct inbox_receiver *receiver, uint64_t position)
-{
-	uint64_t tail = ring_position(receiver->in.tail), distance = ring_distance(tail, position);
-	unsigned n = 0;
-
-	while (n < receiver->n_ends && ring_distance(tail, receiver->ends[n].position) <= distance)
-		++n;
-	if (n == 0)
-		return false;
-
-	inbox_end_write(shared_of(receiver)->applied, &receiver->now,
-			receiver->ends[n - 1].position, receiver->ends[n - 1].generation, 0);
-	receiver->n_ends -= n;
-	memmove(receiver->ends, receiver->ends + n, receiver->n_ends * sizeof(*receiver->ends));
-	return true;
-}
-
-static int mark_applied(struct inbox_receiver *receiver, uint64_t token)
-{
-	struct ring_consumer *in = &receiver->in;
-	uint64_t tail = ring_position(in->tail), position = ring_position(token);
-	unsigned state = ring_state(token) & INBOX_INSIDE;
-
-	if (ring_tag(token) != ring_tag(in->tail))
-		return IPC_ESTALE;
-
-	/* Not held any more. */
-	if (position == tail || ring_distance(tail, position) > ring_distance(tail, in->at))
-		return 0;
-
-	if (!apply_ends(receiver, position)) {
-		state |= ring_state(in->tail) & INBOX_GAPPED;
-		inbox_end_renew(shared_of(receiver)->applied, &receiver->now, tail);
-	}
-	CRASH_POINT();
-	return ring_release(in, position, state);
-}
-
-int inbox_mark_applied(struct inbox_receiver *receiver, const struct ipc_inbox_event *event)
-{
-	int r;
-
-	r = receiver_enter(receiver);
-	if (r < 0)
-		return r;
-
-	r = receiver_leave(receiver, mark_applied(receiver, event->token));
-	if (r == 0)
-		inbox_notify(&receiver->inbox, INBOX_SIDE_SENDER);
-	return r;
+	return inbox_receiver_leave(receiver, r);
 }
 
 /* ---- requests ---- */
@@ -578,13 +564,13 @@ int inbox_request_snapshot(struct inbox_receiver *receiver)
 {
 	int r;
 
-	r = receiver_enter(receiver);
+	r = inbox_receiver_enter(receiver);
 	if (r < 0)
 		return r;
 
 	if (receiver->is_inside || inbox_begin_is_coming(&receiver->in))
-		return receiver_leave(receiver, 1);
+		return inbox_receiver_leave(receiver, 1);
 
 	inbox_want(&receiver->inbox);
-	return receiver_leave(receiver, 0);
+	return inbox_receiver_leave(receiver, 0);
 }

@@ -15,11 +15,6 @@
 /* One unit is for an ABORT, as long as a snapshot is open. */
 #define KEEP_FOR_ABORT 1
 
-/* So often somebody else changed the word where the receiver stands. */
-#define TRIES_MAX 100
-
-#define COLLAPSE_ARMED 1u
-
 static struct inbox_shared *shared_of(const struct inbox_sender *sender)
 {
 	return sender->inbox.shared;
@@ -33,6 +28,11 @@ static uint64_t wanted(const struct inbox_sender *sender)
 static uint64_t written(const struct inbox_sender *sender)
 {
 	return inbox_written(&sender->inbox, sender->out.head, sender->out.number);
+}
+
+static struct inbox_writer writer_of(const struct inbox_sender *sender)
+{
+	return (struct inbox_writer){&shared_of(sender)->ring.head, ring_tag(sender->out.head)};
 }
 
 /* What stays of the state of head until the next END. */
@@ -79,74 +79,7 @@ static int sender_leave(struct inbox_sender *sender, int r, bool is_published)
 	return inbox_result(&sender->inbox, r);
 }
 
-/* ---- giving the backlog up ---- */
-
-/*
- * Up to where has the receiver come?  It does not go on from there: it finds the word changed.
- * IPC_EAGAIN: a receiver is just coming.
- */
-static int collapse_decide(struct inbox_sender *sender, uint64_t *ret_position)
-{
-	struct inbox_shared *shared = shared_of(sender);
-	struct ring *ring = &shared->ring;
-	uint64_t tag = ring_tag(sender->out.head);
-
-	for (int i = 0; i < TRIES_MAX; ++i) {
-		uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_seq_cst);
-		_Atomic uint64_t *received = &ring->received[ring_tag(tail) & 1];
-		uint64_t seen = atomic_load_explicit(received, memory_order_seq_cst);
-		uint64_t position = ring_position(seen), flipped;
-
-		if (ring_tag(seen) != ring_tag(tail) || ring_state(seen) & INBOX_CLOSED)
-			continue;
-		if (ring_distance(ring_position(tail), position) >
-		    ring_distance(ring_position(tail), ring_position(sender->out.head)))
-			return IPC_EBADMSG;
-
-		atomic_store_explicit(&shared->collapse, ring_word(tag, COLLAPSE_ARMED, position),
-				      memory_order_seq_cst);
-		CRASH_POINT();
-
-		flipped = (ring_state(seen) ^ INBOX_TURNED) & INBOX_TURNED;
-		if (atomic_compare_exchange_strong_explicit(
-			    received, &seen,
-			    ring_word(ring_tag(seen), INBOX_COLLAPSED | flipped, position),
-			    memory_order_seq_cst, memory_order_relaxed)) {
-			*ret_position = position;
-			return 0;
-		}
-	}
-
-	return IPC_EAGAIN;
-}
-
-/* IPC_EOVERFLOW: done; else why not. */
-static int collapse(struct inbox_sender *sender)
-{
-	struct inbox_shared *shared = shared_of(sender);
-	uint64_t position = 0;
-	int r;
-
-	/* Of no meaning until the bit is set, and the same as before if it is. */
-	atomic_store_explicit(&shared->gap_written, written(sender), memory_order_relaxed);
-	r = collapse_decide(sender, &position);
-	CRASH_POINT();
-	if (r == 0) {
-		(void)atomic_fetch_add_explicit(&shared->wanted, 1, memory_order_seq_cst);
-		CRASH_POINT();
-		r = ring_rewind(&sender->out, position, INBOX_GAPPED);
-		CRASH_POINT();
-	}
-	if (r != IPC_ESTALE)
-		atomic_store_explicit(&shared->collapse, 0, memory_order_seq_cst);
-	if (r < 0)
-		return r;
-
-	sender->is_void = sender->is_inside;
-	inbox_notify(&sender->inbox, INBOX_SIDE_RECEIVER);
-	inbox_notify(&sender->inbox, INBOX_SIDE_SENDER);
-	return IPC_EOVERFLOW;
-}
+/* ---- room ---- */
 
 /* What IPC_EAGAIN means here. */
 static int when_full(struct inbox_sender *sender, int r, bool waits)
@@ -154,7 +87,7 @@ static int when_full(struct inbox_sender *sender, int r, bool waits)
 	if (r != IPC_EAGAIN || waits || !sender->inbox.collapses)
 		return r;
 
-	return collapse(sender);
+	return inbox_collapse(sender);
 }
 
 /* ---- taking the end ---- */
@@ -172,23 +105,9 @@ static int send_abort(struct inbox_sender *sender, enum ipc_inbox_reason reason)
 	return ring_send(&sender->out, NULL, &commit);
 }
 
-/* The one before died between the decision and its end, or before that. */
-static int finish_collapse(struct inbox_sender *sender)
-{
-	uint64_t armed = atomic_load_explicit(&shared_of(sender)->collapse, memory_order_acquire);
-	int r;
-
-	if (armed == 0)
-		return 0;
-
-	r = collapse(sender);
-	return r == IPC_EOVERFLOW ? 0 : r;
-}
-
 int inbox_begin_sender(struct inbox_sender *sender, uint64_t handle_id, uint32_t process)
 {
 	const struct inbox *inbox = &sender->inbox;
-	uint64_t head;
 	int r;
 
 	turn_init(&sender->turn);
@@ -197,10 +116,8 @@ int inbox_begin_sender(struct inbox_sender *sender, uint64_t handle_id, uint32_t
 	if (r < 0)
 		return inbox_result(inbox, r);
 
-	head = ring_position(sender->out.head);
-	inbox_end_clear(inbox->shared->sent, head);
-	sender->now = inbox_now(inbox->shared->sent, head);
-	r = finish_collapse(sender);
+	sender->now = inbox_end_take(inbox->shared->sent, writer_of(sender), sender->out.taken_at);
+	r = inbox_collapse_cancel(sender);
 	if (r == 0 && ring_state(sender->out.head) & INBOX_INSIDE) {
 		r = send_abort(sender, IPC_INBOX_SENDER_DIED);
 		if (r == IPC_EAGAIN)
@@ -249,6 +166,7 @@ int inbox_begin_snapshot(struct inbox_sender *sender, uint64_t generation, bool 
 	now = wanted(sender);
 	begin.n_fds = atomic_load_explicit(&shared_of(sender)->n_fds, memory_order_relaxed);
 	commit.number_next = sender->out.number;
+	commit.flags = gapped(sender);
 	commit.state = INBOX_INSIDE | gapped(sender);
 	sender->out.keep = KEEP_FOR_ABORT;
 	r = ring_send(&sender->out, &begin, &commit);
@@ -377,10 +295,11 @@ static int send_end(struct inbox_sender *sender, uint64_t next_offset)
 		return r;
 
 	memcpy(data, bytes, sizeof(bytes));
-	inbox_end_write(shared_of(sender)->sent, &sender->now, ring_position(out->head) + 1,
-			sender->generation, sender->begin_wanted);
 	claim = ring_find_claim(out, data);
-	r = ring_commit(out, claim, &commit);
+	r = inbox_end_write(shared_of(sender)->sent, writer_of(sender), &sender->now,
+			    ring_position(out->head) + 1, sender->generation, sender->begin_wanted);
+	if (r == 0)
+		r = ring_commit(out, claim, &commit);
 	if (r < 0) {
 		sender->now = before;
 		ring_abort(out, claim);
@@ -447,7 +366,8 @@ static int check_offset(const struct inbox_sender *sender, uint64_t offset)
 
 static void frame_is_sent(struct inbox_sender *sender)
 {
-	inbox_end_renew(shared_of(sender)->sent, &sender->now, ring_position(sender->out.head));
+	inbox_end_renew(shared_of(sender)->sent, writer_of(sender), &sender->now,
+			ring_position(sender->out.head));
 }
 
 int inbox_send_frame(struct inbox_sender *sender, uint64_t offset, const void *data, size_t size,

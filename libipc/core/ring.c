@@ -193,7 +193,7 @@ static int ring_step(struct ring_consumer *consumer, struct ring_received *ret)
 	return 1;
 }
 
-static int ring_next(struct ring_consumer *consumer, struct ring_received *ret)
+int ring_peek_ahead(struct ring_consumer *consumer, struct ring_received *ret)
 {
 	int r;
 
@@ -255,7 +255,7 @@ int ring_release(struct ring_consumer *consumer, uint64_t position, unsigned sta
 int ring_peek_slow(struct ring_consumer *consumer, struct ring_received *ret)
 {
 	uint64_t before = consumer->at;
-	int r = ring_next(consumer, ret);
+	int r = ring_peek_ahead(consumer, ret);
 
 	if (LIKELY(r != IPC_EAGAIN || consumer->at == before ||
 		   before != ring_position(consumer->tail)))

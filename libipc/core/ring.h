@@ -243,12 +243,13 @@ struct ring_producer {
 	struct ring_view view;
 	const struct liveness_table *table;
 	uint64_t owner;
-	uint64_t head;   /* the word */
-	uint64_t number; /* of the next record */
-	uint64_t end;    /* position behind the last claim */
-	uint64_t tail;   /* position, as last seen */
-	uint64_t limit;  /* position: how far it may write, as told */
-	uint64_t strays; /* the word, as told */
+	uint64_t head;     /* the word */
+	uint64_t number;   /* of the next record */
+	uint64_t end;      /* position behind the last claim */
+	uint64_t taken_at; /* position of head when the end was taken, before any jump */
+	uint64_t tail;     /* position, as last seen */
+	uint64_t limit;    /* position: how far it may write, as told */
+	uint64_t strays;   /* the word, as told */
 	uint64_t depth_max;
 	uint64_t keep; /* units that a claim leaves free, beside the next head: the user's */
 
@@ -498,6 +499,9 @@ IPC_CHECKED static inline int ring_peek(struct ring_consumer *consumer, struct r
 	ret->bytes = record->bytes;
 	return 0;
 }
+
+/* The same on a copy, or where nothing may be released: nothing that is shared is changed. */
+IPC_CHECKED int ring_peek_ahead(struct ring_consumer *consumer, struct ring_received *ret);
 
 /* 0; IPC_EAGAIN; IPC_ESTALE; IPC_EBADMSG; no side effect but on what was last seen. */
 IPC_CHECKED int ring_probe(struct ring_consumer *consumer);

@@ -498,5 +498,9 @@ int ring_rewind(struct ring_producer *producer, uint64_t position, unsigned stat
 	producer->head = word;
 	producer->number = number;
 	producer->end = position;
+
+	/* Who takes the end over bans no more than what may still be written. */
+	if (producer->n_claims == 0)
+		ring_set_limit(producer, advance(position, 1));
 	return 0;
 }

@@ -274,6 +274,7 @@ int ring_take_producer(struct ring_producer *producer, const struct liveness_tab
 		return r;
 
 	CRASH_POINT();
+	producer->taken_at = ring_position(producer->head);
 	r = take_memory(producer);
 
 	/* What is impossible is so because another one has moved on. */
@@ -311,8 +312,8 @@ static int mark_take(struct ring_consumer *consumer, unsigned slot, uint64_t min
 	return IPC_EBADMSG;
 }
 
-/* How far anybody had received: the further of the two marks, as far as it is possible.  It is told
- * on. */
+/* How far anybody had received: the further of the two marks, as far as it is possible; of equal
+ * ones that of the last consumer.  It is told on. */
 static int find_received(struct ring_consumer *consumer)
 {
 	uint64_t tag = ring_tag(consumer->tail), tail = ring_position(consumer->tail);
@@ -323,7 +324,7 @@ static int find_received(struct ring_consumer *consumer)
 
 	for (unsigned i = 0; i < 2; ++i) {
 		/* A late mark of the one before, by exchange, fails from now on. */
-		r = mark_take(consumer, i, 0, &seen);
+		r = mark_take(consumer, (tag + i) & 1, 0, &seen);
 		if (r < 0)
 			return r;
 
