@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * The commands list, stat and remove.
+ * The commands list and remove.
  */
 
 #include "broker/ctl/channel.h"
 
-#include <grp.h>
 #include <inttypes.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -14,12 +13,8 @@
 #include <string.h>
 
 #include <ipc/error.h>
-#include <ipc/flight.h>
-#include <ipc/queue.h>
-#include <ipc/shared.h>
 
 #include "broker/ctl/json.h"
-#include "broker/ctl/state.h"
 #include "broker/ctl/table.h"
 
 const char *channel_kind_name(enum ipc_kind kind)
@@ -45,8 +40,17 @@ const char *channel_kind_name(enum ipc_kind kind)
 
 const char *channel_depth(char text[QUANTITY_SIZE], enum ipc_kind kind, uint64_t depth)
 {
-	if (kind == IPC_KIND_QUEUE)
+	switch (kind) {
+	case IPC_KIND_QUEUE:
+	case IPC_KIND_INBOX:
+	case IPC_KIND_SESSION:
 		return quantity_bytes(text, depth);
+	case IPC_KIND_WATCH:
+	case IPC_KIND_SHARED:
+	case IPC_KIND_FLIGHT:
+	case IPC_KIND_LIMITER:
+		break;
+	}
 
 	snprintf(text, QUANTITY_SIZE, "%" PRIu64, depth);
 	return text;
@@ -94,7 +98,7 @@ void channels_deinit(struct channels *channels)
 	*channels = (struct channels){0};
 }
 
-static const char *user_name(char text[QUANTITY_SIZE], uint32_t uid)
+const char *channel_user_name(char text[QUANTITY_SIZE], uint32_t uid)
 {
 	const struct passwd *passwd = getpwuid(uid);
 
@@ -104,29 +108,24 @@ static const char *user_name(char text[QUANTITY_SIZE], uint32_t uid)
 	return text;
 }
 
-static const char *group_name(char text[QUANTITY_SIZE], uint32_t gid)
-{
-	const struct group *group = getgrgid(gid);
-
-	if (group && strlen(group->gr_name) < QUANTITY_SIZE)
-		return strcpy(text, group->gr_name);
-	snprintf(text, QUANTITY_SIZE, "%" PRIu32, gid);
-	return text;
-}
-
 static void table_add_channel(struct table *table, const struct ipc_channel_info *info)
 {
 	char text[QUANTITY_SIZE];
 
 	table_add(table, "%s", info->name);
 	table_add(table, "%s", channel_kind_name(info->kind));
-	table_add(table, "%s", user_name(text, info->uid));
+	table_add(table, "%s", channel_user_name(text, info->uid));
 	table_add(table, "%04o", (unsigned)info->mode);
 	table_add(table, "%s", quantity_bytes(text, info->item_size_max));
 	table_add(table, "%s", quantity_bytes(text, info->bytes));
 	table_add(table, "%" PRIu32 "+%" PRIu32, info->handles[0], info->handles[1]);
 	table_add(table, "%" PRIu32, info->waiters);
-	table_add(table, "%s", channel_depth(text, info->kind, info->depth));
+
+	/* What is under way is in the sessions, not in the listener. */
+	if (info->kind == IPC_KIND_SESSION)
+		table_add(table, "-");
+	else
+		table_add(table, "%s", channel_depth(text, info->kind, info->depth));
 	if (info->holder_id) {
 		table_add(table, "%" PRId64, info->holder_pid);
 		table_add(table, "%s", quantity_time(text, info->held_ns));
@@ -182,128 +181,6 @@ int ctl_list(const struct ctl *ctl)
 		r = ctl->json ? channels_print_json(&channels) : channels_print(&channels);
 	channels_deinit(&channels);
 	return r;
-}
-
-static const char *flags_text(char text[QUANTITY_SIZE], const struct ipc_channel_info *info)
-{
-	static const struct {
-		enum ipc_kind kind; /* 0: every kind */
-		uint64_t flag;
-		const char *name;
-	} known[] = {
-		{0, IPC_KEEP, "keep"},
-		{IPC_KIND_SHARED, IPC_SHARED_IN_PLACE, "in place"},
-		{IPC_KIND_FLIGHT, IPC_FLIGHT_TABLE_NO_PROMOTE, "no promotion"},
-	};
-	uint64_t others = info->flags;
-	size_t length = 0;
-
-	text[0] = '\0';
-	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); ++i) {
-		if ((known[i].kind && known[i].kind != info->kind) ||
-		    !(info->flags & known[i].flag))
-			continue;
-		others &= ~known[i].flag;
-		length += (size_t)snprintf(text + length, QUANTITY_SIZE - length, "%s%s",
-					   length ? ", " : "", known[i].name);
-	}
-
-	/* Of a later release: not ours to name. */
-	if (others)
-		snprintf(text, QUANTITY_SIZE, "0x%" PRIx64, info->flags);
-	return text[0] ? text : "none";
-}
-
-static void table_add_details(struct table *table, const struct ipc_channel_info *info)
-{
-	char text[QUANTITY_SIZE], most[QUANTITY_SIZE];
-
-	table_add(table, "name");
-	table_add(table, "%s", info->name);
-	table_add(table, "kind");
-	table_add(table, "%s", channel_kind_name(info->kind));
-	table_add(table, "generation");
-	table_add(table, "%" PRIu64, info->generation);
-	table_add(table, "owner");
-	table_add(table, "%s (%" PRIu32 ")", user_name(text, info->uid), info->uid);
-	table_add(table, "group");
-	table_add(table, "%s (%" PRIu32 ")", group_name(text, info->gid), info->gid);
-	table_add(table, "mode");
-	table_add(table, "%04o", (unsigned)info->mode);
-	table_add(table, "flags");
-	table_add(table, "%s", flags_text(text, info));
-	table_add(table, "size");
-	table_add(table, "%s", quantity_bytes(text, info->item_size_max));
-	table_add(table, "capacity");
-	table_add(table, "%s", channel_depth(text, info->kind, info->capacity));
-	table_add(table, "memory");
-	table_add(table, "%s", quantity_bytes(text, info->bytes));
-	table_add(table, "handles");
-	table_add(table, "%" PRIu32 "+%" PRIu32, info->handles[0], info->handles[1]);
-	table_add(table, "waiters");
-	table_add(table, "%" PRIu32, info->waiters);
-	table_add(table, "depth");
-	table_add(table, "%s, at most %s", channel_depth(text, info->kind, info->depth),
-		  channel_depth(most, info->kind, info->depth_max));
-	table_add(table, "holder");
-	if (info->holder_id)
-		table_add(table, "process %" PRId64 ", handle %" PRIu64 ", for %s",
-			  info->holder_pid, info->holder_id, quantity_time(text, info->held_ns));
-	else
-		table_add(table, "none");
-}
-
-/* Of a queue with what stands in it; state NULL: it is none. */
-static int stat_print(const struct ipc_channel_info *info, const struct ipc_queue_state *state,
-		      bool is_partial)
-{
-	struct table table;
-	int r;
-
-	table_init(&table, 2, 0);
-	table_add_details(&table, info);
-	r = table_print(&table);
-	table_deinit(&table);
-	return r == 0 && state ? state_print(state, is_partial) : r;
-}
-
-static int stat_print_json(const struct ipc_channel_info *info, struct ipc_queue_state *state,
-			   bool is_partial)
-{
-	json_t *object = json_channel(info);
-	int r = 0;
-
-	if (state)
-		r = json_object_set_new(object, "state", json_state(state, is_partial));
-	if (r == 0)
-		r = json_print(object);
-
-	json_decref(object);
-	return r;
-}
-
-int ctl_stat(const struct ctl *ctl)
-{
-	struct ipc_channel_info info = {.size = sizeof(info)};
-	struct ipc_queue_state state = {.size = sizeof(state)};
-	bool is_queue;
-	int r;
-
-	r = ipc_channel_info_wait(ctl->client, ctl->args[0], &info, ctl->deadline);
-	if (r < 0)
-		return ctl_fail(ctl->args[0], r);
-
-	is_queue = info.kind == IPC_KIND_QUEUE;
-	if (is_queue)
-		r = ipc_queue_state_wait(ctl->client, ctl->args[0], &state, ctl->deadline);
-	if (r < 0)
-		return ctl_fail(ctl->args[0], r);
-
-	if (ctl->json)
-		r = stat_print_json(&info, is_queue ? &state : NULL, r == 1);
-	else
-		r = stat_print(&info, is_queue ? &state : NULL, r == 1);
-	return r < 0 ? ctl_fail(ctl->args[0], IPC_ENOMEM) : 0;
 }
 
 int ctl_remove(const struct ctl *ctl)

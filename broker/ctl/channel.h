@@ -22,8 +22,11 @@ struct channels {
 int channels_collect(struct channels *channels, const struct ctl *ctl, const char *pattern);
 void channels_deinit(struct channels *channels);
 
-/* A number, or for queues bytes. */
+/* A number, or bytes where the kind counts them. */
 const char *channel_depth(char text[QUANTITY_SIZE], enum ipc_kind kind, uint64_t depth);
+
+/* Or the number, if nobody has it. */
+const char *channel_user_name(char text[QUANTITY_SIZE], uint32_t uid);
 
 /* "watch", "shared", ... */
 const char *channel_kind_name(enum ipc_kind kind);

@@ -51,8 +51,10 @@ int ctl_fail_text(const char *what, const char *text);
 
 /* channel.c */
 int ctl_list(const struct ctl *ctl);
-int ctl_stat(const struct ctl *ctl);
 int ctl_remove(const struct ctl *ctl);
+
+/* stat.c */
+int ctl_stat(const struct ctl *ctl);
 
 /* watch.c */
 int ctl_get(const struct ctl *ctl);

@@ -183,6 +183,52 @@ json_t *json_state(struct ipc_queue_state *state, bool is_partial)
 	return NULL;
 }
 
+json_t *json_positions(const struct ipc_inbox_positions *positions)
+{
+	json_t *object = json_object();
+	int r = 0;
+
+	r |= json_object_set_new(object, "written", number(positions->written));
+	r |= json_object_set_new(object, "received", number(positions->received));
+	r |= json_object_set_new(object, "applied", number(positions->applied));
+	r |= json_object_set_new(object, "generation", number(positions->generation));
+	r |= json_object_set_new(object, "applied_generation",
+				 number(positions->applied_generation));
+	r |= json_object_set_new(object, "snapshot_wanted", number(positions->snapshot_wanted));
+	r |= json_object_set_new(object, "depth", number(positions->depth));
+	r |= json_object_set_new(object, "depth_max", number(positions->depth_max));
+	if (r == 0)
+		return object;
+
+	json_decref(object);
+	return NULL;
+}
+
+json_t *json_session(const struct ipc_session_info *info)
+{
+	json_t *object = json_object();
+	int r = 0;
+
+	r |= json_object_set_new(object, "generation", number(info->generation));
+	r |= json_object_set_new(object, "resumes", number(info->resumes));
+	r |= json_object_set_new(object, "capacity", number(info->capacity));
+	r |= json_object_set_new(object, "sent", json_numbers(info->sent, 2));
+	r |= json_object_set_new(object, "acknowledged", json_numbers(info->acknowledged, 2));
+	r |= json_object_set_new(object, "depth", json_numbers(info->depth, 2));
+	r |= json_object_set_new(object, "depth_max", json_numbers(info->depth_max, 2));
+	r |= json_object_set_new(object, "away_ns", json_numbers(info->away_ns, 2));
+	r |= json_object_set_new(
+		object, "pid",
+		json_pack("[o, o]", json_integer(info->pid[0]), json_integer(info->pid[1])));
+	r |= json_object_set_new(object, "uid",
+				 json_pack("[o, o]", number(info->uid[0]), number(info->uid[1])));
+	if (r == 0)
+		return object;
+
+	json_decref(object);
+	return NULL;
+}
+
 int json_print(const json_t *document)
 {
 	if (!document || json_dumpf(document, stdout, JSON_INDENT(2)) < 0)

@@ -9,6 +9,7 @@
 #include <ipc/queue.h>
 
 #include "broker/ctl/handles.h"
+#include "broker/ctl/sessions.h"
 
 uint64_t sample_now_ns(void)
 {
@@ -56,6 +57,21 @@ static int row_count_items(struct sample_row *row, const struct ctl *ctl)
 
 	/* It has gone meanwhile, and another kind has its name. */
 	return r > 0 || r == IPC_ENOENT || r == IPC_EACCES || r == IPC_EPROTOTYPE ? 0 : r;
+}
+
+/* Nothing is under way in a listener itself. */
+static int row_add_sessions(struct sample_row *row, const struct ctl *ctl)
+{
+	struct sessions sessions;
+	int r;
+
+	if (row->info.kind != IPC_KIND_SESSION)
+		return 0;
+
+	r = sessions_collect(&sessions, ctl, row->info.name);
+	row->info.depth = sessions_depth(&sessions);
+	sessions_deinit(&sessions);
+	return r == IPC_ENOENT || r == IPC_EACCES || r == IPC_EPROTOTYPE ? 0 : r;
 }
 
 static int compare_to_name(const void *name, const void *row)
@@ -109,6 +125,8 @@ int sample_take(struct sample *sample, const struct ctl *ctl, const char *patter
 		r = row_find_holder(row, ctl);
 		if (r == 0)
 			r = row_count_items(row, ctl);
+		if (r == 0)
+			r = row_add_sessions(row, ctl);
 		if (r == 0)
 			row_compare(row, before, sample->at_ns);
 	}

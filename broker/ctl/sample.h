@@ -15,7 +15,7 @@
 #include "broker/ctl/ctl.h"
 
 struct sample_row {
-	struct ipc_channel_info info;
+	struct ipc_channel_info info;  /* of a listener with the depth of its sessions */
 	struct ipc_handle_info holder; /* what holds for longest; handle_id 0: nothing is held */
 	bool has_items;                /* a queue: */
 	uint64_t n_in, n_out;          /* items that were ever queued, and acknowledged */
