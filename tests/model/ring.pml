@@ -15,7 +15,7 @@
  * - tail and head for ban_is_ahead(): they only grow
  *
  * Records are one unit long, and the lap does not come round: that what is banned is passed by on
- * later laps is left to the tests, as are strays, several claims, and weak memory (the fence is the
+ * later laps is left to the tests, as are the next record's head, strays, several claims, and weak memory (the fence is the
  * order of steps).
  *
  * What is to hold stands in assert(): nobody writes to what somebody else has published; what is
@@ -31,10 +31,8 @@
  *   OWNER     the tag is changed by who is not the owner any more
  *   NEWER     bans of owners that are not before this one are completed as well
  *   PENDING   what a dead taker left is not completed
- *   FIRST     of several bans of one place the first is jumped to
  *   AHEAD     a ban is given back before the jump was made
  *   SLOT      whoever needs a slot takes one whose range is about to be told
- *   STORE     the range of a ban is told by stores
  */
 
 #ifndef MEMBERS
@@ -92,13 +90,8 @@ byte n_published, n_received;
 inline jump(position, ret)
 {
 	ret = JUMP(0, position);
-#ifndef FAULT_FIRST
 	ret = (JUMP(1, position) > ret -> JUMP(1, position) : ret);
 	ret = (JUMP(2, position) > ret -> JUMP(2, position) : ret);
-#else
-	ret = (ret == position -> JUMP(1, position) : ret);
-	ret = (ret == position -> JUMP(2, position) : ret);
-#endif
 }
 
 inline check_writes()
@@ -227,17 +220,13 @@ complete_next:
 	}
 	atomic {
 		if
-#ifndef FAULT_STORE
 		:: from[i] != seen_from -> goto complete_next
-#endif
 		:: else -> from[i] = WORD(seen, POSITION(mine))
 		fi
 	}
 	atomic {
 		if
-#ifndef FAULT_STORE
 		:: to[i] != seen_to -> goto complete_next
-#endif
 		:: else -> to[i] = WORD(seen, reads)
 		fi
 	}
