@@ -71,13 +71,18 @@ static void fill_ends(struct message_session *ret, struct registry *registry,
 	}
 }
 
+/* Each of them has begun once before it is resumed. */
+#define N_ENDS 2
+
 static void fill(struct message_session *ret, struct registry *registry, struct channel *channel)
 {
-	memset(ret, 0, sizeof(*ret));
-	ret->generation = channel->record->generation;
-	ret->resumes =
+	uint64_t n_begun =
 		segments_peek(channel->segment_fd,
 			      SESSION_SHARED_OFFSET + offsetof(struct session_shared, resumes));
+
+	memset(ret, 0, sizeof(*ret));
+	ret->generation = channel->record->generation;
+	ret->resumes = n_begun > N_ENDS ? n_begun - N_ENDS : 0;
 	ret->capacity = channel->record->shape[0];
 	fill_directions(ret, channel);
 	fill_ends(ret, registry, channel);

@@ -9,13 +9,14 @@
 #include "include/ipc/client.h"
 #include "libipc/core/liveness.h"
 
-static const enum message_type request_types[] = {MESSAGE_HELLO, MESSAGE_OPEN,   MESSAGE_CONFIRM,
-						  MESSAGE_CLOSE, MESSAGE_CANCEL, MESSAGE_INFO,
-						  MESSAGE_LIST,  MESSAGE_REMOVE, MESSAGE_HANDLES,
-						  MESSAGE_RING,  MESSAGE_GROUP,  MESSAGE_STATE};
+static const enum message_type request_types[] = {
+	MESSAGE_HELLO, MESSAGE_OPEN,  MESSAGE_CONFIRM, MESSAGE_CLOSE,   MESSAGE_CANCEL,
+	MESSAGE_INFO,  MESSAGE_LIST,  MESSAGE_REMOVE,  MESSAGE_HANDLES, MESSAGE_RING,
+	MESSAGE_GROUP, MESSAGE_STATE, MESSAGE_TAKEN,   MESSAGE_SESSIONS};
 static const enum message_type reply_types[] = {
-	MESSAGE_WELCOME, MESSAGE_DONE,    MESSAGE_RESERVE, MESSAGE_OPENED, MESSAGE_INFO_REPLY,
-	MESSAGE_LISTED,  MESSAGE_HANDLED, MESSAGE_BELLS,   MESSAGE_JOINED, MESSAGE_STATED};
+	MESSAGE_WELCOME,    MESSAGE_DONE,   MESSAGE_RESERVE, MESSAGE_OPENED,
+	MESSAGE_INFO_REPLY, MESSAGE_LISTED, MESSAGE_HANDLED, MESSAGE_BELLS,
+	MESSAGE_JOINED,     MESSAGE_STATED, MESSAGE_OFFER,   MESSAGE_SESSIONED};
 
 static const struct message_region region = {.segment_id = 7, .offset = 4096, .size = 8192};
 
@@ -114,6 +115,23 @@ static void good_body(union message *message, enum message_type type)
 		message->joined.queue.handle_id = message->joined.queue.generation = 1;
 		message->joined.queue.value = message->joined.queue.lines =
 			message->joined.queue.table = region;
+		break;
+	case MESSAGE_TAKEN:
+		message->taken.handle_id = 1;
+		break;
+	case MESSAGE_OFFER:
+		message->offer.listener_id = 1;
+		message->offer.session.handle_id = message->offer.session.generation = 1;
+		message->offer.session.value = message->offer.session.lines =
+			message->offer.session.table = region;
+		break;
+	case MESSAGE_SESSIONS:
+		strcpy(message->sessions.name, "a/b");
+		break;
+	case MESSAGE_SESSIONED:
+		message->sessioned.n = 2;
+		memset(message->sessioned.session, 0, 2 * sizeof(message->sessioned.session[0]));
+		message->head.size += 2 * (uint32_t)sizeof(message->sessioned.session[0]);
 		break;
 	case MESSAGE_HANDLED:
 		message->handled.generation = 1;
@@ -285,7 +303,7 @@ Test(codec, every_bad_field_of_a_request_is_refused, .timeout = 20)
 	REFUSED(MESSAGE_OPEN, open.role, = IPC_ROLE_LIMITER + 1);
 	REFUSED(MESSAGE_OPEN, open.flags, |= 1);
 	REFUSED(MESSAGE_OPEN, open.flags, |= 0x8000);
-	REFUSED(MESSAGE_OPEN, open.flags, |= OPEN_UNCOUNTED << 1);
+	REFUSED(MESSAGE_OPEN, open.flags, |= OPEN_RESUME << 1);
 	REFUSED(MESSAGE_OPEN, open.flags, |= UINT64_C(1) << 63);
 	REFUSED(MESSAGE_OPEN, open.flags, = IPC_EXCLUSIVE);
 	REFUSED(MESSAGE_OPEN, open.flags, = OPEN_UPGRADE);
@@ -305,6 +323,16 @@ Test(codec, every_bad_field_of_a_request_is_refused, .timeout = 20)
 	ACCEPTED(MESSAGE_CONFIRM, confirm.status, = IPC_ENOSPC);
 
 	REFUSED(MESSAGE_CLOSE, close.handle_id, = 0);
+	REFUSED(MESSAGE_CLOSE, close.is_detached, = 2);
+	REFUSED(MESSAGE_CLOSE, close.reserved, = 1);
+	ACCEPTED(MESSAGE_CLOSE, close.is_detached, = 1);
+
+	REFUSED(MESSAGE_TAKEN, taken.handle_id, = 0);
+	REFUSED(MESSAGE_TAKEN, taken.is_accepted, = 2);
+	REFUSED(MESSAGE_TAKEN, taken.reserved, = 1);
+
+	REFUSED(MESSAGE_SESSIONS, sessions.cursor, = PROTOCOL_CURSOR_END);
+	REFUSED(MESSAGE_SESSIONS, sessions.name[0], = '/');
 
 	REFUSED(MESSAGE_LIST, list.cursor, = PROTOCOL_CURSOR_END);
 	REFUSED(MESSAGE_LIST, list.reserved, = 1);
@@ -427,6 +455,18 @@ Test(codec, the_largest_legal_numbers_pass, .timeout = 20)
 
 Test(codec, every_bad_field_of_a_reply_is_refused, .timeout = 20)
 {
+	REFUSED(MESSAGE_OFFER, offer.listener_id, = 0);
+	REFUSED(MESSAGE_OFFER, offer.is_taken_back, = 2);
+	REFUSED(MESSAGE_OFFER, offer.reserved, = 1);
+	REFUSED(MESSAGE_OFFER, offer.session.handle_id, = 0);
+	REFUSED(MESSAGE_OPENED, opened.side, = 2);
+	REFUSED(MESSAGE_OPENED, opened.fds, = OPENED_FD_PAIR << 1);
+	ACCEPTED(MESSAGE_OPENED, opened.fds, = OPENED_FD_PAIR);
+	REFUSED(MESSAGE_SESSIONED, sessioned.n, = 1);
+	REFUSED(MESSAGE_SESSIONED, sessioned.n, = PROTOCOL_SESSION_MAX + 1);
+	REFUSED(MESSAGE_SESSIONED, sessioned.cursor, = PROTOCOL_CURSOR_END + 1);
+	REFUSED(MESSAGE_SESSIONED, sessioned.reserved, = 1);
+
 	REFUSED(MESSAGE_WELCOME, welcome.version, = 0);
 	REFUSED(MESSAGE_WELCOME, welcome.client_slot, = LIVENESS_CLIENTS_MAX);
 	REFUSED(MESSAGE_WELCOME, welcome.is_foreign, = 2);
@@ -440,7 +480,6 @@ Test(codec, every_bad_field_of_a_reply_is_refused, .timeout = 20)
 	REFUSED(MESSAGE_OPENED, opened.handle_id, = 0);
 	REFUSED(MESSAGE_OPENED, opened.generation, = 0);
 	REFUSED(MESSAGE_OPENED, opened.channel_slot, = LIVENESS_CHANNELS_MAX);
-	REFUSED(MESSAGE_OPENED, opened.fds, = 8);
 	REFUSED(MESSAGE_OPENED, opened.is_writable, = 2);
 	REFUSED(MESSAGE_OPENED, opened.dead_letters[0], = '/');
 	ACCEPTED(MESSAGE_OPENED, opened.dead_letters[0], = 'd');
