@@ -57,6 +57,14 @@ static void check_names(const union message *message)
 			require(memchr(message->handled.handle[i].process_name, '\0',
 				       PROTOCOL_PROCESS_NAME_SIZE) != NULL);
 		break;
+	case MESSAGE_SESSIONS:
+		require(name_check(message->sessions.name) == 0);
+		break;
+	case MESSAGE_SESSIONED:
+		require(message->sessioned.n <= PROTOCOL_SESSION_MAX);
+		break;
+	case MESSAGE_TAKEN:
+	case MESSAGE_OFFER:
 	case MESSAGE_CONFIRM:
 	case MESSAGE_CLOSE:
 	case MESSAGE_CANCEL:
