@@ -464,7 +464,7 @@ Test(codec, every_bad_field_of_a_reply_is_refused, .timeout = 20)
 	ACCEPTED(MESSAGE_OPENED, opened.fds, = OPENED_FD_PAIR);
 	REFUSED(MESSAGE_SESSIONED, sessioned.n, = 1);
 	REFUSED(MESSAGE_SESSIONED, sessioned.n, = PROTOCOL_SESSION_MAX + 1);
-	REFUSED(MESSAGE_SESSIONED, sessioned.cursor, = PROTOCOL_CURSOR_END + 1);
+	REFUSED(MESSAGE_SESSIONED, sessioned.cursor, = UINT64_C(1) + PROTOCOL_CURSOR_END);
 	REFUSED(MESSAGE_SESSIONED, sessioned.reserved, = 1);
 
 	REFUSED(MESSAGE_WELCOME, welcome.version, = 0);
