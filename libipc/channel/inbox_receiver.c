@@ -171,9 +171,11 @@ static int take_begin(struct inbox_receiver *receiver, const struct ring_receive
 	if (record->size < sizeof(begin))
 		return IPC_EBADMSG;
 
-	memcpy(&begin, record->bytes, sizeof(begin));
 	if (!inbox_mark_received(receiver, record->after, 0))
 		return IPC_EAGAIN;
+
+	/* Not before: until then the sender may give it up and write over it. */
+	memcpy(&begin, record->bytes, sizeof(begin));
 
 	/* Descriptors of a snapshot before it that nobody took. */
 	if (begin.n_fds > 0 && parcel_drop(receiver->inbox.pair_fd, &receiver->in, begin.n_fds))
