@@ -487,6 +487,11 @@ int ring_rewind(struct ring_producer *producer, uint64_t position, unsigned stat
 	word = ring_word(ring_tag(seen), state, position);
 	number = ring_number_at(&producer->view, position);
 
+	/* Who takes the end over bans no more than what may still be written: from the exchange on
+	 * nothing is, and before it nothing behind the head. */
+	if (producer->n_claims == 0)
+		ring_set_limit(producer, advance(position, 1));
+
 	if (!atomic_compare_exchange_strong_explicit(&producer->view.ring->head, &seen, word,
 						     memory_order_seq_cst, memory_order_relaxed))
 		return IPC_ESTALE;
@@ -498,9 +503,5 @@ int ring_rewind(struct ring_producer *producer, uint64_t position, unsigned stat
 	producer->head = word;
 	producer->number = number;
 	producer->end = position;
-
-	/* Who takes the end over bans no more than what may still be written. */
-	if (producer->n_claims == 0)
-		ring_set_limit(producer, advance(position, 1));
 	return 0;
 }
