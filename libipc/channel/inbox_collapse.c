@@ -42,7 +42,7 @@ static int collapse_decide(struct inbox_sender *sender, uint64_t *armed, uint64_
 			continue;
 		if (ring_distance(ring_position(tail), position) >
 		    ring_distance(ring_position(tail), ring_position(sender->out.head)))
-			return IPC_EBADMSG;
+			return ring_producer_is(&sender->out) ? IPC_EBADMSG : IPC_ESTALE;
 
 		word = ring_word(tag, COLLAPSE_ARMED, position);
 		if (!ring_producer_is(&sender->out) || !exchange(&shared->collapse, *armed, word))

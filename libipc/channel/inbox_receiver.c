@@ -45,6 +45,14 @@ bool inbox_mark_received(struct inbox_receiver *receiver, uint64_t position, uns
 	return true;
 }
 
+/* What was read of a record up to here is what stood there: as long as the end is this one's nobody
+ * writes over it, but who gives it up, which the mark finds out. */
+static bool was_read(const struct inbox_receiver *receiver)
+{
+	atomic_thread_fence(memory_order_acquire);
+	return LIKELY(ring_consumer_is(&receiver->in));
+}
+
 /* ---- events ---- */
 
 static void event_fill(struct inbox_receiver *receiver, struct ipc_inbox_event *ret,
@@ -176,6 +184,8 @@ static int take_begin(struct inbox_receiver *receiver, const struct ring_receive
 
 	/* Not before: until then the sender may give it up and write over it. */
 	memcpy(&begin, record->bytes, sizeof(begin));
+	if (!was_read(receiver))
+		return IPC_ESTALE;
 
 	/* Descriptors of a snapshot before it that nobody took. */
 	if (begin.n_fds > 0 && parcel_drop(receiver->inbox.pair_fd, &receiver->in, begin.n_fds))
@@ -227,6 +237,8 @@ static int take_chunk_fd(struct inbox_receiver *receiver, const struct ring_rece
 		return IPC_EBADMSG;
 
 	memcpy(&chunk, record->bytes, sizeof(chunk));
+	if (!was_read(receiver))
+		return IPC_ESTALE;
 	r = parcel_take(receiver->inbox.pair_fd, &receiver->in, chunk.id, record->extra, &fd,
 			&is_moved);
 	if (r < 0)
@@ -260,6 +272,8 @@ static int take_end(struct inbox_receiver *receiver, const struct ring_received 
 {
 	uint64_t next_offset = ring_number_at(&receiver->in.view, record->after);
 
+	if (!was_read(receiver))
+		return IPC_ESTALE;
 	if (!ends_make_room(receiver))
 		return IPC_ENOMEM;
 	if (!inbox_mark_received(receiver, record->after, 0))
@@ -452,6 +466,8 @@ static int receive_one(struct inbox_receiver *receiver, struct ipc_inbox_event *
 		r = peek(receiver, &record);
 		if (r == IPC_EAGAIN)
 			return when_drained(receiver, ret, sender_end);
+		if (r == 0 && !was_read(receiver))
+			r = IPC_ESTALE;
 		if (r < 0)
 			return r;
 
