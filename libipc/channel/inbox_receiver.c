@@ -45,6 +45,14 @@ bool inbox_mark_received(struct inbox_receiver *receiver, uint64_t position, uns
 	return true;
 }
 
+/* What was read at this place stood there: it was not just being given up and written over. */
+static bool is_confirmed(struct inbox_receiver *receiver)
+{
+	return !receiver->inbox.collapses ||
+	       inbox_mark_received(receiver, receiver->in.at,
+				   ring_state(receiver->marked) & INBOX_ABORTED);
+}
+
 /* What was read of a record up to here is what stood there: as long as the end is this one's nobody
  * writes over it, but who gives it up, which the mark finds out. */
 static bool was_read(const struct inbox_receiver *receiver)
@@ -177,7 +185,7 @@ static int take_begin(struct inbox_receiver *receiver, const struct ring_receive
 	struct inbox_begin begin = {0};
 
 	if (record->size < sizeof(begin))
-		return IPC_EBADMSG;
+		return is_confirmed(receiver) ? IPC_EBADMSG : IPC_EAGAIN;
 
 	if (!inbox_mark_received(receiver, record->after, 0))
 		return IPC_EAGAIN;
@@ -233,12 +241,13 @@ static int take_chunk_fd(struct inbox_receiver *receiver, const struct ring_rece
 	bool is_moved = false, is_lost;
 	int fd, r;
 
-	if (record->size < sizeof(chunk))
-		return IPC_EBADMSG;
-
-	memcpy(&chunk, record->bytes, sizeof(chunk));
+	memcpy(&chunk, record->bytes, record->size < sizeof(chunk) ? record->size : sizeof(chunk));
 	if (!was_read(receiver))
 		return IPC_ESTALE;
+	if (!is_confirmed(receiver))
+		return IPC_EAGAIN;
+	if (record->size < sizeof(chunk))
+		return IPC_EBADMSG;
 	r = parcel_take(receiver->inbox.pair_fd, &receiver->in, chunk.id, record->extra, &fd,
 			&is_moved);
 	if (r < 0)
@@ -296,7 +305,8 @@ static int take_frame(struct inbox_receiver *receiver, const struct ring_receive
 		      struct ipc_inbox_event *ret)
 {
 	if (UNLIKELY(record->number != receiver->expected))
-		return tell_broken_stream(receiver, ret, record->number);
+		return is_confirmed(receiver) ? tell_broken_stream(receiver, ret, record->number)
+					      : IPC_EAGAIN;
 	if (UNLIKELY(!inbox_mark_received(receiver, record->after, 0)))
 		return IPC_EAGAIN;
 
@@ -430,8 +440,7 @@ static int peek(struct inbox_receiver *receiver, struct ring_received *record)
 	/* What is room again was marked before: the tail is never behind the mark. */
 	r = ring_peek_ahead(in, record);
 	if (r == IPC_EAGAIN && UNLIKELY(in->at != before) && before == ring_position(in->tail)) {
-		if (!inbox_mark_received(receiver, in->at,
-					 ring_state(receiver->marked) & INBOX_ABORTED))
+		if (!is_confirmed(receiver))
 			return IPC_EAGAIN;
 		r = ring_release(in, in->at, ring_state(in->tail));
 		return r < 0 ? r : IPC_EAGAIN;
@@ -439,11 +448,8 @@ static int peek(struct inbox_receiver *receiver, struct ring_received *record)
 	if (LIKELY(r != IPC_EBADMSG))
 		return r;
 
-	receiver->in.head = receiver->in.at;
-	return inbox_mark_received(receiver, receiver->in.at,
-				   ring_state(receiver->marked) & ~INBOX_TURNED)
-		       ? IPC_EBADMSG
-		       : IPC_EAGAIN;
+	in->head = in->at;
+	return is_confirmed(receiver) ? IPC_EBADMSG : IPC_EAGAIN;
 }
 
 static int receive_one(struct inbox_receiver *receiver, struct ipc_inbox_event *ret, int sender_end)
