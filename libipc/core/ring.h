@@ -47,9 +47,9 @@
  *
  * Claims are private to the producing process, and vanish with it.  Records stand in the order of
  * commits: one that is committed before an earlier claim leaves a hole over that; what was claimed
- * there is copied when it is committed, into room that was kept for it.  Such strays are told as one
- * stretch, and banned with the rest where that leaves a place for what comes next; where it does
- * not, what he writes there late is not kept out.
+ * there is copied when it is committed, into room that was kept for it.  Such strays are told as
+ * one stretch, and banned with the rest where that leaves a place for what comes next; where it
+ * does not, what he writes there late is not kept out.
  */
 
 #include <stdatomic.h>
