@@ -18,6 +18,8 @@
 #include "libipc/platform/fdpass.h"
 #include "libipc/wire/codec.h"
 #include "tests/support/domain.h"
+#include "tests/support/leaks.h"
+#include "tests/support/process.h"
 #include "tests/support/rawpeer.h"
 
 static struct domain domain;
@@ -307,16 +309,16 @@ Test(inbox, what_was_sent_outlives_both_processes_and_the_worker)
 	cr_assert_eq(rawpeer_remove(&a, "i", 0), 0);
 }
 
-static unsigned n_fds_of(pid_t pid)
+/* It hears of what goes without being asked. */
+static void expect_fds_of(pid_t pid, unsigned n)
 {
-	char path[64], name[300];
-	unsigned n = 0, fd;
+	struct timespec limit = process_deadline(10000);
 
-	for (fd = 0; fd < 400; ++fd) {
-		snprintf(path, sizeof(path), "/proc/%d/fd/%u", (int)pid, fd);
-		n += readlink(path, name, sizeof(name)) > 0;
+	while (leaks_fds_of(pid) != n) {
+		cr_assert(!process_has_passed(&limit), "%u descriptors, not %u", leaks_fds_of(pid),
+			  n);
+		process_pause();
 	}
-	return n;
 }
 
 /* Both ends go with the inbox, here and at the keeper. */
@@ -325,18 +327,21 @@ Test(inbox, nothing_is_left_of_the_pair)
 	unsigned keeper, worker;
 	uint64_t id;
 
+	/* The keeper has heard all that one worker said before it starts the next. */
 	rawpeer_sync(&a);
-	keeper = n_fds_of(domain.keeper);
-	worker = n_fds_of(domain_worker(&domain));
+	domain_kill_worker(&domain);
+	rawpeer_sync(&a);
+	keeper = leaks_fds_of(domain.keeper);
+	worker = leaks_fds_of(domain_worker(&domain));
 
 	id = open_role(&a, SENDER, IPC_CREATE);
 	rawpeer_sync(&a);
-	cr_assert_eq(n_fds_of(domain_worker(&domain)), worker + 3);
+	cr_assert_eq(leaks_fds_of(domain_worker(&domain)), worker + 3);
 	shut(&a, id);
-	cr_assert_eq(n_fds_of(domain_worker(&domain)), worker);
+	cr_assert_eq(leaks_fds_of(domain_worker(&domain)), worker);
 	domain_kill_worker(&domain);
 	rawpeer_sync(&a);
-	cr_assert_eq(n_fds_of(domain.keeper), keeper);
+	expect_fds_of(domain.keeper, keeper);
 }
 
 /* ---- the listing ---- */
