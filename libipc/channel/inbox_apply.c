@@ -100,8 +100,5 @@ int inbox_mark_applied(struct inbox_receiver *receiver, const struct ipc_inbox_e
 	if (r < 0)
 		return r;
 
-	r = inbox_receiver_leave(receiver, mark_applied(receiver, event));
-	if (r == 0)
-		inbox_notify(&receiver->inbox, INBOX_SIDE_SENDER);
-	return r;
+	return inbox_receiver_leave(receiver, mark_applied(receiver, event));
 }

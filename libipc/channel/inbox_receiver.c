@@ -362,7 +362,6 @@ static int take_record(struct inbox_receiver *receiver, const struct ring_receiv
 static int pass_over(struct inbox_receiver *receiver, const struct ring_received *record)
 {
 	struct ring_consumer *in = &receiver->in;
-	int r;
 
 	if (!inbox_mark_received(receiver, record->after, INBOX_ABORTED))
 		return IPC_EAGAIN;
@@ -371,10 +370,7 @@ static int pass_over(struct inbox_receiver *receiver, const struct ring_received
 	if (!inbox_holds_nothing(receiver, ring_position(in->tail)))
 		return 0;
 
-	r = inbox_let_go(receiver, in->at, ring_state(in->tail));
-	if (r == 0)
-		inbox_notify(&receiver->inbox, INBOX_SIDE_SENDER);
-	return r;
+	return inbox_let_go(receiver, in->at, ring_state(in->tail));
 }
 
 /* ---- at the end of what there is ---- */
@@ -505,6 +501,7 @@ int inbox_receiver_enter(struct inbox_receiver *receiver)
 	int r;
 
 	turn_take(&receiver->turn);
+	receiver->tail_before = receiver->in.tail;
 	r = header_fault(receiver->inbox.header);
 	if (r == 0 && UNLIKELY(!ring_consumer_is(&receiver->in)))
 		r = IPC_ESTALE;
@@ -516,7 +513,11 @@ int inbox_receiver_enter(struct inbox_receiver *receiver)
 
 int inbox_receiver_leave(struct inbox_receiver *receiver, int r)
 {
+	bool has_released = receiver->in.tail != receiver->tail_before;
+
 	turn_give(&receiver->turn);
+	if (has_released)
+		inbox_notify(&receiver->inbox, INBOX_SIDE_SENDER);
 	return inbox_result(&receiver->inbox, r);
 }
 
@@ -575,9 +576,8 @@ int inbox_probe_event(struct inbox_receiver *receiver, int sender_end)
 	if (r == IPC_EAGAIN && receiver->is_inside && sender_end < 0 &&
 	    !has_living_sender(receiver))
 		r = 0;
-	if (r == IPC_EAGAIN && receiver->inbox.collapses && is_at_gap(receiver, in.at))
-		r = 0;
-	if (r == IPC_EBADMSG && receiver->inbox.collapses)
+	if (receiver->inbox.collapses &&
+	    (r == IPC_EBADMSG || (r == IPC_EAGAIN && is_at_gap(receiver, in.at))))
 		r = 0;
 	return inbox_receiver_leave(receiver, r);
 }

@@ -107,20 +107,24 @@ int session_receive_many(struct session *session, struct ipc_session_message *re
 {
 	unsigned n_received;
 	bool moved = false;
-	int end = IPC_EAGAIN;
+	uint64_t tail;
+	int end;
 
 	end = header_fault(session->header);
 	if (UNLIKELY(end < 0))
 		return end;
 
 	turn_take(&session->receive_turn);
+	tail = session->in.tail;
 	n_received = receive_some(session, ret, n, &moved, &end);
+	moved |= session->in.tail != tail;
 	CRASH_POINT();
 	if (n_received == 0 ? !ring_consumer_is(&session->in) : !mark_received(&session->in))
 		end = IPC_ESTALE;
 	turn_give(&session->receive_turn);
 
-	/* The sender may wait for room in the socket. */
+	/* The sender may wait for room in the socket; or in the ring, where what was passed over
+	 * has become room. */
 	if (UNLIKELY(moved))
 		session_notify(session, false);
 

@@ -359,13 +359,15 @@ Test(session_away, nothing_is_left_of_sessions_that_ended)
 	struct pair pair = {.listener = listener};
 
 	for (unsigned i = 0; i < 100; ++i) {
+		bool is_lost = i % 2;
+
 		pair_connect(&pair);
-		if (i % 2)
+		if (is_lost)
 			pair.connected = ipc_session_detach(pair.connected);
 		else
 			pair.connected = ipc_session_close(pair.connected);
 		EXPECT(until_peer(pair.accepted, false), 0);
-		EXPECT(until_peer(pair.accepted, true), i % 2 ? IPC_EOWNERDEAD : IPC_EPIPE);
+		EXPECT(until_peer(pair.accepted, true), is_lost ? IPC_EOWNERDEAD : IPC_EPIPE);
 		pair.accepted = ipc_session_close(pair.accepted);
 	}
 	pair_close(&pair);
