@@ -5,15 +5,16 @@
  * is checked before it is used.
  */
 
+#include <string.h>
+
 #include "libipc/channel/session_inside.h"
 
 #define LOOKS_MAX 100
 
 /* One ring of it, as copied. */
 struct seen {
-	struct ring ring;
-	struct ring_view view;
-	uint64_t head, tail;
+	uint64_t mask; /* of the lap */
+	uint64_t head, tail, depth_max;
 };
 
 static uint64_t offset_of_ring(unsigned side)
@@ -22,15 +23,32 @@ static uint64_t offset_of_ring(unsigned side)
 	       side * sizeof(struct ring);
 }
 
+static uint64_t word_at(const unsigned char *copy, size_t offset)
+{
+	uint64_t word;
+
+	memcpy(&word, copy + offset, sizeof(word));
+	return word;
+}
+
 static bool read_ring(const struct session_read *read, unsigned side, struct seen *ret)
 {
-	if (!read->read(read->userdata, offset_of_ring(side), &ret->ring, sizeof(ret->ring)) ||
-	    ring_attach(&ret->view, &ret->ring, NULL, read->shape[0], read->shape[1]) < 0)
+	static struct ring none;
+	unsigned char copy[sizeof(struct ring)];
+	struct ring_view view;
+
+	/* For the sizes alone. */
+	if (ring_attach(&view, &none, NULL, read->shape[0], read->shape[1]) < 0 ||
+	    !read->read(read->userdata, offset_of_ring(side), copy, sizeof(copy)))
 		return false;
 
-	ret->head = atomic_load_explicit(&ret->ring.head, memory_order_relaxed);
-	ret->tail = atomic_load_explicit(&ret->ring.tail, memory_order_relaxed);
-	return true;
+	*ret = (struct seen){
+		.mask = view.mask,
+		.head = word_at(copy, offsetof(struct ring, head)),
+		.tail = word_at(copy, offsetof(struct ring, tail)),
+		.depth_max = word_at(copy, offsetof(struct ring, depth_max)),
+	};
+	return ring_distance(ring_position(ret->tail), ring_position(ret->head)) <= view.mask + 1;
 }
 
 static bool read_record(const struct session_read *read, unsigned side, const struct seen *seen,
@@ -40,8 +58,7 @@ static bool read_record(const struct session_read *read, unsigned side, const st
 
 	return session_layout(&layout, read->shape) &&
 	       read->read(read->userdata,
-			  layout.data[side] +
-				  (ring_position(position) & seen->view.mask) * RING_UNIT,
+			  layout.data[side] + (ring_position(position) & seen->mask) * RING_UNIT,
 			  ret, sizeof(*ret));
 }
 
@@ -98,9 +115,9 @@ bool session_read_direction(const struct session_read *read, unsigned side, uint
 			return false;
 	}
 
-	most = atomic_load_explicit(&seen.ring.depth_max, memory_order_relaxed);
-	if (most > seen.view.mask + 1)
-		most = seen.view.mask + 1;
+	most = seen.depth_max;
+	if (most > seen.mask + 1)
+		most = seen.mask + 1;
 	*ret_sent = sent;
 	*ret_acknowledged = acknowledged;
 	*ret_depth = units * RING_UNIT;

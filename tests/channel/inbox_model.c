@@ -14,6 +14,7 @@
 
 #include "tests/support/inbox_replica.h"
 #include "tests/support/inbox_scene.h"
+#include "tests/support/ring_scene.h"
 
 enum { CAPACITY = 4096, LARGEST = 1024, N_STEPS = 300, SEEDS_DEFAULT = 1500 };
 
@@ -312,6 +313,8 @@ static void sender_goes(bool dies)
 		inbox_scene_end(&scene, sender_handle);
 	if (!dies)
 		inbox_leave_sender(&sender);
+	else
+		ring_scene_forget(&sender.out);
 	has_sender = false;
 	model.sender_end = dies ? IPC_EOWNERDEAD : IPC_EPIPE;
 }

@@ -12,6 +12,7 @@
 #include <ipc/error.h>
 
 #include "libipc/channel/session_inside.h"
+#include "tests/support/ring_scene.h"
 #include "tests/support/session_scene.h"
 
 enum { CAPACITY = 4096, LARGEST = 1024 };
@@ -23,6 +24,7 @@ static unsigned n_handles;
 /* The next handle of an end. */
 static void enter(struct session_member *member, unsigned side, uint32_t process)
 {
+	ring_scene_forget(&member->view.out);
 	session_scene_enter(&scene, member, side, ++n_handles, process);
 }
 
@@ -37,6 +39,10 @@ static void setup(void)
 
 static void teardown(void)
 {
+	struct session_member *members[] = {&a, &b, &heir, &second};
+
+	for (unsigned i = 0; i < N_ELEMENTS(members); ++i)
+		ring_scene_forget(&members[i]->view.out);
 	session_scene_deinit(&scene);
 }
 

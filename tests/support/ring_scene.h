@@ -121,6 +121,15 @@ static inline void ring_scene_move(const struct ring_scene *scene, uint64_t posi
 	atomic_store(&scene->ring->head, word);
 }
 
+/* What a process that was killed had in its own memory. */
+static inline void ring_scene_forget(struct ring_producer *producer)
+{
+	if (producer->claim != &producer->claim_alone)
+		free(producer->claim);
+	producer->claim = NULL;
+	producer->n_claims = producer->n_claims_max = 0;
+}
+
 /* ---- what the broker tells ---- */
 
 static inline void ring_scene_open(const struct ring_scene *scene, unsigned n)
