@@ -189,6 +189,7 @@ static void expect_stale(struct session_member *old, struct ipc_session_message 
 	cr_expect_eq(session_probe_message(view), IPC_ESTALE);
 	cr_expect_eq(session_release(view, message), IPC_ESTALE);
 	cr_expect_eq(session_get_state(view, &state), IPC_ESTALE);
+	ring_scene_forget(&view->out);
 	cr_expect_eq(session_begin(view, old->id, 0), IPC_ESTALE);
 }
 
