@@ -355,26 +355,43 @@ static inline bool ring_is_easy(struct ring_producer *producer, uint64_t units)
 	return LIKELY(ring_producer_is(producer));
 }
 
-/* Of the only record behind the head. */
-static inline int ring_publish_easy(struct ring_producer *producer, uint64_t units,
-				    const struct ring_commit *commit)
+/*
+ * The exchange by which all is decided: the head goes to `position`, if the end is still this
+ * one's. 0; IPC_ESTALE.
+ *
+ * [R4] What was written before is visible to who sees it.  Pairs with [R3], [R5].  Sequentially
+ * consistent: the look at who sleeps comes after it.
+ */
+IPC_CHECKED static inline int ring_move_head(struct ring_producer *producer, unsigned state,
+					     uint64_t position)
 {
-	uint64_t seen = producer->head, at = ring_position(seen);
-	uint64_t after = (at + units) & RING_POSITION_MASK;
-	uint64_t word = ring_word(ring_tag(seen), commit->state, after);
+	uint64_t seen = producer->head, word = ring_word(ring_tag(seen), state, position);
 
-	ring_write(producer, at,
-		   ring_what(commit->type, commit->flags, commit->extra, commit->size),
-		   producer->number);
-	ring_write(producer, after, commit->note, commit->number_next);
-
-	/* [R4] As in ring_publish(). */
 	if (UNLIKELY(!atomic_compare_exchange_strong_explicit(&producer->view.ring->head, &seen,
 							      word, memory_order_seq_cst,
 							      memory_order_relaxed)))
 		return IPC_ESTALE;
 
 	producer->head = word;
+	return 0;
+}
+
+/* Of the only record behind the head. */
+static inline int ring_publish_easy(struct ring_producer *producer, uint64_t units,
+				    const struct ring_commit *commit)
+{
+	uint64_t at = ring_position(producer->head), after = (at + units) & RING_POSITION_MASK;
+	int r;
+
+	ring_write(producer, at,
+		   ring_what(commit->type, commit->flags, commit->extra, commit->size),
+		   producer->number);
+	ring_write(producer, after, commit->note, commit->number_next);
+
+	r = ring_move_head(producer, commit->state, after);
+	if (UNLIKELY(r < 0))
+		return r;
+
 	producer->number = commit->number_next;
 	producer->end = after;
 	if (ring_depth_is_new(producer))
@@ -507,16 +524,6 @@ IPC_CHECKED int ring_peek_ahead(struct ring_consumer *consumer, struct ring_rece
 
 /* 0; IPC_EAGAIN; IPC_ESTALE; IPC_EBADMSG; no side effect but on what was last seen. */
 IPC_CHECKED int ring_probe(struct ring_consumer *consumer);
-
-/* Tells how far it got.  Before what was received is handed out. */
-static inline void ring_mark_received(const struct ring_consumer *consumer, uint64_t position,
-				      unsigned state)
-{
-	uint64_t tag = ring_tag(consumer->tail);
-
-	atomic_store_explicit(&consumer->view.ring->received[tag & 1],
-			      ring_word(tag, state, position), memory_order_release);
-}
 
 /* Up to `position`, which is after the tail, at most at `at`.  0; IPC_ESTALE: taken over.  A full
  * fence if it is 0. */

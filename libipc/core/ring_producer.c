@@ -380,10 +380,11 @@ void ring_note_depth(struct ring_producer *producer)
 static int ring_publish(struct ring_producer *producer, const struct ring_claim *claim,
 			const struct ring_commit *commit)
 {
-	uint64_t seen = producer->head, head = ring_position(seen), word;
+	uint64_t head = ring_position(producer->head);
 	uint64_t units = 1 + ring_units(commit->size);
 	uint64_t after = advance(claim->at, claim->units);
 	bool is_last = after == producer->end;
+	int r;
 
 	if (is_last)
 		after = advance(claim->at, units);
@@ -401,19 +402,12 @@ static int ring_publish(struct ring_producer *producer, const struct ring_claim 
 		ring_write_hole(producer, head, ring_distance(head, claim->at), producer->number);
 	}
 
-	/*
-	 * [R4] All of it is visible to who sees this.  Pairs with [R3], [R5].  Sequentially
-	 * consistent: the look at who sleeps comes after it.
-	 */
-	word = ring_word(ring_tag(seen), commit->state, after);
-	if (UNLIKELY(!atomic_compare_exchange_strong_explicit(&producer->view.ring->head, &seen,
-							      word, memory_order_seq_cst,
-							      memory_order_relaxed)))
-		return IPC_ESTALE;
+	r = ring_move_head(producer, commit->state, after);
+	if (UNLIKELY(r < 0))
+		return r;
 
 	if (UNLIKELY(head != claim->at))
 		ring_stray(producer, claim, head);
-	producer->head = word;
 	producer->number = commit->number_next;
 	if (is_last)
 		producer->end = after;
@@ -480,11 +474,11 @@ int ring_send_slow(struct ring_producer *producer, const void *data,
 
 int ring_rewind(struct ring_producer *producer, uint64_t position, unsigned state)
 {
-	uint64_t seen = producer->head, word, number;
+	uint64_t number;
+	int r;
 
 	/* Where the stream jumps, its next record stands behind the jump. */
 	position = ring_jump(&producer->view, position);
-	word = ring_word(ring_tag(seen), state, position);
 	number = ring_number_at(&producer->view, position);
 
 	/* Who takes the end over bans no more than what may still be written: from the exchange on
@@ -492,15 +486,14 @@ int ring_rewind(struct ring_producer *producer, uint64_t position, unsigned stat
 	if (producer->n_claims == 0)
 		ring_set_limit(producer, advance(position, 1));
 
-	if (!atomic_compare_exchange_strong_explicit(&producer->view.ring->head, &seen, word,
-						     memory_order_seq_cst, memory_order_relaxed))
-		return IPC_ESTALE;
+	r = ring_move_head(producer, state, position);
+	if (r < 0)
+		return r;
 
 	/* What is claimed lies behind the new end now. */
 	for (unsigned i = 0; i < producer->n_claims; ++i)
 		producer->claim[i].is_stray = true;
 	producer->n_strays = producer->n_claims;
-	producer->head = word;
 	producer->number = number;
 	producer->end = position;
 	return 0;

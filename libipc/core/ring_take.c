@@ -204,7 +204,7 @@ static int jump_over(struct ring_producer *producer)
 	struct ring_view *view = &producer->view;
 	uint64_t head = ring_position(producer->head), to = ring_jump(view, head);
 	struct ring_record *next = ring_at(view, to);
-	uint64_t seen = producer->head, word, what;
+	uint64_t what;
 	int r;
 
 	if (to == head)
@@ -221,13 +221,7 @@ static int jump_over(struct ring_producer *producer)
 	atomic_store_explicit(&next->number, ring_number_at(view, head), memory_order_relaxed);
 	CRASH_POINT();
 
-	word = ring_word(ring_tag(seen), ring_state(seen), to);
-	if (!atomic_compare_exchange_strong_explicit(&view->ring->head, &seen, word,
-						     memory_order_seq_cst, memory_order_relaxed))
-		return IPC_ESTALE;
-
-	producer->head = word;
-	return 0;
+	return ring_move_head(producer, ring_state(producer->head), to);
 }
 
 /* The end is this one's, and now what it may write. */

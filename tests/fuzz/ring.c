@@ -21,6 +21,7 @@
 #include <ipc/error.h>
 
 #include "libipc/core/ring.h"
+#include "tests/support/ring_scene.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -121,6 +121,16 @@ static inline void ring_scene_move(const struct ring_scene *scene, uint64_t posi
 	atomic_store(&scene->ring->head, word);
 }
 
+/* A consumer tells how far it got. */
+static inline void ring_mark_received(const struct ring_consumer *consumer, uint64_t position,
+				      unsigned state)
+{
+	uint64_t tag = ring_tag(consumer->tail);
+
+	atomic_store_explicit(&consumer->view.ring->received[tag & 1],
+			      ring_word(tag, state, position), memory_order_release);
+}
+
 /* What a process that was killed had in its own memory. */
 static inline void ring_scene_forget(struct ring_producer *producer)
 {
