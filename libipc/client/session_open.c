@@ -362,7 +362,10 @@ int ipc_session_get_id(const ipc_session *handle, uint64_t *ret)
 
 int ipc_session_peers(ipc_session *handle)
 {
-	return endpoint_peers((struct endpoint *)handle, IPC_ROLE_SESSION);
+	int r = endpoint_peers((struct endpoint *)handle, IPC_ROLE_SESSION);
+
+	/* Who takes an end over is counted before the one who had it is not. */
+	return r > 0 ? 1 : r;
 }
 
 int ipc_session_peers_wait(ipc_session *handle, bool present, const struct timespec *deadline)

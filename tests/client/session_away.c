@@ -2,6 +2,8 @@
 /*
  * session: an end that is away, and the ends of a session: closed, or lost.
  */
+#include <stdatomic.h>
+
 #include "tests/client/session_scene.h"
 
 TestSuite(session_away, .init = scene_setup, .fini = scene_teardown, .timeout = 60);
@@ -210,29 +212,6 @@ Test(session_away, waits_end_when_the_session_is_lost)
 	}
 }
 
-/* C-16: with both away the first window that passes ends it, for both. */
-Test(session_away, with_both_away_the_first_window_counts)
-{
-	struct pair pair = PAIR_NEW(.resume_window_ns = 500 * MS);
-	struct ipc_session_key accepted = key_of(pair.accepted), connected = key_of(pair.connected);
-	uint64_t began = clock_now_ns();
-	struct timespec deadline = domain_deadline(WAIT_MS);
-
-	pair.connected = ipc_session_detach(pair.connected);
-	EXPECT(until_peer(pair.accepted, false), 0);
-	while (clock_now_ns() - began < 250 * MS)
-		process_pause();
-	pair.accepted = ipc_session_detach(pair.accepted);
-
-	/* The end that went later would have been waited for longer. */
-	while (clock_now_ns() - began < 510 * MS)
-		process_pause();
-	EXPECT(resume_fails(&accepted), IPC_ESTALE);
-	EXPECT(resume_fails(&connected), IPC_ESTALE);
-	cr_expect(!process_has_passed(&deadline));
-	pair_close(&pair);
-}
-
 /* C-16, M-6: windows go on over the broker's deaths. */
 Test(session_away, a_window_outlives_the_worker)
 {
@@ -272,6 +251,47 @@ Test(session_away, coming_back_as_the_window_passes_is_in_time_or_not)
 		}
 		pair_close(&pair);
 	}
+}
+
+struct watching {
+	ipc_session *session;
+	_Atomic bool is_over;
+	unsigned n_looks, n_wrong;
+};
+
+static void *watching_run(void *arg)
+{
+	struct watching *watching = arg;
+
+	while (!atomic_load(&watching->is_over)) {
+		++watching->n_looks;
+		watching->n_wrong += ipc_session_peers(watching->session) != 1;
+	}
+	return NULL;
+}
+
+/* C-13, C-16: the successor is counted before the one who had the end is not. */
+Test(session_away, an_end_that_is_handed_over_is_always_one)
+{
+	enum { N = 500 };
+	struct pair pair = PAIR_NEW(0);
+	struct watching watching = {.session = pair.connected};
+	pthread_t thread;
+
+	ASSERT(pthread_create(&thread, NULL, watching_run, &watching), 0);
+	for (unsigned i = 0; i < N; ++i) {
+		struct ipc_session_key key = key_of(pair.accepted);
+		ipc_session *next = NULL;
+
+		ASSERT(resume_by(&next, fixture_client, &key), 0);
+		ipc_session_close(pair.accepted);
+		pair.accepted = next;
+	}
+	atomic_store(&watching.is_over, true);
+	ASSERT(pthread_join(thread, NULL), 0);
+	cr_expect_gt(watching.n_looks, 0);
+	EXPECT(watching.n_wrong, 0);
+	pair_close(&pair);
 }
 
 /* ---- closed ---- */
@@ -343,6 +363,7 @@ Test(session_away, death_after_the_others_close_changes_nothing)
 	session = scene_begin(listener, &actor);
 	ASSERT(put(session, 1), 0);
 	session = ipc_session_close(session);
+	EXPECT(order_do(&actor, ORDER_PEERS_WAIT, 0, 0), 0);
 	EXPECT(order_do(&actor, ORDER_PEERS_WAIT, 1, 0), IPC_EPIPE);
 	actor_kill(&actor);
 	ASSERT(resume_by(&resumed, fixture_client, &keys[0]), 0);
@@ -461,5 +482,31 @@ Test(session_away, a_list_is_stopped_by_what_the_function_returns)
 	EXPECT(list_of("none").n, 0);
 	other.listener = NULL;
 	pair_close(&other);
+	pair_close(&pair);
+}
+
+/* C-16: with both away the first window that passes ends it, for both. */
+Test(session_away, with_both_away_the_first_window_counts)
+{
+	enum { WINDOW_MS = 600 };
+	struct pair pair = PAIR_NEW(.resume_window_ns = WINDOW_MS * MS);
+	struct ipc_session_key accepted = key_of(pair.accepted), connected = key_of(pair.connected);
+	struct timespec deadline = domain_deadline(WAIT_MS);
+	uint64_t first_ns = clock_now_ns(), second_ns;
+
+	pair.connected = ipc_session_detach(pair.connected);
+	EXPECT(until_peer(pair.accepted, false), 0);
+	while (clock_now_ns() - first_ns < WINDOW_MS / 2 * MS)
+		process_pause();
+	second_ns = clock_now_ns();
+	pair.accepted = ipc_session_detach(pair.accepted);
+	while (list_of(NAME).n > 0 && !process_has_passed(&deadline))
+		process_pause();
+
+	/* The end that went later would have been waited for longer. */
+	cr_expect_geq(clock_now_ns() - first_ns, WINDOW_MS * MS);
+	cr_expect_lt(clock_now_ns() - second_ns, WINDOW_MS * MS);
+	EXPECT(resume_fails(&accepted), IPC_ESTALE);
+	EXPECT(resume_fails(&connected), IPC_ESTALE);
 	pair_close(&pair);
 }
