@@ -278,7 +278,7 @@ static inline int64_t member_close_fds(int fd)
 
 static inline int64_t member_do(struct member *self, enum order order, int64_t a, int64_t b, int fd)
 {
-	const struct ipc_queue_item *item = &self->item[a % LEASES_HERE];
+	const struct ipc_queue_item *item = &self->item[(uint64_t)a % LEASES_HERE];
 	struct ipc_queue_item that = {.lease = (uint64_t)a};
 	uint32_t number = (uint32_t)b;
 	unsigned priority = (unsigned)a;

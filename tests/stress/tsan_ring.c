@@ -120,9 +120,9 @@ static int receive_one(struct ring_consumer *consumer, uint64_t number)
 	return r == 0 ? 1 : r;
 }
 
-static void read_on(struct ring_consumer *consumer, unsigned *seed)
+/* `number`: of the first one. */
+static void read_on(struct ring_consumer *consumer, uint64_t number, unsigned *seed)
 {
-	uint64_t number = ring_number_at(&consumer->view, consumer->at);
 	unsigned n_held = 0, n_left = 500 + (unsigned)rand_r(seed) % 4000;
 
 	while (!is_over() && n_left > 0) {
@@ -153,14 +153,17 @@ static void *reader(void *arg)
 	while (!is_over()) {
 		struct ring_consumer consumer;
 		unsigned n = atomic_fetch_add(&n_readers, 1);
+		uint64_t number = 0;
 		int r;
 
 		must(pthread_mutex_lock(&reading) == 0, "lock");
 		r = ring_scene_try_consumer(&scene, &consumer, n, (uint32_t)getpid());
+		if (r == 0)
+			number = ring_number_at(&consumer.view, consumer.at);
 		must(pthread_mutex_unlock(&reading) == 0, "unlock");
 		must(r == 0 || r == IPC_ESTALE, "take");
 		if (r == 0)
-			read_on(&consumer, &seed);
+			read_on(&consumer, number, &seed);
 	}
 	return NULL;
 }

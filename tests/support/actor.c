@@ -19,8 +19,9 @@
 #include "tests/support/failure.h"
 #include "tests/support/process.h"
 
-#define HEAR_MS   20000
-#define ASLEEP_MS 5000
+#define N_FIRST_MAX 8
+#define HEAR_MS     20000
+#define ASLEEP_MS   5000
 
 void actor_start(struct actor *actor, void (*fn)(struct actor *self, void *arg), void *arg)
 {
@@ -59,20 +60,34 @@ void actor_say(struct actor *actor, int64_t value)
 	failure("actor %d does not listen: %s", (int)actor->pid, strerror(errno));
 }
 
-int64_t actor_hear(struct actor *actor)
+unsigned actor_first(const struct actor *actors, unsigned n)
 {
-	struct pollfd pollfd = {.fd = actor->fd, .events = POLLIN};
-	int64_t value;
-	ssize_t n;
+	struct pollfd pollfd[N_FIRST_MAX];
+	unsigned i;
 	int r;
 
+	if (n > N_FIRST_MAX)
+		failure("%u actors are too many", n);
+	for (i = 0; i < n; ++i)
+		pollfd[i] = (struct pollfd){.fd = actors[i].fd, .events = POLLIN};
+
 	do
-		r = poll(&pollfd, 1, HEAR_MS);
+		r = poll(pollfd, n, HEAR_MS);
 	while (r < 0 && errno == EINTR);
 
-	if (r == 0)
-		failure("actor %d said nothing for %d ms", (int)actor->pid, HEAR_MS);
+	if (r <= 0)
+		failure("actor %d said nothing for %d ms", (int)actors->pid, HEAR_MS);
+	for (i = 0; !pollfd[i].revents; ++i)
+		;
+	return i;
+}
 
+int64_t actor_hear(struct actor *actor)
+{
+	int64_t value;
+	ssize_t n;
+
+	(void)actor_first(actor, 1);
 	do
 		n = recv(actor->fd, &value, sizeof(value), 0);
 	while (n < 0 && errno == EINTR);

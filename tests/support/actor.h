@@ -24,6 +24,9 @@ void actor_say(struct actor *actor, int64_t value);
 int64_t
 actor_hear(struct actor *actor); /* waits up to 20 s, aborts then, and when the other end is gone */
 
+/* Which of n of them, up to 8, says something first; waits as actor_hear() does. */
+unsigned actor_first(const struct actor *actors, unsigned n);
+
 void actor_kill(struct actor *actor); /* SIGKILL and reap */
 int actor_join(struct actor *actor);  /* exit status, or 128 + signal; waits up to 20 s */
 
