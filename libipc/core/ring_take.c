@@ -285,8 +285,10 @@ static bool is_later(uint64_t mark, uint64_t tag)
 	return ahead >= 1 && ahead <= RING_TAG_MASK / 2;
 }
 
-/* mine 0: closes the mark, else writes this over it.  *ret is what stood there. */
-static int mark_take(struct ring_consumer *consumer, unsigned slot, uint64_t mine, uint64_t *ret)
+/* mine NULL: closes the mark, else writes this over it, which may be any word.  *ret is what stood
+ * there. */
+static int mark_take(struct ring_consumer *consumer, unsigned slot, const uint64_t *mine,
+		     uint64_t *ret)
 {
 	_Atomic uint64_t *mark = &consumer->view.ring->received[slot];
 	uint64_t seen = atomic_load_explicit(mark, memory_order_relaxed);
@@ -298,7 +300,8 @@ static int mark_take(struct ring_consumer *consumer, unsigned slot, uint64_t min
 		*ret = seen;
 		if (atomic_compare_exchange_strong_explicit(
 			    mark, &seen,
-			    mine ? mine : seen | (uint64_t)RING_RECEIVED_CLOSED << RING_STATE_SHIFT,
+			    mine ? *mine
+				 : seen | (uint64_t)RING_RECEIVED_CLOSED << RING_STATE_SHIFT,
 			    memory_order_seq_cst, memory_order_relaxed))
 			return 0;
 	}
@@ -313,12 +316,12 @@ static int find_received(struct ring_consumer *consumer)
 	uint64_t tag = ring_tag(consumer->tail), tail = ring_position(consumer->tail);
 	uint64_t head = ring_position(
 		atomic_load_explicit(&consumer->view.ring->head, memory_order_acquire));
-	uint64_t furthest = 0, seen, distance;
+	uint64_t furthest = 0, seen, distance, mine;
 	int r;
 
 	for (unsigned i = 0; i < 2; ++i) {
 		/* A late mark of the one before, by exchange, fails from now on. */
-		r = mark_take(consumer, (tag + i) & 1, 0, &seen);
+		r = mark_take(consumer, (tag + i) & 1, NULL, &seen);
 		if (r < 0)
 			return r;
 
@@ -331,7 +334,8 @@ static int find_received(struct ring_consumer *consumer)
 
 	CRASH_POINT();
 	consumer->received_before = (tail + furthest) & RING_POSITION_MASK;
-	return mark_take(consumer, tag & 1, ring_word(tag, 0, consumer->received_before), &seen);
+	mine = ring_word(tag, 0, consumer->received_before);
+	return mark_take(consumer, tag & 1, &mine, &seen);
 }
 
 int ring_take_consumer(struct ring_consumer *consumer, uint64_t handle_id, uint32_t process)

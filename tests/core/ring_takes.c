@@ -445,6 +445,18 @@ Test(ring_takes, tags_wrap)
 	ring_scene_deinit(&scene);
 }
 
+/* All bits of the word are 0 where tags and positions begin anew. */
+Test(ring_takes, mark_that_is_zero_is_a_mark)
+{
+	const uint64_t mark = ring_word(0, 0, 0);
+
+	begin(0, RING_TAG_MASK);
+
+	cr_assert_eq(consumer.tail, mark);
+	cr_assert_eq(atomic_load(&scene.ring->received[0]), mark);
+	ring_scene_deinit(&scene);
+}
+
 /* The broken owner of a word cannot be followed by numbers that wrap, either. */
 Test(ring_takes, numbers_of_handles_wrap)
 {
