@@ -64,13 +64,11 @@ foreach(label IN LISTS folders)
 endforeach()
 
 # What costs every core of the machine for its whole life is not run beside others.
-foreach(label IN ITEMS crash stress)
-	get_property(all DIRECTORY PROPERTY TESTS)
-	list(FILTER all INCLUDE REGEX "^${label}\\.")
-	if(all)
-		set_tests_properties(${all} PROPERTIES RUN_SERIAL ON)
-	endif()
-endforeach()
+get_property(all DIRECTORY PROPERTY TESTS)
+list(FILTER all INCLUDE REGEX "^stress\\.")
+if(all)
+	set_tests_properties(${all} PROPERTIES RUN_SERIAL ON)
+endif()
 
 # Protocols as threads upon one mapping: plain programs, in every build.
 file(GLOB sources CONFIGURE_DEPENDS stress/tsan_*.c)
