@@ -4,6 +4,7 @@
 #include "broker/bells.h"
 #include "broker/groups.h"
 #include "broker/listing.h"
+#include "broker/news.h"
 #include "broker/offers.h"
 #include "broker/opener.h"
 #include "broker/peer.h"
@@ -43,6 +44,8 @@ static bool do_request(struct worker *worker, struct peer *peer, const union mes
 		/* What was closed before this was sent is closed before this is decided. */
 		if (!peer->may_repeat)
 			reaper_look_at_desk(worker, peer);
+		if (!news_hear(worker, &request->open))
+			return false;
 		opener_open(worker, peer, &request->open);
 		break;
 	case MESSAGE_CONFIRM:

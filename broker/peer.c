@@ -109,6 +109,16 @@ static int socket_poll(const struct peer *peer, short events)
 	return poll(&poll_fd, 1, 0) < 0 ? POLLERR : poll_fd.revents;
 }
 
+bool peer_has_left(const struct peer *peer)
+{
+	struct pollfd poll_fds[] = {
+		{.fd = peer->socket_fd, .events = POLLRDHUP},
+		{.fd = peer->pidfd, .events = POLLIN},
+	};
+
+	return poll(poll_fds, N_ELEMENTS(poll_fds), 0) > 0;
+}
+
 static void socket_watch(struct worker *worker, struct peer *peer, uint32_t events)
 {
 	if (loop_change(&worker->loop, peer->socket_fd, LOOP_SOCKET, peer->slot,

@@ -41,6 +41,9 @@ void peer_answer_result(struct worker *worker, struct peer *peer, uint64_t reque
 /* DONE to an earlier request. */
 void peer_say_result(struct worker *worker, struct peer *peer, uint64_t request_id, int result);
 
+/* Its process is dead, or has hung up: the kernel knows it before the event was served. */
+bool peer_has_left(const struct peer *peer);
+
 /*
  * Whether one more answer surely fits into the socket.  If not, the peer is clogged: slow or
  * stopped, but alive (M-24).  Its requests stay in its queue, its pendings wait, until there is

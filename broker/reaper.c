@@ -171,6 +171,16 @@ static bool desk_says_detached(const struct handle *handle)
 	return cell_says(handle, offsetof(struct desk_cell, detached_id));
 }
 
+static void close_as_cell_says(struct worker *worker, struct handle *handle)
+{
+	/* The close may have overtaken a RING. */
+	presence_ring(worker, handle);
+	if (desk_says_detached(handle))
+		reaper_detach(worker, handle);
+	else
+		reaper_close(worker, handle);
+}
+
 static void close_what_cells_say(struct worker *worker, struct peer *peer)
 {
 	struct handle *handle, *next;
@@ -182,12 +192,7 @@ static void close_what_cells_say(struct worker *worker, struct peer *peer)
 		if (!desk_says_closed(handle))
 			continue;
 
-		/* The close may have overtaken a RING. */
-		presence_ring(worker, handle);
-		if (desk_says_detached(handle))
-			reaper_detach(worker, handle);
-		else
-			reaper_close(worker, handle);
+		close_as_cell_says(worker, handle);
 		if (next && next->peer != peer)
 			next = peer->handles;
 	}
@@ -223,6 +228,16 @@ void reaper_look_at_cells(struct worker *worker, struct peer *peer)
 	/* The handle of an OPEN that is still in the queue has to be found by it. */
 	if (!peer->may_repeat)
 		close_what_cells_say(worker, peer);
+}
+
+bool reaper_look_at_cell(struct worker *worker, struct handle *handle)
+{
+	/* As above, of an OPEN that is still in the queue. */
+	if (handle->peer->may_repeat || !desk_says_closed(handle))
+		return false;
+
+	close_as_cell_says(worker, handle);
+	return true;
 }
 
 void reaper_look_at_desk(struct worker *worker, struct peer *peer)

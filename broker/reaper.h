@@ -31,6 +31,9 @@ void reaper_look_at_desk(struct worker *worker, struct peer *peer);
 /* The same without the counter, for a client whose queue is not read now (peer_has_room). */
 void reaper_look_at_cells(struct worker *worker, struct peer *peer);
 
+/* One handle alone.  True: it was closed, and is gone. */
+bool reaper_look_at_cell(struct worker *worker, struct handle *handle);
+
 /* What an earlier worker began: a handle that is_ending and a client that is DYING. */
 void reaper_finish_handle(struct worker *worker, struct handle *handle);
 void reaper_end_client(struct worker *worker, struct peer *peer);
