@@ -48,8 +48,8 @@
  * Claims are private to the producing process, and vanish with it.  Records stand in the order of
  * commits: one that is committed before an earlier claim leaves a hole over that; what was claimed
  * there is copied when it is committed, into room that was kept for it.  Such strays are told as
- * one stretch, and banned with the rest where that leaves a place for what comes next; where it
- * does not, what he writes there late is not kept out.
+ * one stretch, and banned with the rest; where that leaves no place for the longest record, the end
+ * is refused to everybody until he is gone.
  */
 
 #include <stdatomic.h>
@@ -264,7 +264,8 @@ struct ring_producer {
 /*
  * Takes the producer's end, if this handle is newer than its owner.  `view` is filled in.  0;
  * IPC_ESTALE: a newer one has it, or took it meanwhile; IPC_EBUSY: too many that were taken over
- * live on; IPC_ENOSYS: its owner lives, and no fence reaches it; IPC_EBADMSG.
+ * live on, or one claims too much; IPC_ENOSYS: its owner lives, and no fence reaches it;
+ * IPC_EBADMSG.
  */
 IPC_CHECKED int ring_take_producer(struct ring_producer *producer,
 				   const struct liveness_table *table, uint64_t handle_id,

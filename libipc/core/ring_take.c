@@ -99,27 +99,24 @@ static int range_of_bans(const struct ring_producer *producer, uint64_t *ret_to)
 /*
  * What the one before claims yet and has passed by: before the others are complete, so that it is
  * not forgotten.  It is told as one stretch, though there may be much between; where that leaves no
- * place for what comes next, it is not banned: the end is not refused for it.
+ * place for the longest record, the end is refused until he is gone.
  */
-static int ban_strays(struct ring_producer *producer, uint64_t tail, uint64_t to)
+static int ban_strays(struct ring_producer *producer)
 {
 	const struct ring_view *view = &producer->view;
 	uint64_t strays = atomic_load_explicit(&view->ring->strays, memory_order_acquire);
 	uint64_t units = strays & RING_STRAYS_MASK;
 	uint64_t from = strays >> RING_STRAYS_BITS & view->mask;
-	int r;
 
-	if (units == 0 ||
-	    ring_distance(tail, ring_past(view, to, view->units_max + 1, from, units)) +
-			    view->units_max >=
-		    view->capacity)
+	if (units == 0)
 		return 0;
+	if (units + view->units_max + 1 > view->capacity)
+		return IPC_EBUSY;
 
 	/* Where the stream will not come for long: nobody jumps. */
 	from += (ring_position(producer->head) & ~view->mask) - 2 * (view->mask + 1);
-	r = ring_ban_memory(view, producer->table, producer->owner, from & RING_POSITION_MASK,
-			    (from + units) & RING_POSITION_MASK);
-	return r == IPC_EBUSY ? 0 : r;
+	return ring_ban_memory(view, producer->table, producer->owner, from & RING_POSITION_MASK,
+			       (from + units) & RING_POSITION_MASK);
 }
 
 static int complete_bans(struct ring_producer *producer)
@@ -134,7 +131,7 @@ static int complete_bans(struct ring_producer *producer)
 		r = range_of_bans(producer, &to);
 	tail = ring_position(atomic_load_explicit(&view->ring->tail, memory_order_acquire));
 	if (r == 0)
-		r = ban_strays(producer, tail, to);
+		r = ban_strays(producer);
 	if (r < 0)
 		return r;
 

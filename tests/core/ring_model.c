@@ -250,27 +250,6 @@ static void do_take(void)
 	++n_over;
 }
 
-/* What was passed by is not banned where that would leave no place for what comes next. */
-static bool may_scribble(const struct writer *writer, const struct claimed *claimed)
-{
-	const struct ring_producer *producer = &writer->producer;
-	const struct ring_claim *claim =
-		ring_find_claim((struct ring_producer *)producer, claimed->data);
-
-	if (!claim->is_stray)
-		return true;
-	for (unsigned i = 0; i < RING_BANS_MAX; ++i) {
-		const struct ring_ban *ban = &scene.ring->ban[i];
-		uint64_t from = atomic_load(&ban->from), to = atomic_load(&ban->to);
-
-		if (atomic_load(&ban->who) == producer->owner &&
-		    ((claim->at - from) & producer->view.mask) + claim->units <=
-			    ring_distance(from, to))
-			return true;
-	}
-	return false;
-}
-
 /* Who had the end writes on, and is told so. */
 static void scribble(void)
 {
@@ -280,10 +259,8 @@ static void scribble(void)
 
 		if (writer->life == LIFE_NONE || writer == now)
 			continue;
-		for (unsigned k = 0; k < writer->n_claims; ++k) {
-			if (may_scribble(writer, &writer->claim[k]))
-				memset(writer->claim[k].data, (int)step, writer->claim[k].size);
-		}
+		for (unsigned k = 0; k < writer->n_claims; ++k)
+			memset(writer->claim[k].data, (int)step, writer->claim[k].size);
 		if (pick(4) == 0)
 			EXPECT(ring_claim(&writer->producer, 16, &data) == IPC_ESTALE, "stale", i);
 		if (pick(4) == 0 && writer->n_claims > 0) {

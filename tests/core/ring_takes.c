@@ -14,6 +14,7 @@
 #include "tests/support/ring_scene.h"
 
 enum { CAPACITY = 8192, RECORD_MAX = 1000, N_PRODUCERS = 8, SALT_OF_NOBODY = 200 };
+enum { CLAIMS_MAX = 8 };
 
 static struct ring_scene scene;
 static struct ring_producer producers[N_PRODUCERS + 1]; /* by number of the handle */
@@ -22,8 +23,8 @@ static struct leaks leaks;
 
 /* What each has claimed and goes on writing to. */
 static struct {
-	unsigned char *data[4];
-	uint64_t size[4];
+	unsigned char *data[CLAIMS_MAX];
+	uint64_t size[CLAIMS_MAX];
 	unsigned n;
 } claims[N_PRODUCERS + 1];
 
@@ -385,6 +386,33 @@ Test(ring_takes, stray_claims_of_the_living_harm_nobody, .init = setup, .fini = 
 
 	take(2);
 	go_round(2, 100);
+}
+
+/* All over the lap: where the longest record would never fit nobody gets the end. */
+Test(ring_takes, strays_that_leave_no_place_refuse_the_end, .init = setup, .fini = teardown)
+{
+	take(1);
+	for (unsigned i = 0; i < CLAIMS_MAX; ++i) {
+		claim(1, RING_UNIT);
+		for (unsigned k = 0; k < (i + 1 < CLAIMS_MAX ? 5 : 1); ++k) {
+			cr_assert_eq(ring_scene_send(&producers[1], 12 * RING_UNIT, 1), 0);
+			expect(n_received + 1, 1);
+			release_all();
+		}
+	}
+
+	for (unsigned n = 2; n <= 3; ++n) {
+		cr_assert_eq(ring_scene_try_producer(&scene, &producers[n], n, (uint32_t)getpid()),
+			     IPC_EBUSY);
+		ring_leave_producer(&producers[n]);
+		scribble();
+		cr_assert_eq(try_claim(1, 10), IPC_ESTALE);
+	}
+
+	ring_leave_producer(&producers[1]);
+	claims[1].n = 0;
+	take(4);
+	go_round(4, 50);
 }
 
 /* The claims of the living reach as far as there is room. */
