@@ -66,100 +66,167 @@ static void info_from_message(struct ipc_channel_info *ret, const struct message
 	ret->held_ns = channel->held_ns;
 }
 
-/* ---- list ---- */
+/* ---- lists ---- */
 
+/* A list that comes in pages.  What is listed is the kind's. */
 struct listing {
+	const struct listing_kind *kind;
 	ipc_client *client;
-	const char *pattern;
-	ipc_channel_fn fn;
+	const char *subject; /* a pattern, or the name of a channel */
+	union {
+		ipc_channel_fn channel;
+		ipc_handle_fn handle;
+		ipc_session_fn session;
+	} fn;
 	void *userdata;
-	uint64_t deadline_ns;
-	uint32_t cursor;
-	bool is_stopped;
-	struct connection_call call;
+	uint64_t cursor; /* 0, then what the last page gave */
+	uint64_t generation;
 };
 
-/* 0, or the fn's negative; is_stopped after anything but 0 from it. */
-static int listing_tell(struct listing *listing, const struct message_listed *listed)
+struct listing_kind {
+	enum message_type page;
+
+	/* 0: the subject is a legal one. */
+	int (*check)(const char *subject);
+
+	/* Writes the request for the page at the cursor. */
+	void (*ask)(const struct listing *listing, union message *request);
+
+	/* The page has come: moves the cursor on.  How many entries it has. */
+	uint32_t (*advance)(struct listing *listing, const union message *page);
+
+	/* What the fn says of an entry of the page. */
+	int (*tell)(const struct listing *listing, const union message *page, uint32_t index);
+};
+
+/* 0, or what the fn said instead, or the failure. */
+static int listing_page(struct listing *listing, uint64_t deadline_ns)
 {
-	struct ipc_channel_info info;
-	int r = 0;
-
-	for (uint32_t i = 0; i < listed->n && r == 0; ++i) {
-		info_from_message(&info, &listed->channel[i]);
-		thread_callback_begin();
-		r = listing->fn(&info, listing->userdata);
-		thread_callback_end();
-	}
-
-	listing->is_stopped = r != 0;
-	return r < 0 ? r : 0;
-}
-
-static int listing_page(struct listing *listing)
-{
-	const struct message_listed *listed = &listing->call.reply.listed;
+	const struct listing_kind *kind = listing->kind;
+	uint64_t cursor = listing->cursor;
+	struct connection_call call;
 	union message request;
+	uint32_t n;
 	int r;
 
-	message_init(&request, MESSAGE_LIST, 0);
-	request.list.cursor = listing->cursor;
-	memcpy(request.list.pattern, listing->pattern, strlen(listing->pattern) + 1);
-
-	r = admin_call(listing->client, &request, &listing->call, MESSAGE_LISTED,
-		       listing->deadline_ns);
-	connection_end(&listing->client->connection, &listing->call);
+	kind->ask(listing, &request);
+	r = admin_call(listing->client, &request, &call, kind->page, deadline_ns);
+	connection_end(&listing->client->connection, &call);
 	if (r < 0)
 		return r;
 
 	/* A list that does not get on would never end. */
-	if (listed->cursor <= listing->cursor)
+	n = kind->advance(listing, &call.reply);
+	if (listing->cursor <= cursor)
 		return IPC_EPROTO;
 
-	listing->cursor = listed->cursor;
-	return listing_tell(listing, listed);
+	for (uint32_t i = 0; i < n && r == 0; ++i) {
+		thread_callback_begin();
+		r = kind->tell(listing, &call.reply, i);
+		thread_callback_end();
+	}
+
+	return r;
 }
+
+static int listing_run(struct listing *listing, const struct timespec *deadline)
+{
+	uint64_t deadline_ns;
+	int r;
+
+	r = clock_deadline(&deadline_ns, deadline);
+	while (r == 0 && listing->cursor != PROTOCOL_CURSOR_END)
+		r = listing_page(listing, deadline_ns);
+
+	return r;
+}
+
+/* 0, also when the fn has stopped it by a positive result; or the fn's negative, or the failure. */
+static int list_wait(struct listing *listing, bool has_fn, const struct timespec *deadline)
+{
+	int r;
+
+	r = client_enter(listing->client);
+	if (r < 0)
+		return r;
+
+	r = has_fn ? listing->kind->check(listing->subject) : IPC_EINVAL;
+	if (r == 0)
+		r = listing_run(listing, deadline);
+
+	client_leave(listing->client);
+	return r < 0 ? r : 0;
+}
+
+/* ---- channels ---- */
+
+static int pattern_check(const char *pattern)
+{
+	if (!pattern || pattern[0] == '\0')
+		return IPC_EINVAL;
+
+	return strnlen(pattern, IPC_PATTERN_SIZE_MAX + 1) <= IPC_PATTERN_SIZE_MAX ? 0 : IPC_EINVAL;
+}
+
+static void channels_ask(const struct listing *listing, union message *request)
+{
+	message_init(request, MESSAGE_LIST, 0);
+	request->list.cursor = (uint32_t)listing->cursor;
+	memcpy(request->list.pattern, listing->subject, strlen(listing->subject) + 1);
+}
+
+static uint32_t channels_advance(struct listing *listing, const union message *page)
+{
+	listing->cursor = page->listed.cursor;
+	return page->listed.n;
+}
+
+static int channels_tell(const struct listing *listing, const union message *page, uint32_t index)
+{
+	struct ipc_channel_info info;
+
+	info_from_message(&info, &page->listed.channel[index]);
+	return listing->fn.channel(&info, listing->userdata);
+}
+
+static const struct listing_kind channels = {
+	.page = MESSAGE_LISTED,
+	.check = pattern_check,
+	.ask = channels_ask,
+	.advance = channels_advance,
+	.tell = channels_tell,
+};
 
 int ipc_client_list_wait(ipc_client *client, const char *pattern, ipc_channel_fn fn, void *userdata,
 			 const struct timespec *deadline)
 {
-	struct listing listing;
-	int r;
+	struct listing listing = {
+		.kind = &channels,
+		.client = client,
+		.subject = pattern,
+		.fn.channel = fn,
+		.userdata = userdata,
+	};
 
-	r = client_enter(client);
-	if (r < 0)
-		return r;
-
-	listing.client = client;
-	listing.pattern = pattern;
-	listing.fn = fn;
-	listing.userdata = userdata;
-	listing.cursor = 0;
-	listing.is_stopped = false;
-
-	r = IPC_EINVAL;
-	if (fn && pattern && pattern[0] != '\0' &&
-	    strnlen(pattern, IPC_PATTERN_SIZE_MAX + 1) <= IPC_PATTERN_SIZE_MAX)
-		r = clock_deadline(&listing.deadline_ns, deadline);
-	while (r == 0 && !listing.is_stopped && listing.cursor != PROTOCOL_CURSOR_END)
-		r = listing_page(&listing);
-
-	client_leave(client);
-	return r;
+	return list_wait(&listing, fn != NULL, deadline);
 }
 
 /* ---- the handles of one channel ---- */
 
-struct handle_listing {
-	ipc_client *client;
-	const char *name;
-	ipc_handle_fn fn;
-	void *userdata;
-	uint64_t deadline_ns;
-	uint64_t cursor, generation;
-	bool is_stopped;
-	struct connection_call call;
-};
+static void handles_ask(const struct listing *listing, union message *request)
+{
+	message_init(request, MESSAGE_HANDLES, 0);
+	request->handles.cursor = listing->cursor;
+	request->handles.generation = listing->generation;
+	memcpy(request->handles.name, listing->subject, strlen(listing->subject) + 1);
+}
+
+static uint32_t handles_advance(struct listing *listing, const union message *page)
+{
+	listing->cursor = page->handled.cursor;
+	listing->generation = page->handled.generation;
+	return page->handled.n;
+}
 
 static void handle_from_message(struct ipc_handle_info *ret, const struct message_handle *handle)
 {
@@ -178,89 +245,50 @@ static void handle_from_message(struct ipc_handle_info *ret, const struct messag
 	ret->waiting_ns = handle->waiting_ns;
 }
 
-/* As listing_tell(). */
-static int handle_listing_tell(struct handle_listing *listing,
-			       const struct message_handled *handled)
+static int handles_tell(const struct listing *listing, const union message *page, uint32_t index)
 {
 	struct ipc_handle_info info;
-	int r = 0;
 
-	for (uint32_t i = 0; i < handled->n && r == 0; ++i) {
-		handle_from_message(&info, &handled->handle[i]);
-		thread_callback_begin();
-		r = listing->fn(&info, listing->userdata);
-		thread_callback_end();
-	}
-
-	listing->is_stopped = r != 0;
-	return r < 0 ? r : 0;
+	handle_from_message(&info, &page->handled.handle[index]);
+	return listing->fn.handle(&info, listing->userdata);
 }
 
-static int handle_listing_page(struct handle_listing *listing)
-{
-	const struct message_handled *handled = &listing->call.reply.handled;
-	union message request;
-	int r;
-
-	message_init(&request, MESSAGE_HANDLES, 0);
-	request.handles.cursor = listing->cursor;
-	request.handles.generation = listing->generation;
-	memcpy(request.handles.name, listing->name, strlen(listing->name) + 1);
-
-	r = admin_call(listing->client, &request, &listing->call, MESSAGE_HANDLED,
-		       listing->deadline_ns);
-	connection_end(&listing->client->connection, &listing->call);
-	if (r < 0)
-		return r;
-
-	/* A list that does not get on would never end. */
-	if (handled->cursor <= listing->cursor)
-		return IPC_EPROTO;
-
-	listing->cursor = handled->cursor;
-	listing->generation = handled->generation;
-	return handle_listing_tell(listing, handled);
-}
+static const struct listing_kind handles = {
+	.page = MESSAGE_HANDLED,
+	.check = name_check,
+	.ask = handles_ask,
+	.advance = handles_advance,
+	.tell = handles_tell,
+};
 
 int ipc_client_list_handles_wait(ipc_client *client, const char *name, ipc_handle_fn fn,
 				 void *userdata, const struct timespec *deadline)
 {
-	struct handle_listing listing;
-	int r;
+	struct listing listing = {
+		.kind = &handles,
+		.client = client,
+		.subject = name,
+		.fn.handle = fn,
+		.userdata = userdata,
+	};
 
-	r = client_enter(client);
-	if (r < 0)
-		return r;
-
-	listing.client = client;
-	listing.name = name;
-	listing.fn = fn;
-	listing.userdata = userdata;
-	listing.cursor = listing.generation = 0;
-	listing.is_stopped = false;
-
-	r = fn ? name_check(name) : IPC_EINVAL;
-	if (r == 0)
-		r = clock_deadline(&listing.deadline_ns, deadline);
-	while (r == 0 && !listing.is_stopped && listing.cursor != PROTOCOL_CURSOR_END)
-		r = handle_listing_page(&listing);
-
-	client_leave(client);
-	return r;
+	return list_wait(&listing, fn != NULL, deadline);
 }
 
 /* ---- sessions ---- */
 
-struct session_listing {
-	ipc_client *client;
-	const char *name;
-	ipc_session_fn fn;
-	void *userdata;
-	uint64_t deadline_ns;
-	uint64_t cursor;
-	bool is_stopped;
-	struct connection_call call;
-};
+static void sessions_ask(const struct listing *listing, union message *request)
+{
+	message_init(request, MESSAGE_SESSIONS, 0);
+	request->sessions.cursor = listing->cursor;
+	memcpy(request->sessions.name, listing->subject, strlen(listing->subject) + 1);
+}
+
+static uint32_t sessions_advance(struct listing *listing, const union message *page)
+{
+	listing->cursor = page->sessioned.cursor;
+	return page->sessioned.n;
+}
 
 static void session_from_message(struct ipc_session_info *ret,
 				 const struct message_session *session)
@@ -273,73 +301,34 @@ static void session_from_message(struct ipc_session_info *ret,
 	memcpy(&ret->generation, session, sizeof(*session));
 }
 
-/* As listing_tell(). */
-static int session_listing_tell(struct session_listing *listing,
-				const struct message_sessioned *sessioned)
+static int sessions_tell(const struct listing *listing, const union message *page, uint32_t index)
 {
 	struct ipc_session_info info;
-	int r = 0;
 
-	for (uint32_t i = 0; i < sessioned->n && r == 0; ++i) {
-		session_from_message(&info, &sessioned->session[i]);
-		thread_callback_begin();
-		r = listing->fn(&info, listing->userdata);
-		thread_callback_end();
-	}
-
-	listing->is_stopped = r != 0;
-	return r < 0 ? r : 0;
+	session_from_message(&info, &page->sessioned.session[index]);
+	return listing->fn.session(&info, listing->userdata);
 }
 
-static int session_listing_page(struct session_listing *listing)
-{
-	const struct message_sessioned *sessioned = &listing->call.reply.sessioned;
-	union message request;
-	int r;
-
-	message_init(&request, MESSAGE_SESSIONS, 0);
-	request.sessions.cursor = listing->cursor;
-	memcpy(request.sessions.name, listing->name, strlen(listing->name) + 1);
-
-	r = admin_call(listing->client, &request, &listing->call, MESSAGE_SESSIONED,
-		       listing->deadline_ns);
-	connection_end(&listing->client->connection, &listing->call);
-	if (r < 0)
-		return r;
-
-	/* A list that does not get on would never end. */
-	if (sessioned->cursor <= listing->cursor)
-		return IPC_EPROTO;
-
-	listing->cursor = sessioned->cursor;
-	return session_listing_tell(listing, sessioned);
-}
+static const struct listing_kind sessions = {
+	.page = MESSAGE_SESSIONED,
+	.check = name_check,
+	.ask = sessions_ask,
+	.advance = sessions_advance,
+	.tell = sessions_tell,
+};
 
 int ipc_session_list_wait(ipc_client *client, const char *name, ipc_session_fn fn, void *userdata,
 			  const struct timespec *deadline)
 {
-	struct session_listing listing;
-	int r;
+	struct listing listing = {
+		.kind = &sessions,
+		.client = client,
+		.subject = name,
+		.fn.session = fn,
+		.userdata = userdata,
+	};
 
-	r = client_enter(client);
-	if (r < 0)
-		return r;
-
-	listing.client = client;
-	listing.name = name;
-	listing.fn = fn;
-	listing.userdata = userdata;
-	listing.cursor = 0;
-	listing.is_stopped = false;
-
-	r = fn ? name_check(name) : IPC_EINVAL;
-	if (r == 0)
-		r = clock_deadline(&listing.deadline_ns, deadline);
-	while (r == 0 && !listing.is_stopped && listing.cursor != PROTOCOL_CURSOR_END)
-		r = session_listing_page(&listing);
-
-	client_leave(client);
-	return r;
+	return list_wait(&listing, fn != NULL, deadline);
 }
 
 /* ---- one channel ---- */
