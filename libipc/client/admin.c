@@ -16,10 +16,7 @@
 #include "libipc/platform/clock.h"
 #include "libipc/wire/codec.h"
 
-/*
- * Sends the request, which has the call's id then, and waits for an answer of this type.  Whatever
- * the result, connection_end() is the caller's.
- */
+/* Sends the request and waits for an answer of this type, which stands in the call then. */
 static int admin_call(ipc_client *client, union message *request, struct connection_call *call,
 		      enum message_type type, uint64_t deadline_ns)
 {
@@ -29,10 +26,10 @@ static int admin_call(ipc_client *client, union message *request, struct connect
 
 	connection_begin(&client->connection, call);
 	request->head.request_id = call->id;
-
 	r = connection_send(&client->connection, request, reply_deadline_ns);
 	if (r == 0)
 		r = connection_await(&client->connection, call, reply_deadline_ns);
+	connection_end(&client->connection, call);
 	if (r < 0)
 		return r;
 
@@ -111,7 +108,6 @@ static int listing_page(struct listing *listing, uint64_t deadline_ns)
 
 	kind->ask(listing, &request);
 	r = admin_call(listing->client, &request, &call, kind->page, deadline_ns);
-	connection_end(&listing->client->connection, &call);
 	if (r < 0)
 		return r;
 
@@ -345,7 +341,6 @@ static int channel_info_wait(ipc_client *client, const char *name, struct ipc_ch
 	memcpy(request.info.name, name, strlen(name) + 1);
 
 	r = admin_call(client, &request, &call, MESSAGE_INFO_REPLY, deadline_ns);
-	connection_end(&client->connection, &call);
 	if (r < 0)
 		return r;
 
@@ -378,15 +373,12 @@ static int channel_remove_wait(ipc_client *client, const char *name, uint64_t ge
 {
 	struct connection_call call;
 	union message request;
-	int r;
 
 	message_init(&request, MESSAGE_REMOVE, 0);
 	request.remove.generation = generation;
 	memcpy(request.remove.name, name, strlen(name) + 1);
 
-	r = admin_call(client, &request, &call, MESSAGE_DONE, deadline_ns);
-	connection_end(&client->connection, &call);
-	return r;
+	return admin_call(client, &request, &call, MESSAGE_DONE, deadline_ns);
 }
 
 int ipc_channel_remove_wait(ipc_client *client, const char *name, uint64_t generation,
@@ -437,7 +429,6 @@ static int queue_state_wait(ipc_client *client, const char *name, struct ipc_que
 	memcpy(request.state.name, name, strlen(name) + 1);
 
 	r = admin_call(client, &request, &call, MESSAGE_STATED, deadline_ns);
-	connection_end(&client->connection, &call);
 	if (r < 0)
 		return r;
 
