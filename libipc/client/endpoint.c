@@ -3,6 +3,7 @@
 
 #include <limits.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include <ipc/error.h>
 #include <ipc/wait.h>
@@ -153,6 +154,13 @@ void endpoint_close_inside(struct endpoint *endpoint, const void *address)
 void endpoint_close(struct endpoint *endpoint)
 {
 	endpoint_close_inside(endpoint, endpoint);
+}
+
+/* ---- whose it is ---- */
+
+uint32_t endpoint_process(const struct endpoint *endpoint)
+{
+	return endpoint->client->is_foreign ? 0 : (uint32_t)getpid();
 }
 
 /* ---- waiting ---- */

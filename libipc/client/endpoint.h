@@ -274,6 +274,9 @@ static inline void endpoint_callback_end(void)
 	thread_callback_end();
 }
 
+/* Its process, for words that others read; 0: of another pid namespace than theirs. */
+uint32_t endpoint_process(const struct endpoint *endpoint);
+
 /* Side words. */
 static inline uint64_t endpoint_opposite(const struct endpoint *endpoint)
 {

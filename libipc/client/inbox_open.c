@@ -7,11 +7,9 @@
 #include "libipc/client/inbox.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 #include <ipc/error.h>
 
-#include "libipc/client/client.h"
 #include "libipc/client/options.h"
 
 #define INBOX_CAPACITY_DEFAULT (UINT64_C(1) << 20)
@@ -160,12 +158,6 @@ static int handle_open_wait(struct endpoint **ret, size_t size, ipc_client *clie
 	return 0;
 }
 
-/* In the owner words of the ring's ends. */
-static uint32_t process_of(const struct endpoint *endpoint)
-{
-	return endpoint->client->is_foreign ? 0 : (uint32_t)getpid();
-}
-
 int ipc_inbox_sender_open_wait(ipc_inbox_sender **ret, ipc_client *client, const char *name,
 			       const struct ipc_inbox_options *options,
 			       const struct timespec *deadline)
@@ -190,7 +182,7 @@ int ipc_inbox_sender_open_wait(ipc_inbox_sender **ret, ipc_client *client, const
 		return r;
 
 	r = inbox_begin_sender(&((ipc_inbox_sender *)endpoint)->sender, endpoint->id,
-			       process_of(endpoint));
+			       endpoint_process(endpoint));
 	if (r < 0) {
 		endpoint_close(endpoint);
 		return r;
@@ -227,7 +219,7 @@ int ipc_inbox_receiver_open_wait(ipc_inbox_receiver **ret, ipc_client *client, c
 		return r;
 
 	r = inbox_begin_receiver(&((ipc_inbox_receiver *)endpoint)->receiver, endpoint->id,
-				 process_of(endpoint));
+				 endpoint_process(endpoint));
 	if (r < 0) {
 		endpoint_close(endpoint);
 		return r;

@@ -8,11 +8,9 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <ipc/error.h>
 
-#include "libipc/client/client.h"
 #include "libipc/client/options.h"
 
 #define QUEUE_PRIORITIES_DEFAULT 2
@@ -128,7 +126,7 @@ int queue_handle_attach(struct endpoint *endpoint)
 	view->attention = endpoint->attention;
 	view->channel_slot = endpoint->channel_slot;
 	view->generation = endpoint->generation;
-	view->process = endpoint->client->is_foreign ? 0 : (uint32_t)getpid();
+	view->process = endpoint_process(endpoint);
 	view->lines = endpoint->lines;
 	view->name = handle->name;
 	view->ring = endpoint_ring;

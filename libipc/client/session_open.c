@@ -9,12 +9,10 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <ipc/error.h>
 #include <ipc/limits.h>
 
-#include "libipc/client/client.h"
 #include "libipc/client/options.h"
 #include "libipc/platform/clock.h"
 
@@ -126,8 +124,7 @@ int session_take_end(ipc_session *session)
 	struct endpoint *endpoint = &session->endpoint;
 	int r;
 
-	r = session_begin(&session->view, endpoint->id,
-			  endpoint->client->is_foreign ? 0 : (uint32_t)getpid());
+	r = session_begin(&session->view, endpoint->id, endpoint_process(endpoint));
 	if (r < 0)
 		return r;
 
