@@ -203,11 +203,12 @@ struct endpoint_request {
 };
 
 /*
- * Opens into *endpoint, which the caller allocated as part of its handle (zeroed) and, on failure,
- * frees.  After success endpoint_close() frees it through release().
+ * Makes a handle of `size` bytes, which begins with its endpoint (what is the kind's is zero), and
+ * opens it.  After success endpoint_close() frees it through release(), which the caller sets.
  */
-int endpoint_open_wait(struct endpoint *endpoint, ipc_client *client,
-		       const struct endpoint_request *request, const struct timespec *deadline);
+IPC_CHECKED int endpoint_new_wait(struct endpoint **ret, size_t size, ipc_client *client,
+				  const struct endpoint_request *request,
+				  const struct timespec *deadline);
 
 /* Never sleeps.  In a forked child it only frees.  NULL is fine. */
 void endpoint_close(struct endpoint *endpoint);

@@ -7,8 +7,6 @@
 
 #include "libipc/client/flight.h"
 
-#include <stdlib.h>
-
 #include <ipc/error.h>
 #include <ipc/limits.h>
 #include <ipc/wait.h>
@@ -265,6 +263,7 @@ static int flight_open_wait(struct flight_owner **ret, ipc_client *client, const
 			    const struct timespec *deadline)
 {
 	struct endpoint_request request;
+	struct endpoint *endpoint;
 	struct flight_owner *owner;
 	int r;
 
@@ -275,16 +274,11 @@ static int flight_open_wait(struct flight_owner **ret, ipc_client *client, const
 	if (r < 0)
 		return r;
 
-	owner = calloc(1, sizeof(*owner));
-	if (!owner)
-		return IPC_ENOMEM;
-
-	r = endpoint_open_wait(&owner->endpoint, client, &request, deadline);
-	if (r < 0) {
-		free(owner);
+	r = endpoint_new_wait(&endpoint, sizeof(*owner), client, &request, deadline);
+	if (r < 0)
 		return r;
-	}
 
+	owner = (struct flight_owner *)endpoint;
 	parts_init(owner);
 	owner->endpoint.release = parts_release;
 	owner->endpoint.closing_fn = parts_closing;

@@ -140,22 +140,12 @@ static void receiver_last(struct endpoint *endpoint)
 static int handle_open_wait(struct endpoint **ret, size_t size, ipc_client *client,
 			    const struct endpoint_request *request, const struct timespec *deadline)
 {
-	struct endpoint *endpoint = NULL;
 	int r;
 
-	endpoint = calloc(1, size);
-	if (!endpoint)
-		return IPC_ENOMEM;
-
-	r = endpoint_open_wait(endpoint, client, request, deadline);
-	if (r < 0) {
-		free(endpoint);
-		return r;
-	}
-
-	endpoint->release = handle_free;
-	*ret = endpoint;
-	return 0;
+	r = endpoint_new_wait(ret, size, client, request, deadline);
+	if (r == 0)
+		(*ret)->release = handle_free;
+	return r;
 }
 
 int ipc_inbox_sender_open_wait(ipc_inbox_sender **ret, ipc_client *client, const char *name,

@@ -341,6 +341,7 @@ int ipc_limiter_open_wait(ipc_limiter **ret, ipc_client *client, const char *nam
 			  const struct timespec *deadline)
 {
 	struct endpoint_request request;
+	struct endpoint *endpoint;
 	ipc_limiter *limiter;
 	int r;
 
@@ -351,16 +352,11 @@ int ipc_limiter_open_wait(ipc_limiter **ret, ipc_client *client, const char *nam
 	if (r < 0)
 		return r;
 
-	limiter = calloc(1, sizeof(*limiter));
-	if (!limiter)
-		return IPC_ENOMEM;
-
-	r = endpoint_open_wait(&limiter->endpoint, client, &request, deadline);
-	if (r < 0) {
-		free(limiter);
+	r = endpoint_new_wait(&endpoint, sizeof(*limiter), client, &request, deadline);
+	if (r < 0)
 		return r;
-	}
 
+	limiter = (ipc_limiter *)endpoint;
 	(void)pthread_mutex_init(&limiter->mutex, NULL);
 	limiter->endpoint.release = limiter_free;
 	limiter->endpoint.closing_fn = grants_closing;

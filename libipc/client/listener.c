@@ -290,33 +290,24 @@ static int listener_open_wait(ipc_listener **ret, ipc_client *client,
 			      const struct endpoint_request *request,
 			      const struct timespec *deadline)
 {
-	ipc_listener *listener;
+	struct endpoint *endpoint = NULL;
 	int r;
 
-	listener = calloc(1, sizeof(*listener));
-	if (!listener)
-		return IPC_ENOMEM;
-
 	r = client_enter(client);
-	if (r < 0) {
-		free(listener);
+	if (r < 0)
 		return r;
-	}
 
 	listener_open_begin(client);
-	r = endpoint_open_wait(&listener->endpoint, client, request, deadline);
+	r = endpoint_new_wait(&endpoint, sizeof(**ret), client, request, deadline);
 	if (r == 0) {
-		listener->endpoint.release = listener_free;
-		listener->endpoint.closing_fn = listener_forget;
-		listener->endpoint.readiness = &listener_readiness;
+		endpoint->release = listener_free;
+		endpoint->closing_fn = listener_forget;
+		endpoint->readiness = &listener_readiness;
+		*ret = (ipc_listener *)endpoint;
 	}
-	listener_open_end(client, r == 0 ? listener : NULL);
-	client_leave(client);
+	listener_open_end(client, (ipc_listener *)endpoint);
 
-	if (r < 0)
-		free(listener);
-	else
-		*ret = listener;
+	client_leave(client);
 	return r;
 }
 

@@ -10,6 +10,7 @@
  * was granted is closed.
  */
 
+#include <stdlib.h>
 #include <string.h>
 
 #include <ipc/error.h>
@@ -247,8 +248,9 @@ static int open_wait(struct endpoint *endpoint, ipc_client *client,
 	return r;
 }
 
-int endpoint_open_wait(struct endpoint *endpoint, ipc_client *client,
-		       const struct endpoint_request *request, const struct timespec *deadline)
+static int endpoint_open_wait(struct endpoint *endpoint, ipc_client *client,
+			      const struct endpoint_request *request,
+			      const struct timespec *deadline)
 {
 	uint64_t deadline_ns;
 	int r;
@@ -267,4 +269,24 @@ int endpoint_open_wait(struct endpoint *endpoint, ipc_client *client,
 
 	client_leave(client);
 	return r;
+}
+
+int endpoint_new_wait(struct endpoint **ret, size_t size, ipc_client *client,
+		      const struct endpoint_request *request, const struct timespec *deadline)
+{
+	struct endpoint *endpoint;
+	int r;
+
+	endpoint = calloc(1, size);
+	if (!endpoint)
+		return IPC_ENOMEM;
+
+	r = endpoint_open_wait(endpoint, client, request, deadline);
+	if (r < 0) {
+		free(endpoint);
+		return r;
+	}
+
+	*ret = endpoint;
+	return 0;
 }

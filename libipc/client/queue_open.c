@@ -200,19 +200,15 @@ static int queue_handle_open_wait(struct queue_handle **ret, ipc_client *client,
 				  const struct endpoint_request *request,
 				  const struct timespec *deadline)
 {
+	struct endpoint *endpoint;
 	struct queue_handle *handle;
 	int r;
 
-	handle = calloc(1, sizeof(*handle));
-	if (!handle)
-		return IPC_ENOMEM;
-
-	r = endpoint_open_wait(&handle->endpoint, client, request, deadline);
-	if (r < 0) {
-		free(handle);
+	r = endpoint_new_wait(&endpoint, sizeof(*handle), client, request, deadline);
+	if (r < 0)
 		return r;
-	}
 
+	handle = (struct queue_handle *)endpoint;
 	handle->endpoint.release = queue_handle_free;
 	*ret = handle;
 	return 0;

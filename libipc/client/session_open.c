@@ -137,19 +137,15 @@ static int session_open_wait(ipc_session **ret, ipc_client *client,
 			     const struct endpoint_request *request,
 			     const struct timespec *deadline)
 {
+	struct endpoint *endpoint;
 	ipc_session *session;
 	int r;
 
-	session = calloc(1, sizeof(*session));
-	if (!session)
-		return IPC_ENOMEM;
-
-	r = endpoint_open_wait(&session->endpoint, client, request, deadline);
-	if (r < 0) {
-		free(session);
+	r = endpoint_new_wait(&endpoint, sizeof(*session), client, request, deadline);
+	if (r < 0)
 		return r;
-	}
 
+	session = (ipc_session *)endpoint;
 	session_prepare(session);
 	*ret = session;
 	return 0;

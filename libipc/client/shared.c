@@ -134,6 +134,7 @@ int ipc_shared_open_wait(ipc_shared **ret, ipc_client *client, const char *name,
 			 const struct ipc_shared_options *options, const struct timespec *deadline)
 {
 	struct endpoint_request request;
+	struct endpoint *endpoint;
 	ipc_shared *handle;
 	int r;
 
@@ -144,17 +145,12 @@ int ipc_shared_open_wait(ipc_shared **ret, ipc_client *client, const char *name,
 	if (r < 0)
 		return r;
 
-	handle = calloc(1, sizeof(*handle));
-	if (!handle)
-		return IPC_ENOMEM;
-
 	request.name = name;
-	r = endpoint_open_wait(&handle->endpoint, client, &request, deadline);
-	if (r < 0) {
-		free(handle);
+	r = endpoint_new_wait(&endpoint, sizeof(*handle), client, &request, deadline);
+	if (r < 0)
 		return r;
-	}
 
+	handle = (ipc_shared *)endpoint;
 	handle->endpoint.release = shared_free;
 	handle->endpoint.closing_fn = shared_closing;
 	handle->endpoint.readiness = &shared_readiness;

@@ -105,19 +105,15 @@ int watch_producer_open_wait(ipc_watch_producer **ret, ipc_client *client,
 			     const struct endpoint_request *request,
 			     const struct timespec *deadline)
 {
+	struct endpoint *endpoint;
 	ipc_watch_producer *producer;
 	int r;
 
-	producer = calloc(1, sizeof(*producer));
-	if (!producer)
-		return IPC_ENOMEM;
-
-	r = endpoint_open_wait(&producer->endpoint, client, request, deadline);
-	if (r < 0) {
-		free(producer);
+	r = endpoint_new_wait(&endpoint, sizeof(*producer), client, request, deadline);
+	if (r < 0)
 		return r;
-	}
 
+	producer = (ipc_watch_producer *)endpoint;
 	producer->endpoint.release = watch_free;
 	producer->endpoint.closing_fn = producer_closing;
 	producer->endpoint.readiness = &watch_producer_readiness;
@@ -149,6 +145,7 @@ int ipc_watch_consumer_open_wait(ipc_watch_consumer **ret, ipc_client *client, c
 				 const struct timespec *deadline)
 {
 	struct endpoint_request request;
+	struct endpoint *endpoint;
 	ipc_watch_consumer *consumer;
 	int r;
 
@@ -159,16 +156,11 @@ int ipc_watch_consumer_open_wait(ipc_watch_consumer **ret, ipc_client *client, c
 	if (r < 0)
 		return r;
 
-	consumer = calloc(1, sizeof(*consumer));
-	if (!consumer)
-		return IPC_ENOMEM;
-
-	r = endpoint_open_wait(&consumer->endpoint, client, &request, deadline);
-	if (r < 0) {
-		free(consumer);
+	r = endpoint_new_wait(&endpoint, sizeof(*consumer), client, &request, deadline);
+	if (r < 0)
 		return r;
-	}
 
+	consumer = (ipc_watch_consumer *)endpoint;
 	consumer->endpoint.release = watch_free;
 	consumer->endpoint.readiness = &watch_consumer_readiness;
 	*ret = consumer;

@@ -42,17 +42,15 @@ int thing_open_wait(struct thing **ret, ipc_client *client, const char *name, en
 		.size_new = THING_SIZE,
 		.make = thing_make,
 	};
-	struct thing *thing = calloc(1, sizeof(*thing));
+	struct endpoint *endpoint;
 	int r;
 
-	r = thing ? endpoint_open_wait(&thing->endpoint, client, &request, deadline) : IPC_ENOMEM;
-	if (r < 0) {
-		free(thing);
+	r = endpoint_new_wait(&endpoint, sizeof(**ret), client, &request, deadline);
+	if (r < 0)
 		return r;
-	}
 
-	thing->endpoint.release = thing_release;
-	*ret = thing;
+	endpoint->release = thing_release;
+	*ret = (struct thing *)endpoint;
 	return 0;
 }
 
