@@ -3,6 +3,7 @@
 
 #include <limits.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <ipc/error.h>
@@ -100,7 +101,10 @@ static void endpoint_free(struct endpoint *endpoint)
 	endpoint_unmap(endpoint);
 	if (!thread_is_foreign(endpoint->epoch))
 		bells_forget(endpoint);
-	endpoint->release(endpoint);
+	if (endpoint->release)
+		endpoint->release(endpoint);
+	else
+		free(endpoint);
 	(void)ipc_client_unref(client);
 }
 

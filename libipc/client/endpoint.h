@@ -128,7 +128,8 @@ struct endpoint {
 
 	/* ---- Of the kind ---- */
 
-	/* Frees the whole handle after the maps are gone; runs in the last thread that leaves. */
+	/* Frees the whole handle after the maps are gone; runs in the last thread that leaves.
+	 * NULL: free() is enough. */
 	void (*release)(struct endpoint *endpoint);
 
 	/* May be NULL: in close, maps still there, before the broker is told (drop an own lock). */
@@ -204,7 +205,7 @@ struct endpoint_request {
 
 /*
  * Makes a handle of `size` bytes, which begins with its endpoint (what is the kind's is zero), and
- * opens it.  After success endpoint_close() frees it through release(), which the caller sets.
+ * opens it.  After success endpoint_close() frees it, through release() if the caller sets that.
  */
 IPC_CHECKED int endpoint_new_wait(struct endpoint **ret, size_t size, ipc_client *client,
 				  const struct endpoint_request *request,

@@ -6,8 +6,6 @@
 
 #include "libipc/client/inbox.h"
 
-#include <stdlib.h>
-
 #include <ipc/error.h>
 
 #include "libipc/client/options.h"
@@ -117,11 +115,6 @@ static int observer_attach(struct endpoint *endpoint)
 	return attach(endpoint, &((ipc_inbox_observer *)endpoint)->inbox);
 }
 
-static void handle_free(struct endpoint *endpoint)
-{
-	free(endpoint);
-}
-
 static void sender_closing(struct endpoint *endpoint)
 {
 	inbox_close_sender(&((ipc_inbox_sender *)endpoint)->sender);
@@ -135,17 +128,6 @@ static void sender_last(struct endpoint *endpoint)
 static void receiver_last(struct endpoint *endpoint)
 {
 	inbox_leave_receiver(&((ipc_inbox_receiver *)endpoint)->receiver);
-}
-
-static int handle_open_wait(struct endpoint **ret, size_t size, ipc_client *client,
-			    const struct endpoint_request *request, const struct timespec *deadline)
-{
-	int r;
-
-	r = endpoint_new_wait(ret, size, client, request, deadline);
-	if (r == 0)
-		(*ret)->release = handle_free;
-	return r;
 }
 
 int ipc_inbox_sender_open_wait(ipc_inbox_sender **ret, ipc_client *client, const char *name,
@@ -167,7 +149,7 @@ int ipc_inbox_sender_open_wait(ipc_inbox_sender **ret, ipc_client *client, const
 
 	r = inbox_request(&request, options);
 	if (r == 0)
-		r = handle_open_wait(&endpoint, sizeof(**ret), client, &request, deadline);
+		r = endpoint_new_wait(&endpoint, sizeof(**ret), client, &request, deadline);
 	if (r < 0)
 		return r;
 
@@ -204,7 +186,7 @@ int ipc_inbox_receiver_open_wait(ipc_inbox_receiver **ret, ipc_client *client, c
 
 	r = inbox_request(&request, options);
 	if (r == 0)
-		r = handle_open_wait(&endpoint, sizeof(**ret), client, &request, deadline);
+		r = endpoint_new_wait(&endpoint, sizeof(**ret), client, &request, deadline);
 	if (r < 0)
 		return r;
 
@@ -238,7 +220,7 @@ int ipc_inbox_observer_open_wait(ipc_inbox_observer **ret, ipc_client *client, c
 	if (!ret || !client || !name)
 		return IPC_EINVAL;
 
-	r = handle_open_wait(&endpoint, sizeof(**ret), client, &request, deadline);
+	r = endpoint_new_wait(&endpoint, sizeof(**ret), client, &request, deadline);
 	if (r < 0)
 		return r;
 

@@ -163,7 +163,6 @@ static int offer_accept(ipc_client *client, const struct listener_offer *offer, 
 		return offer_result(r);
 	}
 
-	session_prepare(session);
 	if (!liveness_handle_is(session->endpoint.table, session->endpoint.id)) {
 		endpoint_close(&session->endpoint);
 		return IPC_EAGAIN;

@@ -35,9 +35,6 @@ IPC_CHECKED int session_request(struct endpoint_request *ret, const char *name,
 /* The `attach` of a request whose endpoint is a session's. */
 IPC_CHECKED int session_attach_endpoint(struct endpoint *endpoint);
 
-/* As soon as its endpoint is open. */
-void session_prepare(ipc_session *session);
-
 /* Takes the end, before anything is done with it.  What session_begin() says. */
 IPC_CHECKED int session_take_end(ipc_session *session);
 

@@ -7,7 +7,6 @@
 
 #include "libipc/client/session.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include <ipc/error.h>
@@ -100,23 +99,13 @@ int session_attach_endpoint(struct endpoint *endpoint)
 	view->lines = endpoint->lines;
 	view->ring = endpoint_ring;
 	view->ring_userdata = endpoint;
+	endpoint->stays = true;
 	return 0;
-}
-
-static void session_free(struct endpoint *endpoint)
-{
-	free(endpoint);
 }
 
 static void session_last(struct endpoint *endpoint)
 {
 	session_leave(&((ipc_session *)endpoint)->view);
-}
-
-void session_prepare(ipc_session *session)
-{
-	session->endpoint.release = session_free;
-	session->endpoint.stays = true;
 }
 
 int session_take_end(ipc_session *session)
@@ -130,24 +119,6 @@ int session_take_end(ipc_session *session)
 
 	endpoint->last_fn = session_last;
 	endpoint->readiness = &session_readiness;
-	return 0;
-}
-
-static int session_open_wait(ipc_session **ret, ipc_client *client,
-			     const struct endpoint_request *request,
-			     const struct timespec *deadline)
-{
-	struct endpoint *endpoint;
-	ipc_session *session;
-	int r;
-
-	r = endpoint_new_wait(&endpoint, sizeof(*session), client, request, deadline);
-	if (r < 0)
-		return r;
-
-	session = (ipc_session *)endpoint;
-	session_prepare(session);
-	*ret = session;
 	return 0;
 }
 
@@ -213,6 +184,7 @@ int ipc_session_connect_wait(ipc_session **ret, ipc_client *client, const char *
 			     const struct timespec *deadline)
 {
 	struct endpoint_request request;
+	struct endpoint *endpoint;
 	ipc_session *session;
 	uint64_t deadline_ns;
 	int r;
@@ -233,18 +205,20 @@ int ipc_session_connect_wait(ipc_session **ret, ipc_client *client, const char *
 	request.attach = session_attach_endpoint;
 	request.give_up = connecting_give_up;
 	request.failed = connecting_failed;
-	r = session_open_wait(&session, client, &request, deadline);
+	r = endpoint_new_wait(&endpoint, sizeof(*session), client, &request, deadline);
 	if (r < 0)
 		return r;
+
+	session = (ipc_session *)endpoint;
 
 	/* Nothing can fail once it is accepted. */
 	r = session_take_end(session);
 	if (r < 0)
-		connecting_failed(&session->endpoint, true);
+		connecting_failed(endpoint, true);
 	else
 		r = connecting_wait(session, deadline_ns);
 	if (r < 0) {
-		endpoint_close(&session->endpoint);
+		endpoint_close(endpoint);
 		return r;
 	}
 
@@ -263,16 +237,18 @@ int ipc_session_resume_wait(ipc_session **ret, ipc_client *client,
 		.key = key ? key->bytes : NULL,
 		.attach = session_attach_endpoint,
 	};
+	struct endpoint *endpoint;
 	ipc_session *session;
 	int r;
 
 	if (!ret || !client || !key)
 		return IPC_EINVAL;
 
-	r = session_open_wait(&session, client, &request, deadline);
+	r = endpoint_new_wait(&endpoint, sizeof(*session), client, &request, deadline);
 	if (r < 0)
 		return r;
 
+	session = (ipc_session *)endpoint;
 	r = session_take_end(session);
 	if (r < 0) {
 		/* It was not ended by this: the key is as good as before. */

@@ -4,8 +4,6 @@
  * The public functions of the kind `shared`: an endpoint, and a view of channel/shared.h.
  */
 
-#include <stdlib.h>
-
 #include <ipc/shared.h>
 #include <ipc/wait.h>
 
@@ -43,11 +41,6 @@ static int shared_attach_endpoint(struct endpoint *endpoint)
 
 	return shared_attach(&handle->view, endpoint->header, endpoint->segment_size,
 			     endpoint->shape, endpoint->id);
-}
-
-static void shared_free(struct endpoint *endpoint)
-{
-	free(endpoint);
 }
 
 /*
@@ -151,7 +144,6 @@ int ipc_shared_open_wait(ipc_shared **ret, ipc_client *client, const char *name,
 		return r;
 
 	handle = (ipc_shared *)endpoint;
-	handle->endpoint.release = shared_free;
 	handle->endpoint.closing_fn = shared_closing;
 	handle->endpoint.readiness = &shared_readiness;
 	handle->view.lines = handle->endpoint.lines;

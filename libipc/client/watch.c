@@ -7,7 +7,6 @@
 #include "libipc/client/watch.h"
 
 #include <stdatomic.h>
-#include <stdlib.h>
 
 #include "libipc/channel/watch.h"
 #include "libipc/client/endpoint.h"
@@ -35,11 +34,6 @@ static int consumer_attach(struct endpoint *endpoint)
 
 	return watch_attach(&consumer->view, endpoint->header, endpoint->segment_size,
 			    endpoint->shape, endpoint->lines);
-}
-
-static void watch_free(struct endpoint *endpoint)
-{
-	free(endpoint);
 }
 
 /*
@@ -114,7 +108,6 @@ int watch_producer_open_wait(ipc_watch_producer **ret, ipc_client *client,
 		return r;
 
 	producer = (ipc_watch_producer *)endpoint;
-	producer->endpoint.release = watch_free;
 	producer->endpoint.closing_fn = producer_closing;
 	producer->endpoint.readiness = &watch_producer_readiness;
 	producer->view.ring = endpoint_ring;
@@ -161,7 +154,6 @@ int ipc_watch_consumer_open_wait(ipc_watch_consumer **ret, ipc_client *client, c
 		return r;
 
 	consumer = (ipc_watch_consumer *)endpoint;
-	consumer->endpoint.release = watch_free;
 	consumer->endpoint.readiness = &watch_consumer_readiness;
 	*ret = consumer;
 	return 0;
