@@ -130,35 +130,66 @@ static void receiver_last(struct endpoint *endpoint)
 	inbox_leave_receiver(&((ipc_inbox_receiver *)endpoint)->receiver);
 }
 
-int ipc_inbox_sender_open_wait(ipc_inbox_sender **ret, ipc_client *client, const char *name,
-			       const struct ipc_inbox_options *options,
-			       const struct timespec *deadline)
+static int end_begin(struct endpoint *endpoint)
 {
+	uint32_t process = endpoint_process(endpoint);
+
+	if (endpoint->role == IPC_ROLE_INBOX_SENDER)
+		return inbox_begin_sender(&((ipc_inbox_sender *)endpoint)->sender, endpoint->id,
+					  process);
+
+	return inbox_begin_receiver(&((ipc_inbox_receiver *)endpoint)->receiver, endpoint->id,
+				    process);
+}
+
+static int end_open_wait(struct endpoint **ret, ipc_client *client, enum ipc_role role,
+			 const char *name, const struct ipc_inbox_options *options,
+			 const struct timespec *deadline)
+{
+	const bool sends = role == IPC_ROLE_INBOX_SENDER;
+	const size_t size = sends ? sizeof(ipc_inbox_sender) : sizeof(ipc_inbox_receiver);
 	struct endpoint_request request = {
 		.kind = IPC_KIND_INBOX,
-		.role = IPC_ROLE_INBOX_SENDER,
-		.side = INBOX_SIDE_SENDER,
+		.role = role,
+		.side = sends ? INBOX_SIDE_SENDER : INBOX_SIDE_RECEIVER,
 		.name = name,
-		.attach = sender_attach,
+		.attach = sends ? sender_attach : receiver_attach,
 	};
 	struct endpoint *endpoint = NULL;
 	int r;
 
-	if (!ret || !client || !name)
+	if (!client || !name)
 		return IPC_EINVAL;
 
 	r = inbox_request(&request, options);
 	if (r == 0)
-		r = endpoint_new_wait(&endpoint, sizeof(**ret), client, &request, deadline);
+		r = endpoint_new_wait(&endpoint, size, client, &request, deadline);
 	if (r < 0)
 		return r;
 
-	r = inbox_begin_sender(&((ipc_inbox_sender *)endpoint)->sender, endpoint->id,
-			       endpoint_process(endpoint));
+	r = end_begin(endpoint);
 	if (r < 0) {
 		endpoint_close(endpoint);
 		return r;
 	}
+
+	*ret = endpoint;
+	return 0;
+}
+
+int ipc_inbox_sender_open_wait(ipc_inbox_sender **ret, ipc_client *client, const char *name,
+			       const struct ipc_inbox_options *options,
+			       const struct timespec *deadline)
+{
+	struct endpoint *endpoint;
+	int r;
+
+	if (!ret)
+		return IPC_EINVAL;
+
+	r = end_open_wait(&endpoint, client, IPC_ROLE_INBOX_SENDER, name, options, deadline);
+	if (r < 0)
+		return r;
 
 	endpoint->closing_fn = sender_closing;
 	endpoint->last_fn = sender_last;
@@ -171,31 +202,15 @@ int ipc_inbox_receiver_open_wait(ipc_inbox_receiver **ret, ipc_client *client, c
 				 const struct ipc_inbox_options *options,
 				 const struct timespec *deadline)
 {
-	struct endpoint_request request = {
-		.kind = IPC_KIND_INBOX,
-		.role = IPC_ROLE_INBOX_RECEIVER,
-		.side = INBOX_SIDE_RECEIVER,
-		.name = name,
-		.attach = receiver_attach,
-	};
-	struct endpoint *endpoint = NULL;
+	struct endpoint *endpoint;
 	int r;
 
-	if (!ret || !client || !name)
+	if (!ret)
 		return IPC_EINVAL;
 
-	r = inbox_request(&request, options);
-	if (r == 0)
-		r = endpoint_new_wait(&endpoint, sizeof(**ret), client, &request, deadline);
+	r = end_open_wait(&endpoint, client, IPC_ROLE_INBOX_RECEIVER, name, options, deadline);
 	if (r < 0)
 		return r;
-
-	r = inbox_begin_receiver(&((ipc_inbox_receiver *)endpoint)->receiver, endpoint->id,
-				 endpoint_process(endpoint));
-	if (r < 0) {
-		endpoint_close(endpoint);
-		return r;
-	}
 
 	endpoint->last_fn = receiver_last;
 	endpoint->readiness = &inbox_receiver_readiness;
@@ -214,7 +229,7 @@ int ipc_inbox_observer_open_wait(ipc_inbox_observer **ret, ipc_client *client, c
 		.name = name,
 		.attach = observer_attach,
 	};
-	struct endpoint *endpoint = NULL;
+	struct endpoint *endpoint;
 	int r;
 
 	if (!ret || !client || !name)
