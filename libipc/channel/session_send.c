@@ -72,6 +72,17 @@ static struct ring_commit message_of(const struct session *session, uint64_t siz
 	};
 }
 
+/* What a call says that has put a message into the ring, or could not.  The turn is given. */
+static inline __attribute__((__always_inline__)) int finish_send(struct session *session, int r)
+{
+	if (UNLIKELY(r < 0))
+		return session_result(session, r);
+
+	CRASH_POINT();
+	session_notify(session, true);
+	return 0;
+}
+
 /* ---- send ---- */
 
 int session_send(struct session *session, const void *data, size_t size)
@@ -92,12 +103,7 @@ int session_send(struct session *session, const void *data, size_t size)
 			r = ring_send(&session->out, data, &message);
 	}
 	turn_give(&session->send_turn);
-	if (UNLIKELY(r < 0))
-		return session_result(session, r);
-
-	CRASH_POINT();
-	session_notify(session, true);
-	return 0;
+	return finish_send(session, r);
 }
 
 static int send_with_fd(struct session *session, int fd, const void *data, uint64_t size)
@@ -141,12 +147,7 @@ int session_send_fd(struct session *session, int fd, const void *data, size_t si
 	turn_take(&session->send_turn);
 	r = send_with_fd(session, fd, data, size);
 	turn_give(&session->send_turn);
-	if (r < 0)
-		return session_result(session, r);
-
-	CRASH_POINT();
-	session_notify(session, true);
-	return 0;
+	return finish_send(session, r);
 }
 
 /* ---- claims ---- */
@@ -196,12 +197,7 @@ int session_commit(struct session *session, void *data, size_t size)
 	if (r == 0)
 		r = ring_commit(&session->out, claim, &message);
 	turn_give(&session->send_turn);
-	if (UNLIKELY(r < 0))
-		return session_result(session, r);
-
-	CRASH_POINT();
-	session_notify(session, true);
-	return 0;
+	return finish_send(session, r);
 }
 
 int session_abort(struct session *session, void *data)
@@ -269,10 +265,5 @@ int session_commit_release(struct session *session, void *data, size_t size,
 	r = commit_and_release(session, data, size, request);
 	turn_give(&session->receive_turn);
 	turn_give(&session->send_turn);
-	if (UNLIKELY(r < 0))
-		return session_result(session, r);
-
-	CRASH_POINT();
-	session_notify(session, true);
-	return 0;
+	return finish_send(session, r);
 }
