@@ -4,26 +4,26 @@
 
 /*
  * An event count: what a condition variable is for, without its deaths.  Lives in shared memory;
- *any process that maps it may die between any two stores.
+ * any process that maps it may die between any two stores.
  *
- * field         written by         rule
- * word          both               bits 0..29 count the wakes; SLEEPERS: somebody may sleep; ARMED:
- *some descriptor has to be rung (D21) notifier_cpu  notifiers          a hint only: where the last
- *notifier ran
+ * field         written by   rule
+ * word          both         bits 0..29 count the wakes; SLEEPERS: somebody may sleep; ARMED: some
+ *                            descriptor has to be rung (D21)
+ * notifier_cpu  notifiers    a hint only: where the last notifier ran
  *
  * The one correct loop of a waiter (core/waiter.c is its only user):
  *
- *	expected = eventcount_announce(event);      announce
- *	if (condition holds) done;                  look again: what was published before the
- *announcement was seen is found here futex_sleep({event->word, expected}, ...);  sleep: what is
- *published after it changes the word
+ *	1. expected = eventcount_announce(event).
+ *	2. If the condition holds, done: what was published before the announcement was seen is
+ *	   found here.
+ *	3. futex_sleep({event->word, expected}, ...): what is published after it changes the word.
  *
  * and of a notifier: publish, then eventcount_notify().  Between the two stands a full fence on
- *each side ([E1], [E2]).
+ * each side ([E1], [E2]).
  *
  * Deaths: a waiter that dies leaves SLEEPERS set, which costs the next notifier one system call and
- *nothing else.  A notifier that dies between publishing and waking leaves sleepers asleep: the
- *broker bumps the attention word of those concerned, and the slice is the safety net.
+ * nothing else.  A notifier that dies between publishing and waking leaves sleepers asleep: the
+ * broker bumps the attention word of those concerned, and the slice is the safety net.
  */
 
 #include <stdatomic.h>

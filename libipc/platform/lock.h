@@ -51,15 +51,13 @@ enum lock_result lock_try(struct lock *lock);
 
 /*
  * Sleeps until the lock may be free, one of `others` may have changed, deadline_ns or a slice
- *passed.  The one correct loop:
+ * passed.  The one correct loop, with n_slept = 0 before it:
  *
- *	n_slept = 0;
- *	for (;;) {
- *		[load the expected values of others]
- *		r = lock_try(lock); if (r != LOCK_BUSY) break;     and lock_inherit(lock) if it is
- *held and n_slept > 0 [look at cancel, deadline]: on leaving after a sleep call lock_pass_on(lock)
- *		lock_sleep(lock, others, n_others, deadline_ns); ++n_slept;
- *	}
+ *	1. Load the expected values of others.
+ *	2. r = lock_try(lock).  Not LOCK_BUSY: done; if it is held and n_slept > 0,
+ *	   lock_inherit(lock).
+ *	3. Look at cancel and deadline; on leaving after a sleep lock_pass_on(lock).
+ *	4. lock_sleep(lock, others, n_others, deadline_ns); ++n_slept.
  */
 enum futex_result lock_sleep(struct lock *lock, const struct futex_word *others, unsigned n_others,
 			     uint64_t deadline_ns);
