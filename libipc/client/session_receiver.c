@@ -135,13 +135,19 @@ int ipc_session_release(ipc_session *session, const struct ipc_session_message *
 static uint64_t away_ns(const ipc_session *session)
 {
 	const struct endpoint *endpoint = &session->endpoint;
-	uint64_t now_ns = clock_now_ns();
-	uint64_t until_ns = atomic_load_explicit(
+	uint64_t now = endpoint_opposite(endpoint), now_ns, until_ns;
+
+	/* The time that was left is taken away after the word was told (broker/presence.c). */
+	if (side_count(now) > 0 || (now & SIDE_FINAL))
+		return 0;
+
+	until_ns = atomic_load_explicit(
 		&endpoint->table->until_ns[endpoint->channel_slot][!endpoint->side],
 		memory_order_relaxed);
-
 	if (until_ns == 0 || until_ns == UINT64_MAX)
 		return until_ns;
+
+	now_ns = clock_now_ns();
 
 	/* Until the broker says that the session is lost it is not. */
 	return until_ns > now_ns ? until_ns - now_ns : 1;

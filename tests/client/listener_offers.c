@@ -691,6 +691,57 @@ Test(listener_offers, one_that_was_accepted_before_is_taken_back)
 	end();
 }
 
+/* Time that is left stands there before the word of the other end says that it is gone, and until
+ * after it says that it is back, or will not come. */
+static void run_away(struct script *script)
+{
+	const uint64_t words[] = {
+		side_make(0, 1, SIDE_EVER),
+		side_make(1, 0, SIDE_EVER | SIDE_DIED),
+		side_make(1, 1, SIDE_EVER | SIDE_DIED),
+		side_make(2, 0, SIDE_EVER | SIDE_DIED | SIDE_FINAL),
+	};
+	const unsigned slot = STANDIN_CHANNEL + 1, side = SESSION_SIDE_CONNECTED;
+	struct caller caller;
+	struct offered offered;
+	uint64_t id;
+
+	caller_begin(&caller, script);
+	id = listen_to(&caller);
+	offered_make(&offered, &caller);
+	say_offer(&caller, id, &offered);
+	expect_taken(script, &caller, offered.handle_id);
+	atomic_store(&caller.table->until_ns[slot][side], UINT64_MAX);
+	for (unsigned i = 0; i < sizeof(words) / sizeof(words[0]); ++i) {
+		liveness_side_set(caller.table, slot, side, words[i]);
+		actor_say(script->test, 1);
+		until_step(script);
+	}
+}
+
+/* C-16 */
+Test(listener_offers, time_is_left_to_one_that_is_away_alone)
+{
+	static const uint64_t wanted[] = {0, UINT64_MAX, 0, 0};
+	struct ipc_session_state state = {.size = sizeof(state)};
+	ipc_listener *listener;
+	ipc_session *session = NULL;
+
+	begin(run_away);
+	listener = listener_new();
+	cr_assert_eq(accept_soon(listener, &session), 0);
+	said("TAKEN");
+	for (unsigned i = 0; i < 4; ++i) {
+		said("the word");
+		cr_assert_eq(ipc_session_get_state(session, &state), 0);
+		cr_expect_eq(state.away_ns, wanted[i], "%u: %lu", i, state.away_ns);
+		test_step();
+	}
+	ipc_session_close(session);
+	ipc_listener_close(listener);
+	end();
+}
+
 /* ---- who connects, and gives up in the middle of his open ---- */
 
 enum { DEADLINE_MS = 60 };
