@@ -92,6 +92,7 @@ struct session {
 	void *ring_userdata;
 
 	struct turn send_turn, receive_turn;
+	bool is_closed; /* of whose turn it is to send */
 	struct ring_producer out;
 	struct ring_consumer in;
 	uint64_t received, released; /* numbers */
@@ -104,16 +105,18 @@ IPC_CHECKED int session_attach(struct session *session, struct channel_header *h
 
 /*
  * Takes the end, whoever had it; finishes what he left.  0; IPC_ESTALE: a newer handle has it;
- * IPC_EBUSY, IPC_ENOSYS: see ring_take_producer(); IPC_EBADMSG.  session_leave(): nobody is inside
- * any more (last_fn); claims vanish.
+ * IPC_EBUSY, IPC_ENOSYS: see ring_take_producer(); IPC_EBADMSG.  session_close(): nothing is sent
+ * any more by those who are inside (closing_fn).  session_leave(): nobody is inside any more
+ * (last_fn); claims vanish.
  */
 IPC_CHECKED int session_begin(struct session *session, uint64_t handle_id, uint32_t process);
+void session_close(struct session *session);
 void session_leave(struct session *session);
 
 /* Every call below is for any thread.  Beside what is said: IPC_ESTALE: the end was taken over;
  * IPC_EBADMSG. */
 
-/* 0; IPC_EAGAIN; IPC_EMSGSIZE; IPC_EINVAL; IPC_ENOMEM. */
+/* 0; IPC_EAGAIN; IPC_EMSGSIZE; IPC_EINVAL; IPC_ENOMEM; IPC_ECANCELED: closed. */
 IPC_CHECKED int session_send(struct session *session, const void *data, size_t size);
 IPC_CHECKED int session_send_fd(struct session *session, int fd, const void *data, size_t size);
 IPC_CHECKED int session_claim(struct session *session, size_t size, void **ret_data);

@@ -85,6 +85,25 @@ static inline __attribute__((__always_inline__)) int finish_send(struct session 
 
 /* ---- send ---- */
 
+/* Takes the turn of the senders if it is 0.  The other end has been told of a close, or is about to
+ * be: nothing may come after its end. */
+static inline int begin_send(struct session *session)
+{
+	turn_take(&session->send_turn);
+	if (LIKELY(!session->is_closed))
+		return 0;
+
+	turn_give(&session->send_turn);
+	return IPC_ECANCELED;
+}
+
+void session_close(struct session *session)
+{
+	turn_take(&session->send_turn);
+	session->is_closed = true;
+	turn_give(&session->send_turn);
+}
+
 int session_send(struct session *session, const void *data, size_t size)
 {
 	struct ring_commit message;
@@ -94,7 +113,10 @@ int session_send(struct session *session, const void *data, size_t size)
 	if (UNLIKELY(r < 0))
 		return r;
 
-	turn_take(&session->send_turn);
+	r = begin_send(session);
+	if (UNLIKELY(r < 0))
+		return r;
+
 	message = message_of(session, size);
 	r = ring_send(&session->out, data, &message);
 	if (UNLIKELY(r == IPC_EAGAIN)) {
@@ -144,7 +166,10 @@ int session_send_fd(struct session *session, int fd, const void *data, size_t si
 	if (fd < 0 || fcntl(fd, F_GETFD) < 0)
 		return IPC_EINVAL;
 
-	turn_take(&session->send_turn);
+	r = begin_send(session);
+	if (UNLIKELY(r < 0))
+		return r;
+
 	r = send_with_fd(session, fd, data, size);
 	turn_give(&session->send_turn);
 	return finish_send(session, r);
@@ -160,7 +185,10 @@ int session_claim(struct session *session, size_t size, void **ret_data)
 	if (UNLIKELY(r < 0))
 		return r;
 
-	turn_take(&session->send_turn);
+	r = begin_send(session);
+	if (UNLIKELY(r < 0))
+		return r;
+
 	r = claim_room(session, size, ret_data);
 	turn_give(&session->send_turn);
 	return session_result(session, r);
@@ -191,7 +219,10 @@ int session_commit(struct session *session, void *data, size_t size)
 	if (UNLIKELY(r < 0))
 		return r;
 
-	turn_take(&session->send_turn);
+	r = begin_send(session);
+	if (UNLIKELY(r < 0))
+		return r;
+
 	message = message_of(session, size);
 	r = find_claim(session, data, size, &claim);
 	if (r == 0)
@@ -260,7 +291,10 @@ int session_commit_release(struct session *session, void *data, size_t size,
 	if (UNLIKELY(r < 0))
 		return r;
 
-	turn_take(&session->send_turn);
+	r = begin_send(session);
+	if (UNLIKELY(r < 0))
+		return r;
+
 	turn_take(&session->receive_turn);
 	r = commit_and_release(session, data, size, request);
 	turn_give(&session->receive_turn);

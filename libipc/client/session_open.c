@@ -103,6 +103,11 @@ int session_attach_endpoint(struct endpoint *endpoint)
 	return 0;
 }
 
+static void session_closing(struct endpoint *endpoint)
+{
+	session_close(&((ipc_session *)endpoint)->view);
+}
+
 static void session_last(struct endpoint *endpoint)
 {
 	session_leave(&((ipc_session *)endpoint)->view);
@@ -117,6 +122,7 @@ int session_take_end(ipc_session *session)
 	if (r < 0)
 		return r;
 
+	endpoint->closing_fn = session_closing;
 	endpoint->last_fn = session_last;
 	endpoint->readiness = &session_readiness;
 	return 0;
