@@ -37,6 +37,16 @@ static struct handle *holder_of(struct worker *worker, const struct channel *ses
 		       : NULL;
 }
 
+/* Accepted by its word, which TAKEN is about to say.  The session may be gone after that. */
+static void hear_of_offer(struct worker *worker, struct channel *session)
+{
+	if (!session->offer)
+		return;
+
+	offers_look(worker, session);
+	sessions_settle(worker, session);
+}
+
 /* Who resumes takes an end over, from whoever has it: that he has died makes no difference. */
 static bool hear_of_end(struct worker *worker, const struct message_open *open)
 {
@@ -44,6 +54,9 @@ static bool hear_of_end(struct worker *worker, const struct message_open *open)
 	struct handle *holder;
 	unsigned side;
 
+	session = keys_channel(worker->registry, open->key, &side);
+	if (session)
+		hear_of_offer(worker, session);
 	session = keys_channel(worker->registry, open->key, &side);
 	holder = session ? holder_of(worker, session, side) : NULL;
 	if (holder)
@@ -69,11 +82,8 @@ static bool hear_of_sessions(struct worker *worker, const char *name)
 		struct channel *session = &registry->channel[slot];
 		struct handle *holder;
 
-		if (is_session_of(session, name) && session->offer) {
-			offers_look(worker, session);
-			sessions_settle(worker, session);
-		}
-
+		if (is_session_of(session, name))
+			hear_of_offer(worker, session);
 		if (!is_session_of(session, name))
 			continue;
 

@@ -108,6 +108,22 @@ Test(news, the_key_of_an_end_that_was_closed_is_void)
 	rawsession_drop(&session);
 }
 
+/* C-3: accepted by its word alone, and handed on. */
+Test(news, the_key_of_an_end_that_was_just_accepted_is_good)
+{
+	struct rawsession session;
+
+	connect_and_offer();
+	cr_assert_eq(rawsession_resume(&c, acceptor.key, &session), IPC_ESTALE);
+	rawsession_decide(&acceptor, SESSION_ACCEPTED);
+	cr_assert_eq(rawsession_resume(&c, acceptor.key, &session), 0);
+	cr_assert_not(rawsession_is_open(&acceptor));
+	rawsession_say_taken(&acceptor, true);
+	rawpeer_sync(&a);
+	cr_assert(rawsession_is_open(&session));
+	rawsession_drop(&session);
+}
+
 /* C-13: the step to gone is told before the end is back. */
 Test(news, an_end_that_was_detached_was_gone_before_it_is_resumed)
 {
