@@ -166,3 +166,39 @@ Test(session_ready, one_that_was_taken_over_is_the_item_that_is_ready)
 	pair_close(&other);
 	pair_close(&pair);
 }
+
+/* M-22, M-32: nobody has gone when a living end is taken over. */
+Test(session_ready, a_hand_over_is_no_absence)
+{
+	enum { N = 100 };
+	static const struct {
+		enum order order;
+		int64_t a, r;
+	} cases[] = {
+		{ORDER_PEERS_WAIT, 0, 0},
+		{ORDER_WAIT_ANY, IPC_READY_PEER_GONE, IPC_READY_PEER_GONE | IPC_READY_END},
+	};
+
+	for (unsigned i = 0; i < 2; ++i) {
+		ipc_listener *listener = LISTENER_NEW(0);
+		ipc_session *session, *next = NULL;
+		struct actor actor;
+
+		PARTY_START(&actor, 0);
+		session = accept_from(listener, &actor);
+		order_sleep(&actor, cases[i].order, cases[i].a, 0);
+		for (unsigned n = 0; n < N; ++n) {
+			struct ipc_session_key key = key_of(session);
+
+			ASSERT(resume_by(&next, fixture_client, &key), 0);
+			ipc_session_close(session);
+			session = next;
+		}
+
+		actor_until_asleep(&actor);
+		session = ipc_session_close(session);
+		EXPECT(actor_hear(&actor), cases[i].r);
+		actor_kill(&actor);
+		ipc_listener_close(listener);
+	}
+}
