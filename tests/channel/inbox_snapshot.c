@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The rules of snapshots in an inbox, by its structure alone.
+ */
+#include <sys/mman.h>
+
+#include "tests/channel/inbox_stage.h"
+
+#define Case(name) Test(inbox_snapshot, name, .init = setup, .fini = teardown, .timeout = 30)
+
+/* ---- all or nothing ---- */
+
+/* I-2 */
+Case(snapshot_comes_as_begin_chunks_and_end)
+{
+	struct ipc_inbox_event event;
+
+	send_snapshot(GENERATION, FIRST);
+
+	cr_expect_eq(next(IPC_INBOX_BEGIN).generation, GENERATION);
+	event = next(IPC_INBOX_CHUNK);
+	cr_expect_eq(event.size, 5);
+	cr_expect_eq(memcmp(event.data, "state", 5), 0);
+	event = next(IPC_INBOX_END);
+	cr_expect_eq(event.offset, FIRST);
+	cr_expect_eq(event.generation, GENERATION);
+}
+
+/* I-2 */
+Case(snapshot_is_aborted_by_its_sender)
+{
+	start();
+	send_half();
+	expect_done(inbox_abort_snapshot(&sender));
+
+	expect_aborted(IPC_INBOX_ABORTED);
+	expect_done(frame(FIRST));
+	(void)next_frame(FIRST);
+}
+
+/* I-2, I-14 */
+Case(snapshot_is_aborted_by_a_new_begin)
+{
+	start();
+	send_half();
+	send_half();
+
+	expect_aborted(IPC_INBOX_RESTARTED);
+	(void)next(IPC_INBOX_BEGIN);
+}
+
+/* ---- what belongs inside ---- */
+
+/* I-14 */
+Case(what_belongs_inside_of_a_snapshot_is_refused_outside)
+{
+	int fd = memfd_create("chunk", MFD_CLOEXEC);
+
+	start();
+
+	cr_expect_eq(inbox_send_chunk(&sender, "", 0, true), IPC_EINVAL);
+	cr_expect_eq(inbox_send_chunk_fd(&sender, fd, 0, 1, true), IPC_EINVAL);
+	cr_expect_eq(inbox_end_snapshot(&sender, FIRST, true), IPC_EINVAL);
+	cr_expect_eq(inbox_abort_snapshot(&sender), IPC_EINVAL);
+	(void)fd_close(fd);
+}
+
+/* I-1, I-14 */
+Case(frame_inside_of_a_snapshot_is_refused)
+{
+	void *data;
+
+	start();
+	expect_done(inbox_begin_snapshot(&sender, GENERATION, true));
+
+	cr_expect_eq(frame(FIRST), IPC_EINVAL);
+	cr_expect_eq(inbox_claim_frame(&sender, 8, &data, true), IPC_EINVAL);
+}
+
+/* I-14 */
+Case(abort_needs_no_room)
+{
+	start();
+	expect_done(inbox_begin_snapshot(&sender, GENERATION, true));
+	while (inbox_send_chunk(&sender, "", 0, true) == 0)
+		;
+
+	expect_done(inbox_abort_snapshot(&sender));
+}
+
+/* ---- chunks by descriptor ---- */
+
+/* I-8: no byte of it is in the ring. */
+Case(chunk_by_descriptor_takes_no_room_for_its_bytes)
+{
+	int fd = memfd_create("chunk", MFD_CLOEXEC);
+	struct ipc_inbox_event event;
+	char bytes[5];
+
+	cr_assert_eq(pwrite(fd, "state", 5, 3), 5);
+	expect_done(inbox_begin_snapshot(&sender, GENERATION, true));
+	expect_done(inbox_send_chunk_fd(&sender, fd, 3, 100 * CAPACITY, true));
+	(void)fd_close(fd);
+
+	cr_expect_lt(positions().depth, 128);
+	(void)next(IPC_INBOX_BEGIN);
+	event = next(IPC_INBOX_CHUNK);
+	cr_assert_geq(event.fd, 0);
+	cr_expect_null(event.data);
+	cr_expect_eq(event.size, 100 * CAPACITY);
+	cr_expect_eq(pread(event.fd, bytes, 5, (off_t)event.offset), 5);
+	cr_expect_eq(memcmp(bytes, "state", 5), 0);
+	(void)fd_close(event.fd);
+}
+
+/* ---- generations ---- */
+
+/* I-9 */
+Case(first_thing_is_a_snapshot)
+{
+	void *data;
+
+	cr_expect_eq(frame(0), IPC_EINVAL);
+	cr_expect_eq(inbox_claim_frame(&sender, 8, &data, true), IPC_EINVAL);
+
+	expect_done(inbox_begin_snapshot(&sender, GENERATION, true));
+	expect_done(inbox_end_snapshot(&sender, FIRST, true));
+	expect_done(frame(FIRST));
+}
+
+/* I-9 */
+Case(generation_has_53_bits_and_is_not_0)
+{
+	cr_expect_eq(inbox_begin_snapshot(&sender, 0, true), IPC_EINVAL);
+	cr_expect_eq(inbox_begin_snapshot(&sender, UINT64_C(1) << 53, true), IPC_EINVAL);
+	send_snapshot((UINT64_C(1) << 53) - 1, FIRST);
+	(void)next(IPC_INBOX_BEGIN);
+	(void)next(IPC_INBOX_CHUNK);
+	cr_expect_eq(next(IPC_INBOX_END).generation, (UINT64_C(1) << 53) - 1);
+}
+
+/* I-9 */
+Case(present_generation_does_not_go_back)
+{
+	start();
+	expect_done(frame(FIRST));
+	expect_done(inbox_begin_snapshot(&sender, GENERATION, true));
+
+	cr_expect_eq(inbox_end_snapshot(&sender, FIRST, true), IPC_EINVAL);
+	expect_done(inbox_end_snapshot(&sender, FIRST + 1, true));
+	send_snapshot(GENERATION + 1, 0);
+}
+
+/* ---- requests ---- */
+
+/* I-10 */
+Case(request_stops_frames_until_begin)
+{
+	uint64_t served = 0;
+	void *data;
+
+	start();
+	expect_done(frame(FIRST));
+	expect_done(inbox_request_snapshot(&receiver));
+
+	cr_expect_eq(positions().snapshot_wanted, 1);
+	cr_expect(inbox_is_requested(&sender));
+	expect_done(inbox_probe_wanted(&sender, &served));
+	cr_expect_eq(served, 1);
+	cr_expect_eq(inbox_probe_wanted(&sender, &served), IPC_EAGAIN);
+	cr_expect_eq(frame(FIRST + 1), IPC_EOVERFLOW);
+	cr_expect_eq(inbox_claim_frame(&sender, 8, &data, true), IPC_EOVERFLOW);
+
+	send_snapshot(GENERATION + 1, 5);
+	cr_expect_not(inbox_is_requested(&sender));
+	expect_done(frame(5));
+	(void)next_frame(FIRST);
+	apply_snapshot();
+}
+
+/* I-10 */
+Case(request_is_not_raised_where_a_begin_is_on_its_way)
+{
+	start();
+	expect_done(inbox_begin_snapshot(&sender, GENERATION + 1, true));
+
+	cr_expect_eq(inbox_request_snapshot(&receiver), 1);
+	(void)next(IPC_INBOX_BEGIN);
+	cr_expect_eq(inbox_request_snapshot(&receiver), 1);
+
+	cr_expect_eq(positions().snapshot_wanted, 0);
+}
+
+/* I-10: and does not grow. */
+Case(request_stands_again_if_its_answer_is_aborted)
+{
+	start();
+	expect_done(inbox_request_snapshot(&receiver));
+	send_half();
+	cr_expect_not(inbox_is_requested(&sender));
+
+	expect_done(inbox_abort_snapshot(&sender));
+
+	cr_expect(inbox_is_requested(&sender));
+	cr_expect_eq(frame(FIRST), IPC_EOVERFLOW);
+	cr_expect_eq(positions().snapshot_wanted, 1);
+}
