@@ -175,7 +175,7 @@ int inbox_begin_snapshot(struct inbox_sender *sender, uint64_t generation, bool 
 		sender->is_void = false;
 		sender->generation = generation;
 		sender->begin_wanted = now;
-	} else if (ring_depth(&sender->inbox.view) > 0) {
+	} else if (ring_depth(&sender->inbox.view) > 0 || !ring_producer_is(&sender->out)) {
 		r = when_full(sender, r, waits);
 	}
 
