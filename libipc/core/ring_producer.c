@@ -268,11 +268,14 @@ static void ring_write_hole(struct ring_producer *producer, uint64_t position, u
 	ring_write(producer, position, ring_what(RING_HOLE, 0, 0, units), number);
 }
 
-/* Whether a hole will lie over it once this one is published. */
+/* Whether a hole will lie over it once this one is published; NULL: whether one does. */
 static bool is_passed(const struct ring_producer *producer, const struct ring_claim *claim,
 		      const struct ring_claim *published)
 {
 	uint64_t head = ring_position(producer->head);
+
+	if (!published)
+		return claim->is_stray;
 
 	return claim != published &&
 	       (claim->is_stray ||
@@ -304,7 +307,7 @@ static int ring_tell_strays(struct ring_producer *producer, const struct ring_cl
 	for (unsigned i = 0; i < producer->n_claims; ++i) {
 		const struct ring_claim *claim = &producer->claim[i];
 
-		if (!published || !is_passed(producer, claim, published))
+		if (!is_passed(producer, claim, published))
 			continue;
 		if (units == 0)
 			from = claim->at & producer->view.mask;
@@ -481,19 +484,27 @@ int ring_rewind(struct ring_producer *producer, uint64_t position, unsigned stat
 	position = ring_jump(&producer->view, position);
 	number = ring_number_at(&producer->view, position);
 
-	/* Who takes the end over bans no more than what may still be written: from the exchange on
-	 * nothing is, and before it nothing behind the head. */
-	if (producer->n_claims == 0)
-		ring_set_limit(producer, advance(position, 1));
+	/* What is claimed will lie behind the new end. */
+	for (unsigned i = 0; i < producer->n_claims; ++i)
+		producer->claim[i].is_stray = true;
+	producer->n_strays = producer->n_claims;
+	r = ring_tell_strays(producer, NULL);
+	if (r < 0)
+		return r;
+
+	/*
+	 * Who takes the end over bans no more than what may still be written: from the exchange on
+	 * that is what is claimed, and before it nothing else behind the head.
+	 *
+	 * [R8] Who sees this limit sees those strays.  Pairs with [R9].
+	 */
+	atomic_thread_fence(memory_order_release);
+	ring_set_limit(producer, advance(position, 1));
 
 	r = ring_move_head(producer, state, position);
 	if (r < 0)
 		return r;
 
-	/* What is claimed lies behind the new end now. */
-	for (unsigned i = 0; i < producer->n_claims; ++i)
-		producer->claim[i].is_stray = true;
-	producer->n_strays = producer->n_claims;
 	producer->number = number;
 	producer->end = position;
 	return 0;

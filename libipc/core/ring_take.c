@@ -72,7 +72,8 @@ static uint64_t last_limit(const struct ring_producer *producer)
 	const struct ring_view *view = &producer->view;
 	const struct ring *ring = view->ring;
 	uint64_t tag = atomic_load_explicit(&ring->limit_tag, memory_order_acquire);
-	uint64_t limit = atomic_load_explicit(&ring->limit[tag & 1], memory_order_relaxed);
+	/* [R9] Before the look at strays.  Pairs with [R8]. */
+	uint64_t limit = atomic_load_explicit(&ring->limit[tag & 1], memory_order_acquire);
 	uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
 
 	return ring_tag(limit) == tag ? ring_position(limit)

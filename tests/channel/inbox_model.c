@@ -41,7 +41,9 @@ static struct {
 	bool is_changed; /* a snapshot was lost with its receiver, and no END was applied since */
 	uint64_t n_collapses, gap;
 	unsigned held_dead[3], n_held_dead;
-	bool lives_on; /* after its end; where backlogs are given up it claims nothing */
+	bool lives_on; /* after its end */
+	void *late;    /* what the first of those had claimed, and goes on filling */
+	uint64_t late_size;
 } model;
 
 #define EXPECT(condition, what, value)                                                             \
@@ -306,7 +308,12 @@ static void sender_goes(bool dies)
 		inbox_close_sender(&sender);
 
 	/* One that lives on is only followed by others, and what it had claimed is banned as long
-	 * as it lives: in the end there may be no room beside that. */
+	 * as it lives: in the end there may be no room beside that, and what more of them claimed
+	 * is not banned, perhaps. */
+	if (dies && model.lives_on && model.n_held_dead == 0) {
+		model.late = model.claim;
+		model.late_size = model.claim_size;
+	}
 	if (dies && model.lives_on)
 		model.held_dead[model.n_held_dead++] = sender_handle;
 	else
@@ -357,8 +364,7 @@ static void sender_does(void)
 			do_chunk();
 		break;
 	case 8:
-		if (!collapses || !model.lives_on)
-			do_claim();
+		do_claim();
 		break;
 	case 9:
 	case 10:
@@ -542,12 +548,12 @@ static void settle(void)
 		compare();
 		do_mark(replica.n_held);
 		compare();
+		if (!has_sender)
+			continue;
 		if (model.is_inside && model.is_complete)
 			do_end();
 		else if (model.is_inside)
 			do_chunk();
-		if (!has_sender)
-			continue;
 		if (needs_snapshot())
 			do_begin();
 		else if (model.is_inside)
@@ -584,6 +590,8 @@ static void run_seed(void)
 			sender_does();
 		else
 			receiver_does();
+		if (model.late)
+			memset(model.late, (int)pick(256), model.late_size);
 		compare();
 		if (pick(50) == 0)
 			pace = 1 + pick(4);

@@ -415,6 +415,39 @@ Test(ring_takes, strays_that_leave_no_place_refuse_the_end, .init = setup, .fini
 	go_round(4, 50);
 }
 
+/* Also where the ring is so full that the longest record has no place beside them yet. */
+Test(ring_takes, stray_claims_in_a_full_ring_harm_nobody, .init = setup, .fini = teardown)
+{
+	take(1);
+	claim(1, 500);
+	(void)fill_up(1);
+
+	take(2);
+	drain();
+	go_round(2, 100);
+}
+
+Test(ring_takes, claims_are_all_that_is_banned_of_what_was_taken_back, .init = setup,
+     .fini = teardown)
+{
+	uint64_t position;
+
+	take(1);
+	position = ring_position(producers[1].head);
+	for (unsigned i = 0; i < 10; ++i)
+		cr_assert_eq(ring_scene_send(&producers[1], 400, 1), 0);
+	claim(1, 100);
+	cr_assert_eq(ring_rewind(&producers[1], position, 0), 0);
+
+	take(2);
+
+	cr_assert_eq(ring_position(producers[2].head), position);
+	cr_assert_eq(n_banned(), 1);
+	go_round(2, 100);
+	commit_late(1);
+	go_round(2, 10);
+}
+
 /* The claims of the living reach as far as there is room. */
 Test(ring_takes, claims_up_to_the_last_unit_are_jumped_over, .init = setup, .fini = teardown)
 {

@@ -250,7 +250,7 @@ static void expect_told_if_taken_over(long n, int r, int then)
 	cr_assert(then == GOES_ON || then == IPC_ESTALE, "instruction %ld: later %d", n, then);
 	cr_assert(r >= 0 || r == IPC_ESTALE || (r == IPC_EOVERFLOW && !plan->receives),
 		  "instruction %ld: it was told %d", n, r);
-	if (plan->operate == do_frame)
+	if (plan->operate == do_frame || plan->operate == do_commit)
 		cr_assert_eq(r == 0, found_frame, "instruction %ld: it was told %d", n, r);
 	if (plan->operate == do_end)
 		cr_assert_eq(r == 0, found_generation == 9, "instruction %ld: it was told %d", n,
@@ -421,4 +421,29 @@ OVERTAKEN(sender_taken_over_at_a_descriptor, COLLAPSES, .is_taken_over = true,
 	  .prepare = slow_sends_half, .operate = do_chunk_fd, .meanwhile = new_sender_goes_on)
 OVERTAKEN(sender_taken_over_taking_over, COLLAPSES, .is_taken_over = true, .settles = true,
 	  .before = send_half_a_snapshot, .operate = do_take_sender,
+	  .meanwhile = new_sender_goes_on)
+
+/* What was claimed lies behind or before what was sent, and is written to until the end. */
+#define CLAIMED    COLLAPSES, .is_taken_over = true, .prepare = slow_fills_and_claims
+#define PASSED_BY  COLLAPSES, .is_taken_over = true, .prepare = slow_claims_and_fills
+#define GIVES_MORE .operate = do_frame_beside_a_claim
+#define BEGINS     .operate = do_begin_beside_a_claim
+
+/* I-3, I-5, I-14 */
+OVERTAKEN(sender_with_a_claim_taken_over, CLAIMED, GIVES_MORE, .meanwhile = new_sender_goes_on)
+OVERTAKEN(sender_with_a_claim_taken_over_often, CLAIMED, GIVES_MORE, .meanwhile = new_senders_go_on)
+OVERTAKEN(sender_with_a_claim_taken_over_by_one_that_gives_up, CLAIMED, GIVES_MORE,
+	  .meanwhile = new_sender_and_receiver_move)
+OVERTAKEN(sender_with_a_claim_taken_over_in_a_begin, CLAIMED, BEGINS,
+	  .meanwhile = new_sender_goes_on)
+OVERTAKEN(sender_with_a_claim_taken_over_in_its_commit, CLAIMED, .operate = do_commit,
+	  .meanwhile = new_sender_goes_on)
+OVERTAKEN(sender_with_a_stray_taken_over, PASSED_BY, GIVES_MORE, .meanwhile = new_sender_goes_on)
+OVERTAKEN(sender_with_a_stray_taken_over_often, PASSED_BY, GIVES_MORE,
+	  .meanwhile = new_senders_go_on)
+OVERTAKEN(sender_with_a_stray_taken_over_by_one_that_gives_up, PASSED_BY, GIVES_MORE,
+	  .meanwhile = new_sender_and_receiver_move)
+OVERTAKEN(sender_with_a_stray_taken_over_in_a_begin, PASSED_BY, BEGINS,
+	  .meanwhile = new_sender_goes_on)
+OVERTAKEN(sender_with_a_stray_taken_over_in_its_commit, PASSED_BY, .operate = do_commit,
 	  .meanwhile = new_sender_goes_on)

@@ -36,6 +36,8 @@ static struct inbox_receiver slow_receiver;
 static struct inbox_sender *by; /* who sends in the end */
 static unsigned char late_bytes[CAST_SIZE];
 static int chunk_fd = -1;
+static void *slow_claim; /* open, and filled by who was taken over */
+static uint64_t slow_claim_size;
 
 /* In shared memory: what the slow one was told, and when it went on. */
 static _Atomic uint64_t *told(void)
@@ -165,6 +167,27 @@ static void slow_sends_half(void)
 	cast_must(cast_chunks(&slow_sender, 2), "chunks");
 }
 
+static void claim(uint64_t size)
+{
+	slow_claim_size = size;
+	cast_must(inbox_claim_frame(&slow_sender, size, &slow_claim, true), "claim");
+	inbox_scene_fill(slow_claim, size, LATE);
+}
+
+/* Frames have passed it by. */
+static void slow_claims_and_fills(void)
+{
+	claim(CAST_SIZE);
+	slow_fills();
+}
+
+/* It is the last there is. */
+static void slow_fills_and_claims(void)
+{
+	slow_fills();
+	claim(8);
+}
+
 static int do_receive(void)
 {
 	return inbox_replica_receive(&slow->replica, N_RECEIVED, 0);
@@ -198,6 +221,36 @@ static int do_frame(void)
 		++cast->primary.offset;
 	}
 	return r;
+}
+
+/* A claim is written to until it is known that the end is another's. */
+static int write_on(int r)
+{
+	memset(slow_claim, 0x63, slow_claim_size);
+	if (atomic_load(is_overtaken()) &&
+	    inbox_commit_frame(&slow_sender, slow_sender.out.number, slow_claim, 8) != IPC_ESTALE)
+		return IPC_EBADMSG;
+
+	return r;
+}
+
+static int do_frame_beside_a_claim(void)
+{
+	return write_on(do_frame());
+}
+
+static int do_begin_beside_a_claim(void)
+{
+	return write_on(inbox_begin_snapshot(&slow_sender, 9, false));
+}
+
+static int do_commit(void)
+{
+	int r;
+
+	cast->number = LATE;
+	r = inbox_commit_frame(&slow_sender, cast->primary.offset, slow_claim, slow_claim_size);
+	return r < 0 ? write_on(r) : r;
 }
 
 static int do_chunk(void)
