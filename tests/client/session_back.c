@@ -2,6 +2,8 @@
 /*
  * session: a listener that comes back takes back what its name had accepted (C-9).
  */
+#include <sys/resource.h>
+
 #include "tests/client/session_scene.h"
 
 TestSuite(session_back, .init = scene_setup, .fini = scene_teardown, .timeout = 60);
@@ -238,4 +240,43 @@ Test(session_back, another_user_takes_nothing_back)
 	EXPECT(order_do(&other, ORDER_RECEIVE, 0, 0), 1);
 	actor_kill(&other);
 	actor_kill(&client[0]);
+}
+
+/* C-9: without a free descriptor nothing is taken back, and nothing is lost. */
+Test(session_back, want_of_descriptors_loses_nothing)
+{
+	struct pair pair = PAIR_NEW(0);
+	struct rlimit limit, few;
+	unsigned n_failed = 0;
+	int fd, r;
+
+	ASSERT(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	ASSERT(put(pair.connected, 3), 0);
+	for (int n_free = 0; n_free < 6; ++n_free) {
+		ipc_listener *before = pair.listener;
+
+		pair.accepted = ipc_session_detach(pair.accepted);
+		EXPECT(until_peer(pair.connected, false), 0);
+		pair.listener = LISTENER_NEW(0);
+		ipc_listener_close(before);
+
+		fd = dup(0);
+		close(fd);
+		few = limit;
+		few.rlim_cur = (rlim_t)(fd + n_free);
+		ASSERT(setrlimit(RLIMIT_NOFILE, &few), 0);
+		r = accept_in(pair.listener, &pair.accepted, WAIT_MS);
+		ASSERT(setrlimit(RLIMIT_NOFILE, &limit), 0);
+		cr_expect(r == 1 || r == IPC_EMFILE, "%s", ipc_error_name(r));
+		n_failed += r < 0;
+		if (r < 0) {
+			cr_expect_null(pair.accepted);
+			EXPECT(ipc_session_peers(pair.connected), 0);
+			ASSERT(accept_in(pair.listener, &pair.accepted, WAIT_MS), 1);
+		}
+		EXPECT(until_peer(pair.connected, true), 0);
+	}
+	cr_expect_gt(n_failed, 0);
+	EXPECT(eat(pair.accepted), 3);
+	pair_close(&pair);
 }
