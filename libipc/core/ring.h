@@ -253,7 +253,7 @@ struct ring_producer {
 	uint64_t limit;    /* position: how far it may write, as told */
 	uint64_t strays;   /* the word, as told */
 	uint64_t depth_max;
-	uint64_t keep; /* units that a claim leaves free, beside the next head: the user's */
+	uint64_t keep; /* units of a record that has room after a claim: the user's */
 
 	/* Open claims, in no order. */
 	struct ring_claim *claim;

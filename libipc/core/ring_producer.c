@@ -80,11 +80,11 @@ static uint64_t units_of_copies(const struct ring_producer *producer, uint64_t a
 	return units;
 }
 
-/* Nobody's memory but the own: past bans and strays. */
-static bool ring_place(const struct ring_producer *producer, uint64_t units, uint64_t *ret)
+/* Nobody's memory but the own, from `at` on: past bans and strays. */
+static bool ring_place(const struct ring_producer *producer, uint64_t at, uint64_t units,
+		       uint64_t *ret)
 {
 	const struct ring_view *view = &producer->view;
-	uint64_t at = producer->end;
 	unsigned n = producer->n_strays ? producer->n_claims : 0;
 
 	*ret = at;
@@ -116,12 +116,20 @@ enum ring_use { RING_TO_CLAIM, RING_TO_SEND, RING_TO_COPY };
 static uint64_t units_to_keep(const struct ring_producer *producer, uint64_t at, uint64_t units,
 			      enum ring_use use, const struct ring_claim *claim)
 {
+	uint64_t after = advance(at, units), kept = after;
 	uint64_t keep = use == RING_TO_COPY ? 0 : producer->keep;
 
+	/* Where a record of so many will stand, when nothing else is kept. */
+	if (keep > 0) {
+		if (UNLIKELY(!ring_place(producer, after, keep, &kept)))
+			return producer->view.mask + 1;
+		kept = advance(kept, keep);
+	}
+
 	if (LIKELY(producer->n_claims == 0))
-		return keep;
-	return keep + units_of_copies(producer, advance(at, units),
-				      use == RING_TO_CLAIM ? units : 0, claim);
+		return ring_distance(after, kept);
+	return ring_distance(after, kept) +
+	       units_of_copies(producer, kept, use == RING_TO_CLAIM ? units : 0, claim);
 }
 
 /* Whose end it is not any more has neither room nor none. */
@@ -137,7 +145,7 @@ static int ring_find_room(struct ring_producer *producer, uint64_t units, enum r
 	struct ring_view *view = &producer->view;
 	uint64_t at, needed, in_use;
 
-	if (UNLIKELY(!ring_place(producer, units, &at)))
+	if (UNLIKELY(!ring_place(producer, producer->end, units, &at)))
 		return ring_refused(producer, IPC_EAGAIN);
 
 	needed = units + 1 + units_to_keep(producer, at, units, use, claim);

@@ -275,9 +275,6 @@ static void do_abort(void)
 {
 	int r = inbox_abort_snapshot(&sender);
 
-	/* The unit that is kept for it may lie in front of what is banned or claimed. */
-	if (r == IPC_EAGAIN && (model.n_held_dead > 0 || model.claim))
-		return;
 	EXPECT(r == (model.is_inside ? 0 : IPC_EINVAL), "result", (uint64_t)r);
 	model.is_inside = false;
 }

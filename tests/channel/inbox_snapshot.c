@@ -88,6 +88,32 @@ Case(abort_needs_no_room)
 	expect_done(inbox_abort_snapshot(&sender));
 }
 
+/* I-14: wherever the stream goes past the memory of what is claimed. */
+Case(abort_needs_no_room_beside_a_claim)
+{
+	static const unsigned char bytes[LARGEST];
+	struct ipc_inbox_event event;
+	void *data;
+
+	start();
+	for (unsigned i = 0; i < 400; ++i) {
+		uint64_t claimed = 1 + i * 7 % 300, size = i * 13 % 200;
+
+		expect_done(inbox_claim_frame(&sender, claimed, &data, true));
+		for (unsigned k = 0; k < 3; ++k) {
+			expect_done(inbox_begin_snapshot(&sender, GENERATION + 1, true));
+			while (inbox_send_chunk(&sender, bytes, size, true) == 0)
+				;
+			expect_done(inbox_abort_snapshot(&sender));
+			while (inbox_receive_many(&receiver, &event, 1, 0) == 1)
+				apply(event);
+			send_snapshot(GENERATION, FIRST);
+			apply_snapshot();
+		}
+		expect_done(inbox_abort_frame(&sender, data));
+	}
+}
+
 /* ---- chunks by descriptor ---- */
 
 /* I-8: no byte of it is in the ring. */
