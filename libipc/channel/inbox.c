@@ -8,6 +8,9 @@
 
 #define HALF (UINT64_C(1) << (RING_POSITION_BITS - 1))
 
+/* Of a word that others keep changing, which only broken ones do. */
+#define TRIES_MAX 1000
+
 /* ---- layout ---- */
 
 static uint64_t data_offset(void)
@@ -146,16 +149,23 @@ int inbox_end_write(struct inbox_end ends[2], struct inbox_writer writer, struct
 	return 0;
 }
 
+/* Whoever had the end before, and is late, exchanges each word once more at most. */
+static void end_store(_Atomic uint64_t *word, struct inbox_writer writer, uint64_t value)
+{
+	uint64_t seen = atomic_load_explicit(word, memory_order_acquire);
+
+	for (int i = 0; i < TRIES_MAX && is_mine(writer); ++i) {
+		if (end_exchange(word, seen, value))
+			return;
+		seen = atomic_load_explicit(word, memory_order_acquire);
+	}
+}
+
+/* The generation first: an entry that is none stays one. */
 static void end_clear(struct inbox_end *end, struct inbox_writer writer)
 {
-	uint64_t generation = atomic_load_explicit(&end->generation, memory_order_acquire);
-	uint64_t position = atomic_load_explicit(&end->position, memory_order_acquire);
-
-	if (!is_mine(writer))
-		return;
-
-	(void)end_exchange(&end->generation, generation, generation_of(writer.tag, 0));
-	(void)end_exchange(&end->position, position, ring_word(writer.tag, 0, 0));
+	end_store(&end->generation, writer, generation_of(writer.tag, 0));
+	end_store(&end->position, writer, ring_word(writer.tag, 0, 0));
 }
 
 struct inbox_now inbox_end_take(struct inbox_end ends[2], struct inbox_writer writer,

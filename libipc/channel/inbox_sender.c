@@ -112,12 +112,16 @@ int inbox_begin_sender(struct inbox_sender *sender, uint64_t handle_id, uint32_t
 
 	turn_init(&sender->turn);
 	sender->out = (struct ring_producer){.view = inbox->view};
-	r = ring_take_producer(&sender->out, inbox->table, handle_id, process);
+	r = ring_take_head(&sender->out, inbox->table, handle_id, process);
 	if (r < 0)
 		return inbox_result(inbox, r);
 
-	sender->now = inbox_end_take(inbox->shared->sent, writer_of(sender), sender->out.taken_at);
-	r = inbox_collapse_cancel(sender);
+	/* An END that was not committed is told by the head; not once that has jumped. */
+	sender->now = inbox_end_take(inbox->shared->sent, writer_of(sender),
+				     ring_position(sender->out.head));
+	r = ring_take_memory(&sender->out);
+	if (r == 0)
+		r = inbox_collapse_cancel(sender);
 	if (r == 0 && ring_state(sender->out.head) & INBOX_INSIDE) {
 		r = send_abort(sender, IPC_INBOX_SENDER_DIED);
 		if (r == IPC_EAGAIN)

@@ -245,13 +245,12 @@ struct ring_producer {
 	struct ring_view view;
 	const struct liveness_table *table;
 	uint64_t owner;
-	uint64_t head;     /* the word */
-	uint64_t number;   /* of the next record */
-	uint64_t end;      /* position behind the last claim */
-	uint64_t taken_at; /* position of head when the end was taken, before any jump */
-	uint64_t tail;     /* position, as last seen */
-	uint64_t limit;    /* position: how far it may write, as told */
-	uint64_t strays;   /* the word, as told */
+	uint64_t head;   /* the word */
+	uint64_t number; /* of the next record */
+	uint64_t end;    /* position behind the last claim */
+	uint64_t tail;   /* position, as last seen */
+	uint64_t limit;  /* position: how far it may write, as told */
+	uint64_t strays; /* the word, as told */
 	uint64_t depth_max;
 	uint64_t keep; /* units of a record that has room after a claim: the user's */
 
@@ -266,10 +265,22 @@ struct ring_producer {
  * IPC_ESTALE: a newer one has it, or took it meanwhile; IPC_EBUSY: too many that were taken over
  * live on, or one claims too much; IPC_ENOSYS: its owner lives, and no fence reaches it;
  * IPC_EBADMSG.
+ *
+ * In two steps for who keeps words beside the stream: with the head nobody else publishes any more,
+ * and it stands where the last one left it; with the memory it may jump, and records are claimed.
  */
-IPC_CHECKED int ring_take_producer(struct ring_producer *producer,
-				   const struct liveness_table *table, uint64_t handle_id,
-				   uint32_t process);
+IPC_CHECKED int ring_take_head(struct ring_producer *producer, const struct liveness_table *table,
+			       uint64_t handle_id, uint32_t process);
+IPC_CHECKED int ring_take_memory(struct ring_producer *producer);
+
+IPC_CHECKED static inline int ring_take_producer(struct ring_producer *producer,
+						 const struct liveness_table *table,
+						 uint64_t handle_id, uint32_t process)
+{
+	int r = ring_take_head(producer, table, handle_id, process);
+
+	return r < 0 ? r : ring_take_memory(producer);
+}
 
 /* Claims vanish.  No thread is inside, nor will be. */
 void ring_leave_producer(struct ring_producer *producer);

@@ -222,29 +222,14 @@ static int jump_over(struct ring_producer *producer)
 	return ring_move_head(producer, ring_state(producer->head), to);
 }
 
-/* The end is this one's, and now what it may write. */
-static int take_memory(struct ring_producer *producer)
+/* What is impossible is so because another one has moved on. */
+static int taken(const struct ring_producer *producer, int r)
 {
-	const struct ring_view *view = &producer->view;
-	int r = 0;
-
-	if (ring_has_pending_bans(view, producer->table, producer->owner))
-		r = complete_bans(producer);
-	if (r == 0)
-		r = jump_over(producer);
-	if (r < 0)
-		return r;
-
-	producer->tail =
-		ring_position(atomic_load_explicit(&view->ring->tail, memory_order_acquire));
-	producer->end = ring_position(producer->head);
-	producer->number = ring_number_at(view, producer->end);
-	producer->depth_max = atomic_load_explicit(&view->ring->depth_max, memory_order_relaxed);
-	return ring_distance(producer->tail, producer->end) > view->mask + 1 ? IPC_EBADMSG : 0;
+	return r < 0 && !ring_producer_is(producer) ? IPC_ESTALE : r;
 }
 
-int ring_take_producer(struct ring_producer *producer, const struct liveness_table *table,
-		       uint64_t handle_id, uint32_t process)
+int ring_take_head(struct ring_producer *producer, const struct liveness_table *table,
+		   uint64_t handle_id, uint32_t process)
 {
 	struct ring_view view = producer->view;
 	struct ring *ring = view.ring;
@@ -262,15 +247,32 @@ int ring_take_producer(struct ring_producer *producer, const struct liveness_tab
 	CRASH_POINT();
 	if (r == 0)
 		r = tag_take(&ring->head, &ring->producer, producer->owner, &producer->head);
-	if (r < 0)
-		return r;
 
 	CRASH_POINT();
-	producer->taken_at = ring_position(producer->head);
-	r = take_memory(producer);
+	return r;
+}
 
-	/* What is impossible is so because another one has moved on. */
-	return r < 0 && !ring_producer_is(producer) ? IPC_ESTALE : r;
+int ring_take_memory(struct ring_producer *producer)
+{
+	const struct ring_view *view = &producer->view;
+	int r = 0;
+
+	if (ring_has_pending_bans(view, producer->table, producer->owner))
+		r = complete_bans(producer);
+	if (r == 0)
+		r = jump_over(producer);
+	if (r < 0)
+		return taken(producer, r);
+
+	producer->tail =
+		ring_position(atomic_load_explicit(&view->ring->tail, memory_order_acquire));
+	producer->end = ring_position(producer->head);
+	producer->number = ring_number_at(view, producer->end);
+	producer->depth_max = atomic_load_explicit(&view->ring->depth_max, memory_order_relaxed);
+	if (ring_distance(producer->tail, producer->end) > view->mask + 1)
+		return taken(producer, IPC_EBADMSG);
+
+	return 0;
 }
 
 /* ---- consumer ---- */
