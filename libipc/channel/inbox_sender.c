@@ -102,7 +102,7 @@ static int send_abort(struct inbox_sender *sender, enum ipc_inbox_reason reason)
 	};
 
 	sender->out.keep = 0;
-	return ring_send(&sender->out, NULL, &commit);
+	return ring_send(&sender->out, "", &commit);
 }
 
 int inbox_begin_sender(struct inbox_sender *sender, uint64_t handle_id, uint32_t process)
