@@ -28,7 +28,7 @@ typedef struct ipc_client ipc_client;
 struct ipc_client_options {
 	size_t size;
 	uint64_t flags;                           /* IPC_CLIENT_... */
-	const char *address;                      /* path of the broker's socket; NULL: see M-40 */
+	const char *address;                      /* path of the broker's socket; NULL: see ipc_client(3) */
 	uint64_t grace_ns;                        /* default 2 s: how long waits bear the absence of any broker */
 };
 #define IPC_CLIENT_OPTIONS(...) (&(const struct ipc_client_options){ .size = sizeof(struct ipc_client_options), __VA_ARGS__ })

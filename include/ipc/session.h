@@ -61,7 +61,7 @@ IPC_CHECKED int ipc_session_peers_wait(ipc_session *handle, bool present, const 
 
 IPC_CHECKED int ipc_listener_open_wait(ipc_listener **ret, ipc_client *client, const char *name,
                                        const struct ipc_session_options *options, const struct timespec *deadline);
-IPC_CHECKED int ipc_listener_accept(ipc_listener *listener, ipc_session **ret);            /* 0: new; 1: taken back (C-9) */
+IPC_CHECKED int ipc_listener_accept(ipc_listener *listener, ipc_session **ret);            /* 0: new; 1: taken back */
 IPC_CHECKED int ipc_listener_accept_wait(ipc_listener *listener, ipc_session **ret, const struct timespec *deadline);
 IPC_CHECKED int ipc_session_connect_wait(ipc_session **ret, ipc_client *client, const char *name,
                                          const struct ipc_session_options *options, const struct timespec *deadline);
