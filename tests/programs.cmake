@@ -63,9 +63,9 @@ foreach(label IN LISTS folders)
 	endforeach()
 endforeach()
 
-# What costs every core of the machine for its whole life is not run beside others.
+# What costs every core of the machine for its whole life is not run beside others, nor what is about milliseconds.
 get_property(all DIRECTORY PROPERTY TESTS)
-list(FILTER all INCLUDE REGEX "^stress\\.")
+list(FILTER all INCLUDE REGEX "^(stress\\.|client\\.wait_fallback$)")
 if(all)
 	set_tests_properties(${all} PROPERTIES RUN_SERIAL ON)
 endif()

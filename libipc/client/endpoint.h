@@ -142,7 +142,7 @@ struct endpoint {
 	/* Of the role; NULL: no handle for ipc_wait_any(). Set by the opener, after success. */
 	const struct endpoint_readiness *readiness;
 
-	/* Set by closing_fn: another thread still holds a robust lock in there; never unmap. */
+	/* Set by last_fn: another thread still holds a robust lock in there; never unmap. */
 	bool keep_mapped;
 
 	/* Set by closing_fn: what the handle held is given back later, and the kind calls

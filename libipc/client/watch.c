@@ -50,10 +50,19 @@ static void producer_closing(struct endpoint *endpoint)
 	if (!atomic_load_explicit(&producer->is_editing, memory_order_relaxed))
 		return;
 
-	if (watch_is_editing(&producer->view, endpoint->id))
+	if (watch_is_editing(&producer->view, endpoint->id)) {
+		atomic_store_explicit(&producer->is_editing, 0, memory_order_relaxed);
 		watch_abort(&producer->view);
-	else
-		endpoint->keep_mapped = true;
+	}
+}
+
+/* An edit that began just then may have ended with the close. */
+static void producer_last(struct endpoint *endpoint)
+{
+	const ipc_watch_producer *producer = (const ipc_watch_producer *)endpoint;
+
+	endpoint->keep_mapped =
+		atomic_load_explicit(&producer->is_editing, memory_order_relaxed) != 0;
 }
 
 static int watch_request(struct endpoint_request *ret, enum ipc_role role, const char *name,
@@ -109,6 +118,7 @@ int watch_producer_open_wait(ipc_watch_producer **ret, ipc_client *client,
 
 	producer = (ipc_watch_producer *)endpoint;
 	producer->endpoint.closing_fn = producer_closing;
+	producer->endpoint.last_fn = producer_last;
 	producer->endpoint.readiness = &watch_producer_readiness;
 	producer->view.ring = endpoint_ring;
 	producer->view.ring_userdata = &producer->endpoint;
