@@ -140,14 +140,15 @@ static const char *plain(char text[64], const char *name)
 	return text;
 }
 
-static void table_add_rate(struct table *table, bool is_known, const char *format, double rate)
+/* Never an exponent: from 1000 on the whole number. */
+static void table_add_rate(struct table *table, bool is_known, const char *sign, double rate)
 {
 	if (!is_known)
 		table_add(table, "-");
-	else if (rate == 0)
-		table_add(table, "0");
+	else if (rate > -1000 && rate < 1000)
+		table_add(table, "%s%.3g", sign, rate);
 	else
-		table_add(table, format, rate);
+		table_add(table, "%s%.0f", sign, rate);
 }
 
 static void table_add_row(struct table *table, const struct sample_row *row, uint64_t over_ns)
@@ -160,9 +161,9 @@ static void table_add_row(struct table *table, const struct sample_row *row, uin
 	table_add(table, "%" PRIu32 "+%" PRIu32, info->handles[0], info->handles[1]);
 	table_add(table, "%" PRIu32, info->waiters);
 	table_add(table, "%s", channel_depth(text, info->kind, info->depth));
-	table_add_rate(table, row->has_change, "%+.3g", row->depth_change);
-	table_add_rate(table, row->has_change && row->has_items, "%.3g", row->in);
-	table_add_rate(table, row->has_change && row->has_items, "%.3g", row->out);
+	table_add_rate(table, row->has_change, row->depth_change > 0 ? "+" : "", row->depth_change);
+	table_add_rate(table, row->has_change && row->has_items, "", row->in);
+	table_add_rate(table, row->has_change && row->has_items, "", row->out);
 
 	if (row->holder.handle_id) {
 		table_add(table, "%s", handle_holding_name(row->holder.holds));

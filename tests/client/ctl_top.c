@@ -328,12 +328,18 @@ Test(ctl_top, it_shows_who_holds_the_items_of_a_queue)
 Test(ctl_top, it_shows_how_fast_a_queue_grows)
 {
 	ipc_queue_producer *producer = jobs_new("jobs");
+	size_t begin;
 
 	TTY_START("--interval", "100ms");
 	tty_until("jobs ");
 	tty_until(" 0 ");
 	jobs_push(producer);
 	tty_until(" +");
+	begin = tty.mark;
+	tty_until(" ");
+
+	/* Some thousand bytes a second, in digits: no exponent. */
+	cr_expect_null(memchr(tty.seen + begin, 'e', tty.mark - begin), "%s", tty.seen + begin);
 	tty_until(" 0 ");
 
 	tty_press("q");
