@@ -79,6 +79,16 @@ static int sender_leave(struct inbox_sender *sender, int r, bool is_published)
 	return inbox_result(&sender->inbox, r);
 }
 
+/* The same where others on its own side may wait for it: for room, a request, a generation. */
+static int sender_leave_and_tell(struct inbox_sender *sender, int r, bool is_published)
+{
+	r = sender_leave(sender, r, is_published);
+	if (r == 0)
+		inbox_notify(&sender->inbox, INBOX_SIDE_SENDER);
+
+	return r;
+}
+
 /* ---- room ---- */
 
 /* What IPC_EAGAIN means here. */
@@ -327,7 +337,7 @@ int inbox_end_snapshot(struct inbox_sender *sender, uint64_t next_offset, bool w
 	if (r == 0)
 		sender->is_inside = false;
 
-	return sender_leave(sender, r, r == 0);
+	return sender_leave_and_tell(sender, r, r == 0);
 }
 
 int inbox_abort_snapshot(struct inbox_sender *sender)
@@ -345,7 +355,7 @@ int inbox_abort_snapshot(struct inbox_sender *sender)
 	if (r == 0)
 		sender->is_inside = sender->is_void = false;
 
-	return sender_leave(sender, r, r == 0);
+	return sender_leave_and_tell(sender, r, r == 0);
 }
 
 /* ---- frames ---- */
@@ -422,7 +432,8 @@ int inbox_claim_frame(struct inbox_sender *sender, size_t size, void **ret_data,
 	return sender_leave(sender, r, false);
 }
 
-static int commit_frame(struct inbox_sender *sender, uint64_t offset, void *data, size_t size)
+static int commit_frame(struct inbox_sender *sender, uint64_t offset, void *data, size_t size,
+			bool *ret_gives_room)
 {
 	const struct ring_commit commit = {
 		.type = INBOX_FRAME,
@@ -437,6 +448,7 @@ static int commit_frame(struct inbox_sender *sender, uint64_t offset, void *data
 	if (size > claim->size)
 		return IPC_EMSGSIZE;
 
+	*ret_gives_room = claim->is_stray || ring_units(size) < ring_units(claim->size);
 	r = check_offset(sender, offset);
 	if (r == 0)
 		r = ring_commit(&sender->out, claim, &commit);
@@ -447,14 +459,16 @@ static int commit_frame(struct inbox_sender *sender, uint64_t offset, void *data
 
 int inbox_commit_frame(struct inbox_sender *sender, uint64_t offset, void *data, size_t size)
 {
+	bool gives_room = false;
 	int r;
 
 	r = sender_enter(sender);
 	if (r < 0)
 		return r;
 
-	r = commit_frame(sender, offset, data, size);
-	return sender_leave(sender, r, r == 0);
+	r = commit_frame(sender, offset, data, size, &gives_room);
+	return gives_room ? sender_leave_and_tell(sender, r, r == 0)
+			  : sender_leave(sender, r, r == 0);
 }
 
 int inbox_abort_frame(struct inbox_sender *sender, void *data)
@@ -472,7 +486,7 @@ int inbox_abort_frame(struct inbox_sender *sender, void *data)
 	else
 		r = IPC_EINVAL;
 
-	return sender_leave(sender, r, false);
+	return sender_leave_and_tell(sender, r, false);
 }
 
 /* ---- looks ---- */

@@ -146,6 +146,36 @@ Test(inbox_wait, sender_in_the_poll_set_is_told_of_room_and_requests)
 	until_quiet();
 }
 
+/* I-10, M-30: what the sender does by itself, which has no other sleeper. */
+Test(inbox_wait, sender_in_the_poll_set_is_told_of_what_its_own_calls_bring)
+{
+	ipc_inbox_sender *sender = SENDER_NEW(.capacity = 4096);
+	ipc_inbox_receiver *receiver = RECEIVER_NEW(0);
+	void *claim;
+	uint32_t n = 0;
+
+	ASSERT(snapshot(sender, G1, 0), 0);
+	for (unsigned i = 0; i < 3; ++i)
+		cr_assert_gt(eat(receiver), 0);
+	ASSERT(ipc_inbox_request_snapshot(receiver), 0);
+	ASSERT(ipc_inbox_begin_snapshot(sender, G2), 0);
+	add(sender, IPC_READY_REQUEST);
+	until_quiet();
+	ASSERT(ipc_inbox_abort_snapshot(sender), 0);
+	EXPECT(polled_soon(sender), IPC_READY_REQUEST);
+
+	ASSERT(snapshot(sender, G2, 0), 0);
+	ASSERT(ipc_inbox_claim_frame(sender, 1000, &claim), 0);
+	while (ipc_inbox_send_frame(sender, n, NULL, 0) == 0)
+		++n;
+	ASSERT(ipc_poll_change(fixture_client, sender, IPC_READY_WRITABLE, sender), 0);
+	until_quiet();
+	ASSERT(ipc_inbox_abort_frame(sender, claim), 0);
+	EXPECT(polled_soon(sender), IPC_READY_WRITABLE);
+	ipc_inbox_receiver_close(receiver);
+	ipc_inbox_sender_close(sender);
+}
+
 /* ---- ipc_wait_any() ---- */
 
 /* M-34: an event that the role does not have, or none at all. */
