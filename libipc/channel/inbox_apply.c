@@ -6,8 +6,35 @@
 #include "libipc/platform/crash.h"
 
 /*
- * What the receiver has applied, or does not need, is room again.
+ * What the receiver has applied, or does not need, is room again; what it lacks it asks for.
  */
+
+/* ---- turns ---- */
+
+int inbox_receiver_enter(struct inbox_receiver *receiver)
+{
+	int r;
+
+	turn_take(&receiver->turn);
+	receiver->tail_before = receiver->in.tail;
+	r = header_fault(receiver->inbox.header);
+	if (r == 0 && UNLIKELY(!ring_consumer_is(&receiver->in)))
+		r = IPC_ESTALE;
+	if (r < 0)
+		turn_give(&receiver->turn);
+
+	return r;
+}
+
+int inbox_receiver_leave(struct inbox_receiver *receiver, int r)
+{
+	bool has_released = receiver->in.tail != receiver->tail_before;
+
+	turn_give(&receiver->turn);
+	if (has_released)
+		inbox_notify(&receiver->inbox, INBOX_SIDE_SENDER);
+	return inbox_result(&receiver->inbox, r);
+}
 
 /* ---- room ---- */
 
@@ -101,4 +128,21 @@ int inbox_mark_applied(struct inbox_receiver *receiver, const struct ipc_inbox_e
 		return r;
 
 	return inbox_receiver_leave(receiver, mark_applied(receiver, event));
+}
+
+/* ---- requests ---- */
+
+int inbox_request_snapshot(struct inbox_receiver *receiver)
+{
+	int r;
+
+	r = inbox_receiver_enter(receiver);
+	if (r < 0)
+		return r;
+
+	if (receiver->is_inside || inbox_begin_is_coming(&receiver->in))
+		return inbox_receiver_leave(receiver, 1);
+
+	inbox_want(&receiver->inbox);
+	return inbox_receiver_leave(receiver, 0);
 }

@@ -359,14 +359,14 @@ static int take_record(struct inbox_receiver *receiver, const struct ring_receiv
 }
 
 /* What is void and held by nobody is room. */
-static int pass_over(struct inbox_receiver *receiver, const struct ring_received *record)
+static int pass_over(struct inbox_receiver *receiver, uint64_t after)
 {
 	struct ring_consumer *in = &receiver->in;
 
-	if (!inbox_mark_received(receiver, record->after, INBOX_ABORTED))
+	if (!inbox_mark_received(receiver, after, INBOX_ABORTED))
 		return IPC_EAGAIN;
 
-	in->at = record->after;
+	in->at = after;
 	if (!inbox_holds_nothing(receiver, ring_position(in->tail)))
 		return 0;
 
@@ -477,7 +477,7 @@ static int receive_one(struct inbox_receiver *receiver, struct ipc_inbox_event *
 			return tell_abort(receiver, ret, IPC_INBOX_RESTARTED);
 
 		if (UNLIKELY(is_void(receiver, record.type))) {
-			r = pass_over(receiver, &record);
+			r = pass_over(receiver, record.after);
 			if (r == 0)
 				continue;
 		} else {
@@ -494,31 +494,6 @@ static int receive_one(struct inbox_receiver *receiver, struct ipc_inbox_event *
 		if (++n_tries > TRIES_MAX)
 			return IPC_EBADMSG;
 	}
-}
-
-int inbox_receiver_enter(struct inbox_receiver *receiver)
-{
-	int r;
-
-	turn_take(&receiver->turn);
-	receiver->tail_before = receiver->in.tail;
-	r = header_fault(receiver->inbox.header);
-	if (r == 0 && UNLIKELY(!ring_consumer_is(&receiver->in)))
-		r = IPC_ESTALE;
-	if (r < 0)
-		turn_give(&receiver->turn);
-
-	return r;
-}
-
-int inbox_receiver_leave(struct inbox_receiver *receiver, int r)
-{
-	bool has_released = receiver->in.tail != receiver->tail_before;
-
-	turn_give(&receiver->turn);
-	if (has_released)
-		inbox_notify(&receiver->inbox, INBOX_SIDE_SENDER);
-	return inbox_result(&receiver->inbox, r);
 }
 
 int inbox_receive_many(struct inbox_receiver *receiver, struct ipc_inbox_event *ret, unsigned n,
@@ -540,10 +515,30 @@ int inbox_receive_many(struct inbox_receiver *receiver, struct ipc_inbox_event *
 	return inbox_receiver_leave(receiver, r < 0 ? r : (int)i);
 }
 
+/* All that there is: the sender may need its room.  IPC_EAGAIN, or 0: there may be an event. */
+static int pass_void(struct inbox_receiver *receiver, const struct ring_consumer *to)
+{
+	const struct ring_consumer before = receiver->in;
+	int r;
+
+	if (!was_read(receiver))
+		return IPC_ESTALE;
+
+	receiver->in = *to;
+	r = pass_over(receiver, to->at);
+	if (r != IPC_EAGAIN)
+		return r == 0 ? IPC_EAGAIN : r;
+
+	/* It was given up in this moment. */
+	receiver->in = before;
+	return 0;
+}
+
 int inbox_probe_event(struct inbox_receiver *receiver, int sender_end)
 {
 	struct ring_received record;
 	struct ring_consumer in;
+	bool has_void = false;
 	int r;
 
 	r = inbox_receiver_enter(receiver);
@@ -568,11 +563,13 @@ int inbox_probe_event(struct inbox_receiver *receiver, int sender_end)
 	in = receiver->in;
 	if (receiver->inbox.collapses)
 		in.head = in.at;
-	do {
-		r = ring_peek_ahead(&in, &record);
-		in.at = r == 0 ? record.after : in.at;
-	} while (r == 0 && is_void(receiver, record.type));
+	while ((r = ring_peek_ahead(&in, &record)) == 0 && is_void(receiver, record.type)) {
+		in.at = record.after;
+		has_void = true;
+	}
 
+	if (r == IPC_EAGAIN && has_void)
+		r = pass_void(receiver, &in);
 	if (r == IPC_EAGAIN && receiver->is_inside && sender_end < 0 &&
 	    !has_living_sender(receiver))
 		r = 0;
@@ -580,21 +577,4 @@ int inbox_probe_event(struct inbox_receiver *receiver, int sender_end)
 	    (r == IPC_EBADMSG || (r == IPC_EAGAIN && is_at_gap(receiver, in.at))))
 		r = 0;
 	return inbox_receiver_leave(receiver, r);
-}
-
-/* ---- requests ---- */
-
-int inbox_request_snapshot(struct inbox_receiver *receiver)
-{
-	int r;
-
-	r = inbox_receiver_enter(receiver);
-	if (r < 0)
-		return r;
-
-	if (receiver->is_inside || inbox_begin_is_coming(&receiver->in))
-		return inbox_receiver_leave(receiver, 1);
-
-	inbox_want(&receiver->inbox);
-	return inbox_receiver_leave(receiver, 0);
 }

@@ -176,6 +176,48 @@ Test(inbox_wait, sender_in_the_poll_set_is_told_of_what_its_own_calls_bring)
 	ipc_inbox_sender_close(sender);
 }
 
+/* Every event that there is, one each time that it is ready, marked. */
+static unsigned eat_when_ready(ipc_inbox_receiver *receiver)
+{
+	unsigned n = 0;
+
+	while (look(receiver, IPC_READY_READABLE) == IPC_READY_READABLE) {
+		if (eat(receiver) > 0)
+			++n;
+	}
+	return n;
+}
+
+/* I-4, M-34: what follows a snapshot that was lost is void, and has room all the same. */
+Test(inbox_wait, receiver_that_waits_to_be_ready_gives_back_what_is_void)
+{
+	ipc_inbox_sender *sender = SENDER_NEW(.capacity = 4096, .frame_size_max = 64);
+	ipc_inbox_receiver *receiver = RECEIVER_NEW(.frame_size_max = 64);
+	uint32_t n = 0;
+
+	ASSERT(snapshot(sender, G1, 0), 0);
+	EXPECT(eat_when_ready(receiver), 3);
+	ASSERT(ipc_inbox_begin_snapshot(sender, G2), 0);
+	EXPECT(eat(receiver), BEGIN(G2));
+
+	/* Another one is on its way when the receiver goes, and is taken back. */
+	ASSERT(ipc_inbox_begin_snapshot(sender, G3), 0);
+	ipc_inbox_receiver_close(receiver);
+	receiver = RECEIVER_NEW(.frame_size_max = 64);
+	ASSERT(ipc_inbox_abort_snapshot(sender), 0);
+	EXPECT(eat(receiver), ABORT(RECEIVER_CHANGED));
+	EXPECT(eat(receiver), BEGIN(G3));
+	while (ipc_inbox_send_frame(sender, n, NULL, 0) == 0)
+		++n;
+	EXPECT(eat(receiver), ABORT(ABORTED));
+	EXPECT(look(sender, IPC_READY_REQUEST), IPC_READY_REQUEST);
+	EXPECT(eat_when_ready(receiver), 0);
+	EXPECT(ipc_inbox_begin_snapshot(sender, G3), 0);
+	EXPECT(eat_when_ready(receiver), 1);
+	ipc_inbox_receiver_close(receiver);
+	ipc_inbox_sender_close(sender);
+}
+
 /* ---- ipc_wait_any() ---- */
 
 /* M-34: an event that the role does not have, or none at all. */
