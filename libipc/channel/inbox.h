@@ -19,8 +19,8 @@
  *
  *   state of head  INBOX_GAPPED: the backlog was given up.  `written` is gap_written until the next
  *                  END is committed.
- *   state of tail  INBOX_GAPPED: a snapshot was lost with its receiver.  `applied` is gap_applied
- *                  until the next END is applied.
+ *   state of tail  INBOX_GAPPED: a snapshot was lost, with its receiver or a descriptor.  `applied`
+ *                  is gap_applied until the next END is applied.
  *
  * Both values stand there before the bit is set, and are of no meaning before.  INBOX_INSIDE, in
  * either state: inside of a snapshot.  INBOX_SKIPS, in that of tail: nothing counts up to the next
@@ -282,10 +282,13 @@ struct inbox_receiver {
 	uint64_t expected;    /* offset of the next frame */
 	uint64_t generation;  /* of what was received last */
 	uint64_t begin_tag;   /* of head when the last BEGIN was received */
+	uint64_t lost_at;     /* position, and the offset that counts there */
+	uint64_t lost_offset;
 	bool is_inside;       /* of a snapshot, by what was received */
 	bool skips;           /* up to the next BEGIN */
 	bool was_taken_over;  /* ABORT(RECEIVER_CHANGED) is to be told */
 	bool is_gapped;       /* a snapshot was lost, and no END came since */
+	bool has_lost;        /* one behind lost_at, where the tail is not yet */
 	bool gap_was_told;    /* of the gap at the present end of the stream */
 	struct inbox_now now; /* of what is applied */
 	struct inbox_pending_end *ends;

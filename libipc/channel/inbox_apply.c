@@ -47,9 +47,34 @@ bool inbox_holds_nothing(const struct inbox_receiver *receiver, uint64_t positio
 	       handed > ring_distance(tail, receiver->in.at);
 }
 
+/* What was lost is about to be room, and was not applied: a number behind it says too much. */
+static int pass_lost(struct inbox_receiver *receiver, uint64_t position, unsigned *state)
+{
+	_Atomic uint64_t *applied = &receiver->inbox.shared->gap_applied;
+	uint64_t tail = ring_position(receiver->in.tail);
+	uint64_t seen = atomic_load_explicit(applied, memory_order_acquire);
+
+	if (LIKELY(!receiver->has_lost) ||
+	    ring_distance(tail, position) < ring_distance(tail, receiver->lost_at))
+		return 0;
+
+	receiver->has_lost = false;
+	if (*state & INBOX_GAPPED)
+		return 0;
+
+	*state |= INBOX_GAPPED;
+	return ring_consumer_is(&receiver->in) &&
+			       atomic_compare_exchange_strong_explicit(
+				       applied, &seen, receiver->lost_offset, memory_order_acq_rel,
+				       memory_order_relaxed)
+		       ? 0
+		       : IPC_ESTALE;
+}
+
 int inbox_let_go(struct inbox_receiver *receiver, uint64_t position, unsigned state)
 {
 	struct ring_consumer *in = &receiver->in;
+	int r;
 
 	/* Holes behind the mark were seen, but may be given up. */
 	if (UNLIKELY(receiver->inbox.collapses))
@@ -61,7 +86,8 @@ int inbox_let_go(struct inbox_receiver *receiver, uint64_t position, unsigned st
 		state |= receiver->is_inside ? INBOX_INSIDE : 0;
 	}
 
-	return ring_release(in, position, state);
+	r = pass_lost(receiver, position, &state);
+	return r < 0 ? r : ring_release(in, position, state);
 }
 
 /* ---- applying ---- */
@@ -83,6 +109,11 @@ static int apply_ends(struct inbox_receiver *receiver, struct inbox_writer write
 			    receiver->ends[n - 1].position, receiver->ends[n - 1].generation, 0);
 	if (r < 0)
 		return r;
+
+	/* What was lost before it was replaced by it. */
+	if (ring_distance(tail, receiver->ends[n - 1].position) >
+	    ring_distance(tail, receiver->lost_at))
+		receiver->has_lost = false;
 
 	receiver->n_ends -= n;
 	memmove(receiver->ends, receiver->ends + n, receiver->n_ends * sizeof(*receiver->ends));

@@ -19,6 +19,9 @@
  * up by the sender under its eyes; that mark goes back to the tail last.
  */
 
+/* So often somebody else changed a word. */
+#define TRIES_MAX 10
+
 bool inbox_begin_is_coming(const struct ring_consumer *from)
 {
 	struct ring_consumer in = *from;
@@ -79,20 +82,36 @@ static bool has_lost_snapshot(struct inbox_receiver *receiver)
 	return false;
 }
 
+/* What is applied at the tail.  Who was taken over, and is late, changes it once more at most. */
+static int write_gap(const struct inbox_receiver *receiver, uint64_t seen)
+{
+	const struct ring_consumer *in = &receiver->in;
+	uint64_t number = ring_number_at(&in->view, ring_position(in->tail));
+
+	for (int i = 0; i < TRIES_MAX; ++i) {
+		if (atomic_compare_exchange_strong_explicit(&receiver->inbox.shared->gap_applied,
+							    &seen, number, memory_order_acq_rel,
+							    memory_order_acquire))
+			return 0;
+		if (!ring_consumer_is(in))
+			break;
+	}
+
+	return IPC_ESTALE;
+}
+
 /* Up to the next BEGIN, if one is there. */
 static int give_up_snapshot(struct inbox_receiver *receiver, uint64_t gap)
 {
-	struct inbox_shared *shared = receiver->inbox.shared;
 	struct ring_consumer *in = &receiver->in;
 	struct ring_received record;
 	bool is_coming;
 	int r = 0;
 
-	if (!(ring_state(in->tail) & INBOX_GAPPED) &&
-	    !atomic_compare_exchange_strong_explicit(
-		    &shared->gap_applied, &gap, ring_number_at(&in->view, ring_position(in->tail)),
-		    memory_order_acq_rel, memory_order_relaxed))
-		return IPC_ESTALE;
+	if (!(ring_state(in->tail) & INBOX_GAPPED))
+		r = write_gap(receiver, gap);
+	if (r < 0)
+		return r;
 	CRASH_POINT();
 
 	in->at = in->head = in->received_before;

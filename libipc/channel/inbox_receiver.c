@@ -76,6 +76,20 @@ static void event_fill(struct inbox_receiver *receiver, struct ipc_inbox_event *
 		receiver->handed = position;
 }
 
+/* Of a mark where no snapshot is open: whether the state is that of before it. */
+static unsigned over(const struct inbox_receiver *receiver)
+{
+	return receiver->is_gapped ? 0 : INBOX_ABORTED;
+}
+
+/* Nothing counts up to the next snapshot: what comes from here on is not applied. */
+static void lose(struct inbox_receiver *receiver)
+{
+	receiver->skips = receiver->is_gapped = receiver->has_lost = true;
+	receiver->lost_at = receiver->in.at;
+	receiver->lost_offset = receiver->expected;
+}
+
 /* A snapshot that was begun is over. */
 static int tell_abort(struct inbox_receiver *receiver, struct ipc_inbox_event *ret,
 		      enum ipc_inbox_reason reason)
@@ -88,7 +102,7 @@ static int tell_abort(struct inbox_receiver *receiver, struct ipc_inbox_event *r
 	receiver->generation = receiver->n_ends > 0
 				       ? receiver->ends[receiver->n_ends - 1].generation
 				       : receiver->now.generation;
-	(void)inbox_mark_received(receiver, receiver->in.at, INBOX_ABORTED);
+	(void)inbox_mark_received(receiver, receiver->in.at, over(receiver));
 
 	/* It was to replace one that was lost: what follows continues that. */
 	if (receiver->is_gapped && !receiver->skips) {
@@ -99,14 +113,14 @@ static int tell_abort(struct inbox_receiver *receiver, struct ipc_inbox_event *r
 	return 0;
 }
 
-/* The ring holds what no sender of ours publishes: nothing counts up to the next snapshot. */
+/* The ring holds what no sender of ours publishes. */
 static int tell_broken_stream(struct inbox_receiver *receiver, struct ipc_inbox_event *ret,
 			      uint64_t offset)
 {
 	event_fill(receiver, ret, IPC_INBOX_GAP, receiver->in.at);
 	ret->offset = offset;
 	ret->expected = receiver->expected;
-	receiver->skips = true;
+	lose(receiver);
 	inbox_want(&receiver->inbox);
 	return 0;
 }
@@ -262,7 +276,9 @@ static int take_chunk_fd(struct inbox_receiver *receiver, const struct ring_rece
 	/* The bytes are lost, and with them the snapshot: the next one is needed. */
 	if (fd < 0) {
 		receiver->in.at = record->after;
-		receiver->skips = is_lost = !is_taken_back(&receiver->in);
+		is_lost = !is_taken_back(&receiver->in);
+		if (is_lost)
+			lose(receiver);
 		(void)tell_abort(receiver, ret, IPC_INBOX_ABORTED);
 		if (is_lost)
 			inbox_want(&receiver->inbox);
@@ -363,7 +379,7 @@ static int pass_over(struct inbox_receiver *receiver, uint64_t after)
 {
 	struct ring_consumer *in = &receiver->in;
 
-	if (!inbox_mark_received(receiver, after, INBOX_ABORTED))
+	if (!inbox_mark_received(receiver, after, over(receiver)))
 		return IPC_EAGAIN;
 
 	in->at = after;

@@ -3,6 +3,7 @@
  * The rules of snapshots in an inbox, by its structure alone.
  */
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 #include "tests/channel/inbox_stage.h"
 
@@ -230,4 +231,76 @@ Case(request_stands_again_if_its_answer_is_aborted)
 	cr_expect(inbox_is_requested(&sender));
 	cr_expect_eq(frame(FIRST), IPC_EOVERFLOW);
 	cr_expect_eq(positions().snapshot_wanted, 1);
+}
+
+/* ---- what was lost ---- */
+
+/* The one packet that is there. */
+static void lose_descriptor(void)
+{
+	char packet[64];
+
+	cr_assert_gt(recv(scene.pair[INBOX_SIDE_RECEIVER], packet, sizeof(packet), 0), 0);
+}
+
+static void send_snapshot_by_fd(uint64_t generation, uint64_t next_offset)
+{
+	int fd = memfd_create("chunk", MFD_CLOEXEC);
+
+	expect_done(inbox_begin_snapshot(&sender, generation, true));
+	expect_done(inbox_send_chunk_fd(&sender, fd, 0, 1, true));
+	expect_done(inbox_end_snapshot(&sender, next_offset, true));
+	(void)fd_close(fd);
+}
+
+/* I-2, I-6, I-12: nothing of it was applied, also where its room was given back. */
+Case(what_follows_a_lost_descriptor_is_not_applied)
+{
+	start();
+	send_snapshot_by_fd(GENERATION, FIRST + 50);
+	expect_done(frame(FIRST + 50));
+	lose_descriptor();
+
+	apply(next(IPC_INBOX_BEGIN));
+	next_abort(IPC_INBOX_ABORTED);
+	expect_nothing();
+	cr_expect_eq(positions().snapshot_wanted, 1);
+	expect_positions(FIRST + 51, FIRST, FIRST);
+	cr_expect_eq(inbox_probe_applied(&observer, GENERATION, FIRST + 1), IPC_EAGAIN);
+
+	send_snapshot(GENERATION + 2, 5);
+	apply_snapshot();
+	expect_positions(5, 5, 5);
+}
+
+static void lose_snapshot_and_receiver(bool goes_on)
+{
+	start();
+	send_snapshot_by_fd(GENERATION + 1, FIRST);
+	expect_done(frame(FIRST));
+	lose_descriptor();
+	apply(next(IPC_INBOX_BEGIN));
+	next_abort(IPC_INBOX_ABORTED);
+	if (goes_on)
+		expect_nothing();
+	change_receiver();
+
+	next_abort(IPC_INBOX_RECEIVER_CHANGED);
+	expect_nothing();
+	expect_positions(FIRST + 1, FIRST, FIRST);
+	cr_expect_eq(frame(FIRST + 1), IPC_EOVERFLOW);
+	send_snapshot(GENERATION + 2, 5);
+	apply_snapshot();
+	expect_positions(5, 5, 5);
+}
+
+/* I-4: nor does the next receiver go on behind it, in another generation. */
+Case(what_follows_a_lost_descriptor_is_void_for_the_next_receiver)
+{
+	lose_snapshot_and_receiver(true);
+}
+
+Case(what_follows_a_lost_descriptor_is_void_where_its_receiver_went_at_once)
+{
+	lose_snapshot_and_receiver(false);
 }
