@@ -276,6 +276,7 @@ struct inbox_receiver {
 	struct inbox inbox;
 	struct turn turn;
 	struct ring_consumer in;
+	uint64_t number;      /* lowest bits of its handle's, for the tokens of its events */
 	uint64_t tail_before; /* at the begin of the call: a word */
 	uint64_t marked;      /* the word in ring.received; inbox_mark_received() */
 	uint64_t handed;      /* position behind the last record that was handed out */

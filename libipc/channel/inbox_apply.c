@@ -130,7 +130,7 @@ static int mark_applied(struct inbox_receiver *receiver, const struct ipc_inbox_
 	unsigned state = ring_state(token) & INBOX_INSIDE;
 	int r;
 
-	if (ring_tag(token) != ring_tag(in->tail))
+	if (ring_tag(token) != receiver->number)
 		return IPC_ESTALE;
 
 	/* Not held any more. */

@@ -163,6 +163,7 @@ int inbox_begin_receiver(struct inbox_receiver *receiver, uint64_t handle_id, ui
 	int r;
 
 	turn_init(&receiver->turn);
+	receiver->number = handle_id >> 16 & RING_TAG_MASK;
 	*in = (struct ring_consumer){.view = receiver->inbox.view};
 	r = ring_take_consumer(in, handle_id, process);
 	if (r < 0)

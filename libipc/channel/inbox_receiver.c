@@ -70,8 +70,7 @@ static void event_fill(struct inbox_receiver *receiver, struct ipc_inbox_event *
 	ret->type = type;
 	ret->generation = receiver->generation;
 	ret->fd = -1;
-	ret->token = ring_word(ring_tag(receiver->in.tail), receiver->is_inside ? INBOX_INSIDE : 0,
-			       position);
+	ret->token = ring_word(receiver->number, receiver->is_inside ? INBOX_INSIDE : 0, position);
 	if (type != IPC_INBOX_ABORT && type != IPC_INBOX_GAP)
 		receiver->handed = position;
 }

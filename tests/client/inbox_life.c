@@ -409,6 +409,31 @@ Test(inbox_life, close_aborts_the_snapshot_that_a_thread_is_in)
 	ipc_inbox_receiver_close(receiver);
 }
 
+/* I-11: also of another inbox, where the same was sent. */
+Test(inbox_life, event_of_another_inbox_is_stale)
+{
+	const struct ipc_inbox_options *options = IPC_INBOX_OPTIONS(.flags = IPC_CREATE);
+	ipc_inbox_sender *sender[2] = {SENDER_NEW(0), NULL};
+	ipc_inbox_receiver *receiver[2] = {RECEIVER_NEW(0), NULL};
+	struct ipc_inbox_event event[2][3];
+
+	ASSERT(ipc_inbox_sender_open_wait(&sender[1], fixture_client, "other", options, NULL), 0);
+	ASSERT(ipc_inbox_receiver_open_wait(&receiver[1], fixture_client, "other", options, NULL),
+	       0);
+	for (unsigned i = 0; i < 2; ++i) {
+		ASSERT(snapshot(sender[i], G1, 10), 0);
+		ASSERT(ipc_inbox_receive_many(receiver[i], event[i], 3), 3);
+	}
+	EXPECT(ipc_inbox_mark_applied(receiver[0], &event[1][2]), IPC_ESTALE);
+	EXPECT(positions_of(sender[0]).applied_generation, 0);
+	EXPECT(ipc_inbox_mark_applied(receiver[0], &event[0][2]), 0);
+	EXPECT(positions_of(sender[0]).applied_generation, G1);
+	for (unsigned i = 0; i < 2; ++i) {
+		ipc_inbox_receiver_close(receiver[i]);
+		ipc_inbox_sender_close(sender[i]);
+	}
+}
+
 /* I-7, M-42: each event goes to one of them. */
 Test(inbox_life, several_threads_may_receive)
 {
