@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "libipc/channel/inbox.h"
 
+#include <fcntl.h>
 #include <string.h>
 
 #include "libipc/platform/crash.h"
@@ -276,6 +277,8 @@ int inbox_send_chunk_fd(struct inbox_sender *sender, int fd, uint64_t fd_offset,
 
 	if (size > IPC_ITEM_SIZE_MAX)
 		return IPC_EMSGSIZE;
+	if (fd < 0 || fcntl(fd, F_GETFD) < 0)
+		return IPC_EINVAL;
 
 	r = sender_enter(sender);
 	if (r < 0)

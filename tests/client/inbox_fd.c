@@ -104,6 +104,23 @@ Test(inbox_fd, what_is_no_descriptor_is_refused)
 	ipc_inbox_sender_close(sender);
 }
 
+/* I-5: nor is it where there is no room, and nothing is given up for it. */
+Test(inbox_fd, what_is_no_descriptor_is_refused_without_room)
+{
+	ipc_inbox_sender *sender = SENDER_NEW(.capacity = 4096, .full = IPC_INBOX_FULL_COLLAPSE);
+	struct timespec deadline = domain_deadline(20);
+	int fd = file_new(1);
+
+	close(fd);
+	ASSERT(ipc_inbox_begin_snapshot(sender, G1), 0);
+	while (ipc_inbox_send_chunk_wait(sender, NULL, 0, &past) == 0)
+		;
+	EXPECT(ipc_inbox_send_chunk_fd_wait(sender, fd, 0, 1, &deadline), IPC_EINVAL);
+	EXPECT(ipc_inbox_send_chunk_fd(sender, fd, 0, 1), IPC_EINVAL);
+	EXPECT(positions_of(sender).snapshot_wanted, 0);
+	ipc_inbox_sender_close(sender);
+}
+
 /* I-5: the socket is full before the ring is; a wait goes on when one was taken. */
 Test(inbox_fd, more_descriptors_than_the_socket_takes_are_waited_for)
 {
