@@ -83,6 +83,18 @@ static inline __attribute__((__always_inline__)) int finish_send(struct session 
 	return 0;
 }
 
+/* Others at this end may wait for the room that is given back without being used. */
+static void wake_own_side(const struct session *session)
+{
+	if (eventcount_notify(session_line(session)) && session->ring)
+		session->ring(session->ring_userdata);
+}
+
+static bool leaves_room(const struct ring_claim *claim, uint64_t size)
+{
+	return UNLIKELY(claim->is_stray || ring_units(size) < ring_units(claim->size));
+}
+
 /* ---- send ---- */
 
 /* Takes the turn of the senders if it is 0.  The other end has been told of a close, or is about to
@@ -213,6 +225,7 @@ int session_commit(struct session *session, void *data, size_t size)
 {
 	struct ring_commit message;
 	struct ring_claim *claim;
+	bool gives_room = false;
 	int r;
 
 	r = header_fault(session->header);
@@ -225,9 +238,13 @@ int session_commit(struct session *session, void *data, size_t size)
 
 	message = message_of(session, size);
 	r = find_claim(session, data, size, &claim);
-	if (r == 0)
+	if (r == 0) {
+		gives_room = leaves_room(claim, size);
 		r = ring_commit(&session->out, claim, &message);
+	}
 	turn_give(&session->send_turn);
+	if (UNLIKELY(gives_room && r == 0))
+		wake_own_side(session);
 	return finish_send(session, r);
 }
 
@@ -244,6 +261,8 @@ int session_abort(struct session *session, void *data)
 			r = IPC_ESTALE;
 	}
 	turn_give(&session->send_turn);
+	if (r == 0)
+		wake_own_side(session);
 	return r;
 }
 
@@ -251,7 +270,7 @@ int session_abort(struct session *session, void *data)
 
 /* Both turns are this one's. */
 static int commit_and_release(struct session *session, void *data, uint64_t size,
-			      const struct ipc_session_message *request)
+			      const struct ipc_session_message *request, bool *ret_gives_room)
 {
 	struct ring_commit message = message_of(session, size);
 	unsigned parity = session_parity(session->in.tail) ^ SESSION_PARITY;
@@ -270,6 +289,7 @@ static int commit_and_release(struct session *session, void *data, uint64_t size
 		message.note = session_note(position, parity);
 		message.state = SESSION_NOTED;
 	}
+	*ret_gives_room = leaves_room(claim, size);
 	r = ring_commit(&session->out, claim, &message);
 	if (r < 0 || released == 0)
 		return r;
@@ -285,6 +305,7 @@ static int commit_and_release(struct session *session, void *data, uint64_t size
 int session_commit_release(struct session *session, void *data, size_t size,
 			   const struct ipc_session_message *request)
 {
+	bool gives_room = false;
 	int r;
 
 	r = header_fault(session->header);
@@ -296,8 +317,10 @@ int session_commit_release(struct session *session, void *data, size_t size,
 		return r;
 
 	turn_take(&session->receive_turn);
-	r = commit_and_release(session, data, size, request);
+	r = commit_and_release(session, data, size, request, &gives_room);
 	turn_give(&session->receive_turn);
 	turn_give(&session->send_turn);
+	if (UNLIKELY(gives_room && r == 0))
+		wake_own_side(session);
 	return finish_send(session, r);
 }
