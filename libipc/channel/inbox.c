@@ -149,23 +149,24 @@ int inbox_end_write(struct inbox_end ends[2], struct inbox_writer writer, struct
 	return 0;
 }
 
-/* Whoever had the end before, and is late, exchanges each word once more at most. */
-static void end_store(_Atomic uint64_t *word, struct inbox_writer writer, uint64_t value)
+int inbox_store(_Atomic uint64_t *word, struct inbox_writer writer, uint64_t value)
 {
 	uint64_t seen = atomic_load_explicit(word, memory_order_acquire);
 
 	for (int i = 0; i < TRIES_MAX && is_mine(writer); ++i) {
 		if (end_exchange(word, seen, value))
-			return;
+			return 0;
 		seen = atomic_load_explicit(word, memory_order_acquire);
 	}
+
+	return IPC_ESTALE;
 }
 
 /* The generation first: an entry that is none stays one. */
 static void end_clear(struct inbox_end *end, struct inbox_writer writer)
 {
-	end_store(&end->generation, writer, generation_of(writer.tag, 0));
-	end_store(&end->position, writer, ring_word(writer.tag, 0, 0));
+	(void)!inbox_store(&end->generation, writer, generation_of(writer.tag, 0));
+	(void)!inbox_store(&end->position, writer, ring_word(writer.tag, 0, 0));
 }
 
 struct inbox_now inbox_end_take(struct inbox_end ends[2], struct inbox_writer writer,

@@ -177,6 +177,10 @@ struct inbox_writer {
 	uint64_t tag;
 };
 
+/* A word beside the stream, by who has the end: whoever had it before, and is late, exchanges it
+ * once more at most.  0; IPC_ESTALE: taken over. */
+IPC_CHECKED int inbox_store(_Atomic uint64_t *word, struct inbox_writer writer, uint64_t value);
+
 /* Writes the other one, to count from this position on.  0; IPC_ESTALE: taken over. */
 IPC_CHECKED int inbox_end_write(struct inbox_end ends[2], struct inbox_writer writer,
 				struct inbox_now *now, uint64_t position, uint64_t generation,

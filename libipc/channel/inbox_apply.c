@@ -50,9 +50,9 @@ bool inbox_holds_nothing(const struct inbox_receiver *receiver, uint64_t positio
 /* What was lost is about to be room, and was not applied: a number behind it says too much. */
 static int pass_lost(struct inbox_receiver *receiver, uint64_t position, unsigned *state)
 {
-	_Atomic uint64_t *applied = &receiver->inbox.shared->gap_applied;
+	struct inbox_shared *shared = receiver->inbox.shared;
+	const struct inbox_writer writer = {&shared->ring.tail, ring_tag(receiver->in.tail)};
 	uint64_t tail = ring_position(receiver->in.tail);
-	uint64_t seen = atomic_load_explicit(applied, memory_order_acquire);
 
 	if (LIKELY(!receiver->has_lost) ||
 	    ring_distance(tail, position) < ring_distance(tail, receiver->lost_at))
@@ -63,12 +63,7 @@ static int pass_lost(struct inbox_receiver *receiver, uint64_t position, unsigne
 		return 0;
 
 	*state |= INBOX_GAPPED;
-	return ring_consumer_is(&receiver->in) &&
-			       atomic_compare_exchange_strong_explicit(
-				       applied, &seen, receiver->lost_offset, memory_order_acq_rel,
-				       memory_order_relaxed)
-		       ? 0
-		       : IPC_ESTALE;
+	return inbox_store(&shared->gap_applied, writer, receiver->lost_offset);
 }
 
 int inbox_let_go(struct inbox_receiver *receiver, uint64_t position, unsigned state)

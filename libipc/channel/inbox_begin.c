@@ -19,9 +19,6 @@
  * up by the sender under its eyes; that mark goes back to the tail last.
  */
 
-/* So often somebody else changed a word. */
-#define TRIES_MAX 10
-
 bool inbox_begin_is_coming(const struct ring_consumer *from)
 {
 	struct ring_consumer in = *from;
@@ -82,26 +79,8 @@ static bool has_lost_snapshot(struct inbox_receiver *receiver)
 	return false;
 }
 
-/* What is applied at the tail.  Who was taken over, and is late, changes it once more at most. */
-static int write_gap(const struct inbox_receiver *receiver, uint64_t seen)
-{
-	const struct ring_consumer *in = &receiver->in;
-	uint64_t number = ring_number_at(&in->view, ring_position(in->tail));
-
-	for (int i = 0; i < TRIES_MAX; ++i) {
-		if (atomic_compare_exchange_strong_explicit(&receiver->inbox.shared->gap_applied,
-							    &seen, number, memory_order_acq_rel,
-							    memory_order_acquire))
-			return 0;
-		if (!ring_consumer_is(in))
-			break;
-	}
-
-	return IPC_ESTALE;
-}
-
 /* Up to the next BEGIN, if one is there. */
-static int give_up_snapshot(struct inbox_receiver *receiver, uint64_t gap)
+static int give_up_snapshot(struct inbox_receiver *receiver, struct inbox_writer writer)
 {
 	struct ring_consumer *in = &receiver->in;
 	struct ring_received record;
@@ -109,7 +88,8 @@ static int give_up_snapshot(struct inbox_receiver *receiver, uint64_t gap)
 	int r = 0;
 
 	if (!(ring_state(in->tail) & INBOX_GAPPED))
-		r = write_gap(receiver, gap);
+		r = inbox_store(&receiver->inbox.shared->gap_applied, writer,
+				ring_number_at(&in->view, ring_position(in->tail)));
 	if (r < 0)
 		return r;
 	CRASH_POINT();
@@ -159,7 +139,8 @@ int inbox_begin_receiver(struct inbox_receiver *receiver, uint64_t handle_id, ui
 {
 	struct inbox_shared *shared = receiver->inbox.shared;
 	struct ring_consumer *in = &receiver->in;
-	uint64_t tail, gap;
+	struct inbox_writer writer;
+	uint64_t tail;
 	int r;
 
 	turn_init(&receiver->turn);
@@ -170,11 +151,9 @@ int inbox_begin_receiver(struct inbox_receiver *receiver, uint64_t handle_id, ui
 		return inbox_result(&receiver->inbox, r);
 
 	tail = ring_position(in->tail);
-	gap = atomic_load_explicit(&shared->gap_applied, memory_order_acquire);
+	writer = (struct inbox_writer){&shared->ring.tail, ring_tag(in->tail)};
 	receiver->marked = ring_word(ring_tag(in->tail), 0, in->received_before);
-	receiver->now =
-		inbox_end_take(shared->applied,
-			       (struct inbox_writer){&shared->ring.tail, ring_tag(in->tail)}, tail);
+	receiver->now = inbox_end_take(shared->applied, writer, tail);
 	if (!ring_consumer_is(in))
 		return IPC_ESTALE;
 	receiver->generation = receiver->now.generation;
@@ -184,7 +163,7 @@ int inbox_begin_receiver(struct inbox_receiver *receiver, uint64_t handle_id, ui
 	receiver->expected = ring_number_at(&in->view, tail);
 
 	if (has_lost_snapshot(receiver))
-		r = give_up_snapshot(receiver, gap);
+		r = give_up_snapshot(receiver, writer);
 	if (r == 0)
 		forget_marks(receiver);
 
