@@ -451,7 +451,7 @@ static int commit_frame(struct inbox_sender *sender, uint64_t offset, void *data
 	if (size > claim->size)
 		return IPC_EMSGSIZE;
 
-	*ret_gives_room = claim->is_stray || ring_units(size) < ring_units(claim->size);
+	*ret_gives_room = ring_commit_leaves_room(claim, size);
 	r = check_offset(sender, offset);
 	if (r == 0)
 		r = ring_commit(&sender->out, claim, &commit);

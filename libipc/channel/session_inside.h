@@ -108,14 +108,19 @@ static inline int session_result(const struct session *session, int r)
 	return UNLIKELY(r == IPC_EBADMSG) ? session_blame(session) : r;
 }
 
-/* Whoever sleeps at the other end looks again. `is_exchanged`: an exchange came right before. */
-static inline void session_notify(const struct session *session, bool is_exchanged)
+/* Whoever sleeps at one end looks again. `is_exchanged`: an exchange came right before. */
+static inline void session_wake(const struct session *session, struct eventcount *line,
+				bool is_exchanged)
 {
-	struct eventcount *line = &session->lines[!session->side];
-
 	if ((is_exchanged ? eventcount_notify_exchanged(line) : eventcount_notify(line)) &&
 	    session->ring)
 		session->ring(session->ring_userdata);
+}
+
+/* At the other end. */
+static inline void session_notify(const struct session *session, bool is_exchanged)
+{
+	session_wake(session, &session->lines[!session->side], is_exchanged);
 }
 
 #endif

@@ -86,13 +86,7 @@ static inline __attribute__((__always_inline__)) int finish_send(struct session 
 /* Others at this end may wait for the room that is given back without being used. */
 static void wake_own_side(const struct session *session)
 {
-	if (eventcount_notify(session_line(session)) && session->ring)
-		session->ring(session->ring_userdata);
-}
-
-static bool leaves_room(const struct ring_claim *claim, uint64_t size)
-{
-	return UNLIKELY(claim->is_stray || ring_units(size) < ring_units(claim->size));
+	session_wake(session, session_line(session), false);
 }
 
 /* ---- send ---- */
@@ -239,7 +233,7 @@ int session_commit(struct session *session, void *data, size_t size)
 	message = message_of(session, size);
 	r = find_claim(session, data, size, &claim);
 	if (r == 0) {
-		gives_room = leaves_room(claim, size);
+		gives_room = ring_commit_leaves_room(claim, size);
 		r = ring_commit(&session->out, claim, &message);
 	}
 	turn_give(&session->send_turn);
@@ -289,7 +283,7 @@ static int commit_and_release(struct session *session, void *data, uint64_t size
 		message.note = session_note(position, parity);
 		message.state = SESSION_NOTED;
 	}
-	*ret_gives_room = leaves_room(claim, size);
+	*ret_gives_room = ring_commit_leaves_room(claim, size);
 	r = ring_commit(&session->out, claim, &message);
 	if (r < 0 || released == 0)
 		return r;

@@ -453,6 +453,12 @@ IPC_CHECKED static inline int ring_commit(struct ring_producer *producer, struct
 	return r;
 }
 
+/* Whether that commit leaves room which the claim took. */
+static inline bool ring_commit_leaves_room(const struct ring_claim *claim, uint64_t size)
+{
+	return UNLIKELY(claim->is_stray || ring_units(size) < ring_units(claim->size));
+}
+
 void ring_abort(struct ring_producer *producer, struct ring_claim *claim);
 
 /* Claim, copy and commit. */
