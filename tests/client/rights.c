@@ -7,13 +7,11 @@
 
 #include <errno.h>
 #include <grp.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <criterion/criterion.h>
@@ -220,21 +218,6 @@ static void ask_and_hold(struct actor *self, void *arg)
 	const struct question *q = arg;
 	ipc_client *own;
 
-	if (q->in_pid_namespace) {
-		pid_t pid;
-
-		if (unshare(CLONE_NEWPID) < 0)
-			process_end(3);
-		pid = fork();
-		if (pid > 0) {
-			/* A namespace ends with its first process. */
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			(void)waitpid(pid, NULL, 0);
-			process_end(0);
-		}
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-	}
-
 	if (q->uid)
 		become(q);
 	own = domain_connect(&domain);
@@ -242,12 +225,20 @@ static void ask_and_hold(struct actor *self, void *arg)
 	(void)actor_hear(self); /* until the test kills us */
 }
 
+static void asker_start(struct actor *actor, struct question *q)
+{
+	if (q->in_pid_namespace)
+		(void)actor_start_in_namespace(actor, ask_and_hold, q);
+	else
+		actor_start(actor, ask_and_hold, q);
+}
+
 static int asked(struct question q)
 {
 	struct actor actor;
 	int r;
 
-	actor_start(&actor, ask_and_hold, &q);
+	asker_start(&actor, &q);
 	r = (int)actor_hear(&actor);
 	actor_kill(&actor);
 	return r;
@@ -770,13 +761,6 @@ Test(rights, another_pid_namespace_gets_queues)
 	ipc_queue_consumer_close(consumer);
 }
 
-static void consume_in_namespace(struct actor *self, void *arg)
-{
-	struct question *q = arg;
-
-	ask_and_hold(self, q);
-}
-
 /* M-53, M-24: its death is seen like any other. */
 Test(rights, the_death_of_a_consumer_in_a_container_is_told)
 {
@@ -787,7 +771,7 @@ Test(rights, the_death_of_a_consumer_in_a_container_is_told)
 
 	NEEDS_ROOT();
 	producer = watch_new("a", 0600, 0);
-	actor_start(&actor, consume_in_namespace, &q);
+	asker_start(&actor, &q);
 	cr_assert_eq(actor_hear(&actor), 0);
 	cr_assert_eq(ipc_watch_producer_peers(producer), 1);
 

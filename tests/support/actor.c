@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -43,6 +44,47 @@ void actor_start(struct actor *actor, void (*fn)(struct actor *self, void *arg),
 	close(pair[1]);
 	actor->pid = pid;
 	actor->fd = pair[0];
+}
+
+struct part {
+	void (*fn)(struct actor *self, void *arg);
+	void *arg;
+};
+
+static void act_in_namespace(struct actor *self, void *arg)
+{
+	const struct part *part = arg;
+	pid_t pid;
+
+	if (unshare(CLONE_NEWPID) < 0)
+		process_end(2);
+	pid = fork();
+	if (pid != 0) {
+		actor_say(self, pid);
+		(void)waitpid(pid, NULL, 0);
+		process_end(pid < 0);
+	}
+
+	/* With its first process all of a namespace end. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	self->pid = getpid();
+	(void)actor_hear(self); /* its number was heard first */
+	part->fn(self, part->arg);
+	process_end(0);
+}
+
+pid_t actor_start_in_namespace(struct actor *actor, void (*fn)(struct actor *self, void *arg),
+			       void *arg)
+{
+	struct part part = {.fn = fn, .arg = arg};
+	pid_t pid;
+
+	actor_start(actor, act_in_namespace, &part);
+	pid = (pid_t)actor_hear(actor);
+	if (pid < 0)
+		failure("no process in another pid namespace");
+	actor_say(actor, 0);
+	return pid;
 }
 
 static bool is_parent(const struct actor *actor)

@@ -19,6 +19,11 @@ struct actor {
 /* fn runs in the child, with the child's end in *self; _exit(0) after. */
 void actor_start(struct actor *actor, void (*fn)(struct actor *self, void *arg), void *arg);
 
+/* The same as the first process of a pid namespace of its own, for which root alone has the right;
+ * its number here.  actor->pid is that of the process that waits for it, and ends with it. */
+pid_t actor_start_in_namespace(struct actor *actor, void (*fn)(struct actor *self, void *arg),
+			       void *arg);
+
 /* Either direction.  A child whose parent is gone ends. */
 void actor_say(struct actor *actor, int64_t value);
 int64_t
