@@ -16,6 +16,7 @@
 #include "broker/segments.h"
 #include "broker/windows.h"
 #include "broker/worker.h"
+#include "libipc/channel/session.h"
 #include "libipc/core/liveness.h"
 #include "libipc/platform/clock.h"
 #include "libipc/platform/crash.h"
@@ -178,10 +179,19 @@ static uint64_t window_end(const struct channel *channel)
 	return window_ns > UINT64_MAX - now_ns ? UINT64_MAX : now_ns + window_ns;
 }
 
-static void end_leave(struct worker *worker, const struct channel *channel, struct session_end *end,
+/* Also where he has told nobody else, or had lost the end already. */
+static bool head_says_closed(const struct channel *channel, unsigned side)
+{
+	return session_head_is_closed(
+		segments_peek(channel->segment_fd, SESSION_HEAD_OFFSET(side)));
+}
+
+static void end_leave(struct worker *worker, const struct channel *channel, unsigned side,
 		      bool died)
 {
-	if (died && sessions_is_accepted(channel)) {
+	struct session_end *end = end_of(channel, side);
+
+	if (died && sessions_is_accepted(channel) && !head_says_closed(channel, side)) {
 		end->until_ns = window_end(channel);
 		end->away_order = state_next_id(worker->registry->state);
 	} else {
@@ -206,7 +216,7 @@ void sessions_leave(struct worker *worker, const struct handle *handle)
 	/* Its cell is somebody else's soon. */
 	if (has_confirmed(end, handle))
 		keys_confirm(end);
-	end_leave(worker, handle->channel, end, record->ended_by_death);
+	end_leave(worker, handle->channel, record->side, record->ended_by_death);
 }
 
 /* ---- resume ---- */
@@ -375,6 +385,6 @@ void sessions_repair(struct worker *worker, struct channel *channel)
 		if (handle)
 			fence_others(worker, handle);
 		else if (end->holder != 0)
-			end_leave(worker, channel, end, true);
+			end_leave(worker, channel, side, true);
 	}
 }

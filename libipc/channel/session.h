@@ -28,6 +28,12 @@
  * (session_settle()), and who takes the end next stores it.  The note is written over by the next
  * record's head, under the turn of the senders: by then the tail was stored.
  *
+ * A close is one exchange, too, of the closer's head, which stays where it is and says CLOSED from
+ * then on (session_tell_closed()): nothing was sent behind it or will be, and whoever is given the
+ * end later, by a broker that has not heard of it, finds it closed.  So the head alone decides
+ * between a close and a take-over of the same moment.  The broker reads it when who had the end is
+ * gone.
+ *
  * Descriptors go through a socket pair, before the commit of their message, with its number and the
  * tag of the sender's end: one that has no message (the sender died in between) is older than any
  * that is looked for, and dropped; one that is not there was taken by a receiver that died.
@@ -56,6 +62,7 @@ enum session_taken { SESSION_OFFERED = 0, SESSION_ACCEPTED = 1, SESSION_ABANDONE
 #define SESSION_MESSAGE 2u
 #define SESSION_HAS_FD  1u /* extra: lowest bits of the sender's tag */
 #define SESSION_NOTED   1u
+#define SESSION_CLOSED  2u
 
 struct session_shared {
 	_Alignas(64) _Atomic uint32_t is_taken; /* enum session_taken */
@@ -68,6 +75,9 @@ ASSERT_OFFSET(struct session_shared, is_taken, 0);
 
 /* Where it stands in the segment: the broker reads some of it. */
 #define SESSION_SHARED_OFFSET sizeof(struct channel_header)
+#define SESSION_HEAD_OFFSET(side)                                                                  \
+	(SESSION_SHARED_OFFSET + offsetof(struct session_shared, ring) +                           \
+	 (side) * sizeof(struct ring) + offsetof(struct ring, head))
 
 /* shape[0] capacity, [1] message_size_max, [2] resume_window_ns.  0: not legal. */
 uint64_t session_segment_size(const uint64_t shape[4]);
@@ -104,13 +114,15 @@ IPC_CHECKED int session_attach(struct session *session, struct channel_header *h
 			       uint64_t size, const uint64_t shape[4], unsigned side);
 
 /*
- * Takes the end, whoever had it; finishes what he left.  0; IPC_ESTALE: a newer handle has it;
- * IPC_EBUSY, IPC_ENOSYS: see ring_take_producer(); IPC_EBADMSG.  session_close(): nothing is sent
- * any more by those who are inside (closing_fn).  session_leave(): nobody is inside any more
- * (last_fn); claims vanish.
+ * Takes the end, whoever had it; finishes what he left.  0; IPC_ESTALE: a newer handle has it, or
+ * who had it has closed it; IPC_EBUSY, IPC_ENOSYS: see ring_take_producer(); IPC_EBADMSG.
+ * session_close(): nothing is sent any more by those who are inside (closing_fn).
+ * session_tell_closed(): after that, the other end is told of it, unless the end was taken over.
+ * session_leave(): nobody is inside any more (last_fn); claims vanish.
  */
 IPC_CHECKED int session_begin(struct session *session, uint64_t handle_id, uint32_t process);
 void session_close(struct session *session);
+void session_tell_closed(struct session *session);
 void session_leave(struct session *session);
 
 /* Every call below is for any thread.  Beside what is said: IPC_ESTALE: the end was taken over;
@@ -144,6 +156,20 @@ IPC_CHECKED int session_get_state(struct session *session, struct ipc_session_st
 static inline struct eventcount *session_line(const struct session *session)
 {
 	return &session->lines[session->side];
+}
+
+/* Of a word `head`: nothing comes after what stands before it. */
+static inline bool session_head_is_closed(uint64_t head)
+{
+	return ring_state(head) & SESSION_CLOSED;
+}
+
+/* Of the other end.  Whoever sees it sees all that was sent. */
+static inline bool session_peer_is_closed(const struct session *session)
+{
+	/* [R5] of core/ring.h. */
+	return session_head_is_closed(
+		atomic_load_explicit(&session->in.view.ring->head, memory_order_acquire));
 }
 
 /* Accepting: true if it was this call's doing. */

@@ -110,6 +110,18 @@ void session_close(struct session *session)
 	turn_give(&session->send_turn);
 }
 
+void session_tell_closed(struct session *session)
+{
+	struct ring_producer *out = &session->out;
+
+	/* A note stays one.  Refused: it is another's, who has not closed it. */
+	turn_take(&session->send_turn);
+	(void)!ring_move_head(out, ring_state(out->head) | SESSION_CLOSED,
+			      ring_position(out->head));
+	turn_give(&session->send_turn);
+	CRASH_POINT();
+}
+
 int session_send(struct session *session, const void *data, size_t size)
 {
 	struct ring_commit message;

@@ -14,6 +14,7 @@
 
 #include "libipc/client/options.h"
 #include "libipc/platform/clock.h"
+#include "libipc/platform/crash.h"
 
 #define CAPACITY_MIN      (UINT64_C(4) << 10)
 #define CAPACITY_MAX      (UINT64_C(1) << 30)
@@ -103,9 +104,18 @@ int session_attach_endpoint(struct endpoint *endpoint)
 	return 0;
 }
 
+/*
+ * One that the broker has given to somebody else is not closed any more: who heard of that, by
+ * IPC_ESTALE, and closes what he has left does not end the session.
+ */
 static void session_closing(struct endpoint *endpoint)
 {
-	session_close(&((ipc_session *)endpoint)->view);
+	struct session *view = &((ipc_session *)endpoint)->view;
+
+	session_close(view);
+	CRASH_POINT();
+	if (!endpoint->is_detached && liveness_handle_is(endpoint->table, endpoint->id))
+		session_tell_closed(view);
 }
 
 static void session_last(struct endpoint *endpoint)

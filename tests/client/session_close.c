@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * session: close while another thread is in the middle of a call.
+ * session: close while another thread is in the middle of a call, and while no broker hears of it.
  */
 #include <stdatomic.h>
 
@@ -117,5 +117,79 @@ Test(session_close, what_is_being_sent_comes_before_the_end_or_not_at_all)
 	EXPECT(get(pair.connected, &message), IPC_EPIPE);
 	place_end();
 	pair.accepted = NULL;
+	pair_close(&pair);
+}
+
+/* ---- before the broker has heard of it ---- */
+
+/* C-14: what is sent after it is not taken in, since nobody receives it. */
+Test(session_close, is_known_to_the_other_end_at_once)
+{
+	struct pair pair = PAIR_NEW(0);
+	pid_t worker = domain_worker(&fixture_domain);
+	struct ipc_session_message message;
+	void *claim, *none = NULL;
+
+	ASSERT(put(pair.connected, 1), 0);
+	ASSERT(put(pair.connected, 2), 0);
+	ASSERT(ipc_session_claim(pair.accepted, SIZE, &claim), 0);
+	ASSERT(kill(worker, SIGSTOP), 0);
+	pair.connected = ipc_session_close(pair.connected);
+
+	EXPECT(put(pair.accepted, 1), IPC_EPIPE);
+	EXPECT(put_in(pair.accepted, 1, WAIT_MS), IPC_EPIPE);
+	EXPECT(ipc_session_send_fd(pair.accepted, 0, NULL, 0), IPC_EPIPE);
+	EXPECT(ipc_session_claim(pair.accepted, SIZE, &none), IPC_EPIPE);
+	EXPECT(ipc_session_commit(pair.accepted, claim, SIZE), IPC_EPIPE);
+	EXPECT(look(pair.accepted, IPC_READY_WRITABLE), IPC_READY_END);
+	EXPECT(look(pair.accepted, IPC_READY_READABLE), IPC_READY_READABLE);
+	EXPECT(get(pair.accepted, &message), 1);
+	EXPECT(ipc_session_commit_release(pair.accepted, claim, SIZE, &message), IPC_EPIPE);
+	EXPECT(eat(pair.accepted), 2);
+	EXPECT(eat(pair.accepted), IPC_EPIPE);
+	EXPECT(eat_in(pair.accepted, WAIT_MS), IPC_EPIPE);
+	EXPECT(look(pair.accepted, IPC_READY_READABLE), IPC_READY_END);
+	EXPECT(state_of(pair.accepted).sent, 0);
+	EXPECT(state_of(pair.accepted).away_ns, 0);
+
+	ASSERT(kill(worker, SIGCONT), 0);
+	EXPECT(until_peer(pair.accepted, false), 0);
+	EXPECT(until_peer(pair.accepted, true), IPC_EPIPE);
+	EXPECT(put(pair.accepted, 1), IPC_EPIPE);
+	pair_close(&pair);
+}
+
+/* C-13: detaching is no close. */
+Test(session_close, a_detach_is_not_taken_for_one)
+{
+	struct pair pair = PAIR_NEW(0);
+	pid_t worker = domain_worker(&fixture_domain);
+
+	ASSERT(kill(worker, SIGSTOP), 0);
+	pair.connected = ipc_session_detach(pair.connected);
+
+	EXPECT(put(pair.accepted, 1), 0);
+	EXPECT(eat(pair.accepted), IPC_EAGAIN);
+	ASSERT(kill(worker, SIGCONT), 0);
+	pair_close(&pair);
+}
+
+/* C-3: who was taken over, and closes what he has left, ends nothing. */
+Test(session_close, of_one_that_was_taken_over_is_not_told)
+{
+	struct pair pair = PAIR_NEW(0);
+	ipc_session *old = pair.connected;
+	struct ipc_session_key key = key_of(old);
+
+	pair.connected = NULL;
+	ASSERT(resume_by(&pair.connected, fixture_client, &key), 0);
+	EXPECT(put(old, 1), IPC_ESTALE);
+	ipc_session_close(old);
+
+	EXPECT(put(pair.accepted, 1), 0);
+	EXPECT(eat(pair.connected), 1);
+	EXPECT(put(pair.connected, 2), 0);
+	EXPECT(eat(pair.accepted), 2);
+	EXPECT(eat(pair.accepted), IPC_EAGAIN);
 	pair_close(&pair);
 }

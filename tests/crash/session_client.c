@@ -22,8 +22,10 @@ static ipc_session *victim;
 
 /* Of the parent. */
 static ipc_listener *listener;
-static ipc_session *session;
+static ipc_session *session, *heir;
 static struct actor actor;
+static long n_told, n_resumed;
+static bool was_stale;
 
 static void setup(void)
 {
@@ -309,16 +311,30 @@ static void do_close(void *arg)
 	victim = ipc_session_close(victim);
 }
 
+/* Whether the session has been said to be over; then it is, for ever. */
+static bool is_told(void)
+{
+	int r = put(session, 1);
+
+	cr_assert(r == 0 || r == IPC_EPIPE, "%s", ipc_error_name(r));
+	return r == IPC_EPIPE;
+}
+
 static void check_close(void *arg, long n)
 {
+	bool was_told = is_told();
 	ipc_session *mine = NULL;
 	int64_t r;
 
 	(void)arg;
 	ASSERT(eat_in(session, WAIT_MS), 3);
 	ASSERT(until_peer(session, false), 0);
+	n_told += was_told;
+	if (was_told)
+		ASSERT(until_peer(session, true), IPC_EPIPE);
 	r = resume_by(&mine, fixture_client, &keys[0]);
 	if (r == 0) {
+		cr_assert(!was_told, "before instruction %ld", n);
 		ASSERT(put(mine, 4), 0);
 		ASSERT(eat_in(session, WAIT_MS), 4);
 		ipc_session_close(mine);
@@ -327,6 +343,7 @@ static void check_close(void *arg, long n)
 			     ipc_error_name((int)r));
 	}
 	ASSERT(eat_in(session, WAIT_MS), IPC_EPIPE);
+	ASSERT(put(session, 1), IPC_EPIPE);
 	scene_end();
 	scene_of_two();
 }
@@ -339,9 +356,129 @@ Test(session_client, killed_while_closing)
 	long n_points;
 
 	scene_of_two();
+	n_told = 0;
 	n_points = step_run(&step, NULL);
-	cr_log_info("%ld kill points", n_points);
+	cr_log_info("%ld kill points, %ld of them told", n_points, n_told);
 	cr_expect_gt(n_points, 20);
+	cr_expect_gt(n_told, 5);
+	scene_end();
+}
+
+/* The victim stands in the middle of its close. */
+static void resume_meanwhile(void *arg, long n)
+{
+	bool was_told = is_told();
+	int r;
+
+	(void)arg;
+	heir = NULL;
+	r = resume_by(&heir, fixture_client, &keys[0]);
+	cr_assert(r == IPC_ESTALE || (r == 0 && !was_told), "resume, before instruction %ld: %s", n,
+		  ipc_error_name(r));
+	n_told += was_told;
+	n_resumed += r == 0;
+}
+
+static void check_close_or_resume(void *arg, long n)
+{
+	(void)arg;
+	(void)n;
+	ASSERT(eat_in(session, WAIT_MS), 3);
+	if (heir) {
+		ASSERT(put(session, 5), 0);
+		ASSERT(eat_in(heir, WAIT_MS) > 0, true);
+		ASSERT(put(heir, 4), 0);
+		ASSERT(eat_in(session, WAIT_MS), 4);
+		ASSERT(eat(session), IPC_EAGAIN);
+		heir = ipc_session_close(heir);
+	}
+	ASSERT(eat_in(session, WAIT_MS), IPC_EPIPE);
+	ASSERT(put(session, 1), IPC_EPIPE);
+	ASSERT(until_peer(session, false), 0);
+	ASSERT(until_peer(session, true), IPC_EPIPE);
+	scene_end();
+	scene_of_two();
+}
+
+/* C-3, C-14: one of the two has happened, and the other end hears of that one alone. */
+Test(session_client, resumed_while_closing)
+{
+	const struct step_case step = {.prepare = victim_resume,
+				       .operation = do_close,
+				       .check = check_close_or_resume,
+				       .meanwhile = resume_meanwhile,
+				       .stride = 5};
+	long n_points;
+
+	scene_of_two();
+	n_told = n_resumed = 0;
+	n_points = step_run(&step, NULL);
+	cr_log_info("%ld points, %ld told, %ld resumed", n_points, n_told, n_resumed);
+	cr_expect_gt(n_told, 5);
+	cr_expect_gt(n_resumed, 5);
+	scene_end();
+}
+
+static void scene_of_three(void)
+{
+	scene_of_two();
+	ASSERT(resume_by(&heir, fixture_client, &keys[0]), 0);
+}
+
+static void do_resume_only(void *arg)
+{
+	struct ipc_session_key key = keys[0];
+
+	(void)arg;
+	*result = ipc_session_resume_wait(&victim, victim_client, &key, NULL);
+}
+
+/* The victim stands in the middle of its resume; some of it is the broker's doing. */
+static void close_meanwhile(void *arg, long n)
+{
+	(void)arg;
+	(void)n;
+	was_stale = put(heir, 9) == IPC_ESTALE;
+	heir = ipc_session_close(heir);
+}
+
+static void check_resume_or_close(void *arg, long n)
+{
+	bool was_told = is_told();
+
+	(void)arg;
+	cr_assert(*result == 0 ? !was_told : *result == IPC_ESTALE && !was_stale,
+		  "before instruction %ld: %s", n, ipc_error_name(*result));
+	n_told += was_told;
+	n_resumed += was_stale;
+	ASSERT(until_peer(session, false), 0);
+	ASSERT(is_told(), was_told);
+	if (was_told)
+		ASSERT(until_peer(session, true), IPC_EPIPE);
+	else
+		ASSERT(resume_by(&heir, fixture_client, &keys[0]), 0);
+	heir = ipc_session_close(heir);
+	scene_end();
+	scene_of_three();
+}
+
+/* C-3, C-14: who knows that he was taken over ends nothing by closing what he has left. */
+Test(session_client, closed_while_resuming)
+{
+	const struct step_case step = {.prepare = victim_connect,
+				       .operation = do_resume_only,
+				       .check = check_resume_or_close,
+				       .meanwhile = close_meanwhile,
+				       .stride = STRIDE};
+	long n_points;
+
+	scene_of_three();
+	n_told = n_resumed = 0;
+	n_points = step_run(&step, NULL);
+	cr_log_info("%ld points, %ld told, %ld resumed", n_points, n_told, n_resumed);
+	cr_expect_gt(n_told, 5);
+	cr_expect_gt(n_resumed, 5);
+	heir = ipc_session_close(heir);
 	scene_end();
 }
 
