@@ -28,10 +28,10 @@
 
 #define PEERS   6
 #define HANDLES 64
-#define NAMES   7
+#define NAMES   9
 
 /* What stands under the names: others are watches and shared values. */
-enum { NAME_QUEUE = 5, NAME_KEPT = 6 };
+enum { NAME_QUEUE = 5, NAME_QUEUE_KEPT, NAME_INBOX, NAME_INBOX_KEPT };
 
 /* The side of a handle that is not counted. */
 #define SIDE_NONE 2
@@ -69,6 +69,22 @@ static struct rawpeer watcher, peers[PEERS];
 static struct model_handle handles[HANDLES];
 static struct model_name names[NAMES];
 static unsigned seed = 1;
+
+static bool is_kept(unsigned name)
+{
+	return name == NAME_QUEUE_KEPT || name == NAME_INBOX_KEPT;
+}
+
+static bool is_inbox(unsigned name)
+{
+	return name == NAME_INBOX || name == NAME_INBOX_KEPT;
+}
+
+/* With the name all is over for those who are left. */
+static bool ends_for_good(unsigned name)
+{
+	return name == NAME_QUEUE || name == NAME_INBOX;
+}
 
 static unsigned dice(unsigned n)
 {
@@ -155,7 +171,7 @@ static bool model_is_over(const struct model_slot *model)
 {
 	const struct model_side *consumers = &model->side[1];
 
-	if (model->name == NAME_KEPT)
+	if (is_kept(model->name))
 		return false;
 	if (model->name == NAME_QUEUE && consumers->count == 0 && (consumers->flags & SIDE_EVER))
 		return true;
@@ -174,13 +190,13 @@ static void model_end(uint32_t slot, unsigned side, bool died)
 	--gone->count;
 	is_over = model_is_over(model);
 	if (gone->count == 0) {
-		bool is_final = model->is_removed || (is_over && model->name == NAME_QUEUE);
+		bool is_final = model->is_removed || (is_over && ends_for_good(model->name));
 
 		++gone->ends;
 		gone->flags = SIDE_EVER | (died ? SIDE_DIED : 0) | (is_final ? SIDE_FINAL : 0);
 	}
 
-	if (is_over && model->name == NAME_QUEUE)
+	if (is_over && ends_for_good(model->name))
 		model_remove(slot);
 	for (unsigned i = 0; is_over && i < NAMES; ++i) {
 		if (names[i].generation == model->generation)
@@ -198,7 +214,7 @@ static void check_slot(uint32_t slot)
 		const struct model_side *model = &slots[slot].side[side];
 		uint64_t want = side_make(model->ends, model->count, model->flags);
 		bool is_over = slots[slot].side[0].count + slots[slot].side[1].count == 0 &&
-			       (slots[slot].name != NAME_KEPT || slots[slot].is_removed);
+			       (!is_kept(slots[slot].name) || slots[slot].is_removed);
 
 		/* The slot of a channel that is over may have been prepared for the next one. */
 		while (liveness_side(watcher.table, slot, side) != want &&
@@ -248,6 +264,10 @@ static void name_of(unsigned name, char *ret)
 
 static uint32_t role_of(unsigned name, unsigned side)
 {
+	if (is_inbox(name))
+		return side == SIDE_NONE ? IPC_ROLE_INBOX_OBSERVER
+		       : side == 1       ? IPC_ROLE_INBOX_RECEIVER
+					 : IPC_ROLE_INBOX_SENDER;
 	if (name >= NAME_QUEUE)
 		return side == 1 ? IPC_ROLE_QUEUE_CONSUMER : IPC_ROLE_QUEUE_PRODUCER;
 	if (name % 2)
@@ -255,7 +275,7 @@ static uint32_t role_of(unsigned name, unsigned side)
 	return side ? IPC_ROLE_WATCH_CONSUMER : IPC_ROLE_WATCH_PRODUCER;
 }
 
-/* A client has one side of queues: of one that dies with both, either may end first. */
+/* A client has one side of queues and inboxes: of one that dies with both, either may end first. */
 static unsigned side_of(unsigned name, unsigned p)
 {
 	if (name < NAME_QUEUE)
@@ -266,10 +286,17 @@ static unsigned side_of(unsigned name, unsigned p)
 static uint64_t flags_of(unsigned name, unsigned side)
 {
 	if (side == SIDE_NONE)
-		return OPEN_UNCOUNTED;
+		return is_inbox(name) ? 0 : OPEN_UNCOUNTED;
 	if (dice(3) == 0)
 		return 0;
-	return IPC_CREATE | (name == NAME_KEPT ? IPC_KEEP : 0);
+	return IPC_CREATE | (is_kept(name) ? IPC_KEEP : 0);
+}
+
+/* I-13 */
+static bool is_taken(unsigned n, unsigned side)
+{
+	return is_inbox(n) && side != SIDE_NONE && names[n].generation &&
+	       slots[names[n].slot].side[side].count > 0;
 }
 
 static void step_open(unsigned p, unsigned n)
@@ -289,6 +316,11 @@ static void step_open(unsigned p, unsigned n)
 	r = rawpeer_open_role(&peers[p], role_of(n, side), name, flags, &id);
 	if (!(flags & IPC_CREATE) && !names[n].generation) {
 		cr_assert_eq(r, IPC_ENOENT, "%s", ipc_error_name(r));
+		return;
+	}
+
+	if (is_taken(n, side)) {
+		cr_assert_eq(r, IPC_EBUSY, "%s", ipc_error_name(r));
 		return;
 	}
 
@@ -395,6 +427,53 @@ static void step_await(unsigned p, unsigned q)
 	cr_assert_eq(rawpeer_info(&watcher, "awaited"), IPC_ENOENT);
 }
 
+/* Of the inbox that stays; NULL: none is taken. */
+static struct model_handle *any_place(void)
+{
+	unsigned first = dice(HANDLES);
+
+	for (unsigned i = 0; i < HANDLES; ++i) {
+		struct model_handle *handle = &handles[(first + i) % HANDLES];
+
+		if (handle->id && handle->side != SIDE_NONE &&
+		    handle->generation == names[NAME_INBOX_KEPT].generation)
+			return handle;
+	}
+	return NULL;
+}
+
+/* Waits for somebody's place, and gets it when that one closes. */
+static void step_await_place(void)
+{
+	struct model_handle *place = any_place(), old;
+	unsigned p;
+	char name[32];
+	union message open;
+	uint64_t request_id;
+
+	if (!place)
+		return;
+
+	old = *place;
+	p = (old.peer + 2) % PEERS;
+	name_of(NAME_INBOX_KEPT, name);
+	open = rawpeer_open_message(role_of(NAME_INBOX_KEPT, old.side), name, IPC_AWAIT);
+	rawpeer_send(&peers[p], &open);
+	request_id = peers[p].last_id;
+	rawpeer_sync(&watcher);
+
+	rawpeer_close(&peers[old.peer], old.id);
+	rawpeer_sync(&peers[old.peer]);
+	model_end(old.slot, old.side, false);
+	cr_assert_eq(rawpeer_answer(&peers[p], request_id), MESSAGE_OPENED);
+	place->id = peers[p].reply.opened.handle_id;
+	place->peer = p;
+	cr_assert_eq(peers[p].reply.opened.generation, old.generation);
+	model_begin(old.slot, old.generation, NAME_INBOX_KEPT, old.side);
+	check_slot(old.slot);
+	until_ended(old.id);
+}
+
 /* A reserver dies or gives up; the next one gets its segment. */
 static void step_reserver_dies(unsigned p, unsigned q)
 {
@@ -430,7 +509,7 @@ static void step_reserver_dies(unsigned p, unsigned q)
 
 static void step(void)
 {
-	switch (dice(12)) {
+	switch (dice(14)) {
 	case 0:
 		step_die(dice(PEERS));
 		break;
@@ -440,13 +519,17 @@ static void step(void)
 	case 2:
 		step_await(dice(PEERS), dice(PEERS));
 		break;
-	case 10:
+	case 3:
+		step_await_place();
+		break;
+	case 4:
 		step_reserver_dies(dice(PEERS), dice(PEERS));
 		break;
-	case 3:
-	case 4:
 	case 5:
 	case 6:
+	case 7:
+	case 8:
+	case 9:
 		step_close(dice(HANDLES));
 		break;
 	default:
@@ -456,7 +539,7 @@ static void step(void)
 	check_handles();
 }
 
-/* M-6, M-31, D12 */
+/* M-6, M-31, D12, I-13 */
 Test(repair, workers_that_die_anywhere_are_not_noticed, .init = setup, .fini = teardown,
      .timeout = 120)
 {
