@@ -240,13 +240,13 @@ void connection_poll(struct connection *connection, short events, uint64_t deadl
 		{.fd = connection->event_fd, .events = POLLIN},
 	};
 	uint64_t now_ns = clock_now_ns();
+	uint64_t ns = futex_slice_ns();
 	struct timespec timeout;
 
 	if (deadline_ns <= now_ns)
 		return;
 
-	timeout = clock_to_timespec(deadline_ns - now_ns < FUTEX_SLICE_NS ? deadline_ns - now_ns
-									  : FUTEX_SLICE_NS);
+	timeout = clock_to_timespec(deadline_ns - now_ns < ns ? deadline_ns - now_ns : ns);
 
 	/* A signal does not end the call: poll(2) cannot tell a handler that asked for a restart.
 	 */

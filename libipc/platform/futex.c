@@ -46,6 +46,25 @@ void futex_refuse_waitv(void)
 	atomic_store_explicit(&waitv_refused, 1, memory_order_relaxed);
 }
 
+static _Atomic uint32_t slices_are_long;
+
+void futex_lengthen_slices(void)
+{
+	atomic_store_explicit(&slices_are_long, 1, memory_order_relaxed);
+}
+
+static uint64_t futex_slice_of(uint64_t usual_ns)
+{
+	return UNLIKELY(atomic_load_explicit(&slices_are_long, memory_order_relaxed))
+		       ? FUTEX_SLICE_LONG_NS
+		       : usual_ns;
+}
+
+uint64_t futex_slice_ns(void)
+{
+	return futex_slice_of(FUTEX_SLICE_NS);
+}
+
 static uint64_t futex_slice_end(uint64_t deadline_ns, uint64_t now_ns, uint64_t slice_ns)
 {
 	return deadline_ns - now_ns < slice_ns ? deadline_ns : now_ns + slice_ns;
@@ -94,8 +113,8 @@ static enum futex_result futex_sleep_fallback(const struct futex_word *words, un
 		if (atomic_load_explicit(words[i].word, memory_order_relaxed) != words[i].expected)
 			return FUTEX_WOKEN;
 
-	error = futex_wait_one(&words[0],
-			       futex_slice_end(deadline_ns, now_ns, FUTEX_SLICE_FALLBACK_NS));
+	error = futex_wait_one(&words[0], futex_slice_end(deadline_ns, now_ns,
+							  futex_slice_of(FUTEX_SLICE_FALLBACK_NS)));
 	switch (error) {
 	case ETIMEDOUT:
 		return FUTEX_SLICE_OVER;
@@ -123,7 +142,7 @@ enum futex_result futex_sleep(const struct futex_word *words, unsigned n_words,
 		return futex_sleep_fallback(words, n_words, deadline_ns, now_ns);
 
 	error = futex_wait_all(words, n_words,
-			       futex_slice_end(deadline_ns, now_ns, FUTEX_SLICE_NS));
+			       futex_slice_end(deadline_ns, now_ns, futex_slice_ns()));
 	switch (error) {
 	case 0:
 	case EAGAIN:

@@ -50,4 +50,12 @@ bool futex_has_waitv(void);
 /* For tests of the fallback: behave as if the kernel refused futex_waitv. */
 void futex_refuse_waitv(void);
 
+/* For tests of wakes: slices of either kind last FUTEX_SLICE_LONG_NS from now on, here and in what
+ * is forked later.  What is over well before has been woken, however slow the machine is. */
+#define FUTEX_SLICE_LONG_NS UINT64_C(10000000000)
+void futex_lengthen_slices(void);
+
+/* FUTEX_SLICE_NS, but for such tests: who sleeps elsewhere keeps to it, too. */
+uint64_t futex_slice_ns(void);
+
 #endif

@@ -16,10 +16,9 @@
 
 #include <ipc/ipc.h>
 
-#include "libipc/platform/clock.h"
-#include "libipc/platform/futex.h"
 #include "tests/support/fixture.h"
 #include "tests/support/process.h"
+#include "tests/support/wakes.h"
 
 #define NAME      "test/limiter"
 #define OTHER_UID 61001 /* nobody's */

@@ -56,6 +56,15 @@ static unsigned take_all(void)
 	return n;
 }
 
+/* Of this thread, whatever else runs. */
+static uint64_t processor_ns(void)
+{
+	struct timespec now;
+
+	cr_assert_eq(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now), 0);
+	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
 /* M-30: one descriptor for all of them; a wake costs a look through the set, once, however many are
  * ready */
 Test(poll_many, ten_thousand_handles_are_one_set)
@@ -86,9 +95,9 @@ Test(poll_many, ten_thousand_handles_are_one_set)
 
 	for (unsigned i = 0; i < N_CHANNELS; ++i)
 		publish(producers[i]);
-	began = clock_now_ns();
+	began = processor_ns();
 	cr_assert_eq(take_all(), N_HANDLES);
-	all_ns = clock_now_ns() - began;
+	all_ns = processor_ns() - began;
 
 	cr_log_info("a wake for %u of %u handles: %lu ns; for all: %lu ns", N_HANDLES / N_CHANNELS,
 		    N_HANDLES, one_ns, all_ns);

@@ -15,9 +15,6 @@
 
 TestSuite(poll_ring, .init = fixture_setup, .fini = fixture_teardown, .timeout = 60);
 
-/* On a machine that may be busy; a broker that is asked for each ring would be stopped. */
-#define AT_ONCE_NS (200 * NS_PER_MS)
-
 /* The consumer is told, and reads. */
 static void until_told(ipc_watch_consumer *consumer)
 {
@@ -40,11 +37,12 @@ Test(poll_ring, only_the_first_ring_goes_through_the_broker)
 	until_told(consumer);
 	until_quiet();
 
+	/* A broker that is asked for a ring does not answer any more. */
 	worker = domain_worker(&fixture_domain);
 	cr_assert_eq(kill(worker, SIGSTOP), 0);
 	for (unsigned i = 0; i < 5; ++i) {
 		publisher_publish(&publisher);
-		cr_expect_lt(until_readable(), AT_ONCE_NS);
+		until_readable();
 		until_told(consumer);
 	}
 	cr_assert_eq(kill(worker, SIGCONT), 0);

@@ -488,7 +488,7 @@ Test(session_away, a_list_is_stopped_by_what_the_function_returns)
 /* C-16: with both away the first window that passes ends it, for both. */
 Test(session_away, with_both_away_the_first_window_counts)
 {
-	enum { WINDOW_MS = 600 };
+	enum { WINDOW_MS = 1200 };
 	struct pair pair = PAIR_NEW(.resume_window_ns = WINDOW_MS * MS);
 	struct ipc_session_key accepted = key_of(pair.accepted), connected = key_of(pair.connected);
 	struct timespec deadline = domain_deadline(WAIT_MS);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * ipc_wait_any() where the kernel refuses futex_waitv: the waiter is armed, and who notifies rings
- * it by the broker.  M-29: the same holds, and wakes still come at once, which is well before the
- * end of the fallback's short slice.
+ * it by the broker.  M-29: the same holds, and wakes still come at once, not at the end of a slice.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -13,15 +12,13 @@
 
 TestSuite(wait_fallback, .init = fixture_setup, .fini = fixture_teardown, .timeout = 60);
 
-#define AT_ONCE_NS (FUTEX_SLICE_FALLBACK_NS / 4)
-
 /* M-29 */
 Test(wait_fallback, publish_wakes_at_once)
 {
 	ipc_watch_producer *producers[2] = {producer_new("a"), producer_new("b")};
-	uint64_t times[N_TIMES];
 	struct actor actor;
 
+	WAKES_TELL();
 	WAITER_START(
 		&actor, .refuses_waitv = true, .n = 2,
 		.item = {CONSUMER("a", .events = READABLE), CONSUMER("b", .events = READABLE)});
@@ -32,9 +29,8 @@ Test(wait_fallback, publish_wakes_at_once)
 		began = clock_now_ns();
 		cr_assert_eq(ipc_watch_publish(producers[0], "value", 6), 0);
 		ASSERT_WAITED(&actor, 0, READABLE);
-		times[i] = clock_now_ns() - began;
+		ASSERT_WOKEN(began);
 	}
-	cr_assert_lt(times_median(times), AT_ONCE_NS, "%lu ns", times[N_TIMES / 2]);
 
 	/* Whichever it is. */
 	waiter_begin(&actor, N_TIMES);
@@ -49,16 +45,15 @@ Test(wait_fallback, publish_wakes_at_once)
 /* M-29 */
 Test(wait_fallback, commit_and_shutdown_wake_at_once, .timeout = 120)
 {
-	assert_told_within(AT_ONCE_NS, COMMIT_OF_WATCH, true);
-	assert_told_within(AT_ONCE_NS, SHUTDOWN_OF_WATCH, true);
-	assert_told_within(AT_ONCE_NS, SHUTDOWN_OF_SHARED, true);
+	assert_told_at_once(COMMIT_OF_WATCH, true);
+	assert_told_at_once(SHUTDOWN_OF_WATCH, true);
+	assert_told_at_once(SHUTDOWN_OF_SHARED, true);
 }
 
 /* M-29 */
 Test(wait_fallback, death_of_the_producer_wakes_at_once, .timeout = 120)
 {
-	uint64_t times[N_TIMES];
-
+	WAKES_TELL();
 	for (unsigned i = 0; i < N_TIMES; ++i) {
 		ipc_watch_consumer *keeper = NULL;
 		struct actor victim, actor;
@@ -74,12 +69,11 @@ Test(wait_fallback, death_of_the_producer_wakes_at_once, .timeout = 120)
 		began = clock_now_ns();
 		actor_kill(&victim);
 		ASSERT_WAITED(&actor, 0, END);
-		times[i] = clock_now_ns() - began;
+		ASSERT_WOKEN(began);
 
 		waiter_end(&actor);
 		ipc_watch_consumer_close(keeper);
 	}
-	cr_assert_lt(times_median(times), AT_ONCE_NS, "%lu ns", times[N_TIMES / 2]);
 }
 
 /* ---- in this process ---- */
@@ -104,38 +98,33 @@ static void *end_wait(void *arg)
 	return NULL;
 }
 
-/* A consumer is cancelled or closed while it is waited for; how long that takes. */
-static uint64_t end_by(bool closes)
+/* A consumer is cancelled or closed while it is waited for. */
+static void end_by(bool closes)
 {
 	ipc_watch_consumer *other = consumer_new("a", 0);
 	struct ending ending = {.consumer = consumer_new("b", 0), .closes = closes};
 	struct ipc_wait_item items[2] = {{.handle = other, .events = READABLE},
 					 {.handle = ending.consumer, .events = READABLE}};
 	pthread_t thread;
-	uint64_t ended_ns;
 
 	cr_assert_eq(pthread_create(&thread, NULL, end_wait, &ending), 0);
 	cr_assert_eq(ipc_wait_any(items, 2, NULL), IPC_ECANCELED);
-	ended_ns = clock_now_ns();
 	cr_assert_eq(pthread_join(thread, NULL), 0);
+	ASSERT_WOKEN(ending.began_ns);
 
 	ipc_watch_consumer_close(other);
 	ipc_watch_consumer_close(ending.consumer);
-	return ended_ns - ending.began_ns;
 }
 
 /* M-28, M-44 */
 Test(wait_fallback, cancel_and_close_end_it_at_once)
 {
-	uint64_t cancels[N_TIMES], closes[N_TIMES];
-
 	futex_refuse_waitv();
+	WAKES_TELL();
 	for (unsigned i = 0; i < N_TIMES; ++i) {
-		cancels[i] = end_by(false);
-		closes[i] = end_by(true);
+		end_by(false);
+		end_by(true);
 	}
-	cr_assert_lt(times_median(cancels), AT_ONCE_NS, "%lu ns", cancels[N_TIMES / 2]);
-	cr_assert_lt(times_median(closes), AT_ONCE_NS, "%lu ns", closes[N_TIMES / 2]);
 }
 
 /* M-27: who is not armed costs a publisher nothing, and who is costs it one datagram */

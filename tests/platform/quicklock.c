@@ -16,11 +16,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "libipc/platform/clock.h"
-#include "libipc/platform/futex.h"
 #include "tests/support/actor.h"
 #include "tests/support/process.h"
 #include "tests/support/step.h"
+#include "tests/support/wakes.h"
 
 struct scene {
 	struct quicklock lock;
@@ -33,6 +32,7 @@ static struct scene *scene;
 
 static void setup(void)
 {
+	WAKES_TELL();
 	scene = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	cr_assert_neq(scene, MAP_FAILED);
 }
@@ -128,7 +128,7 @@ static void hold_and_execute(struct actor *self, void *arg)
 /* M-24: exec is a death, though the process lives on */
 Test(quicklock, exec_of_the_holder_leaves_it_free, SCENE)
 {
-	uint64_t limit = clock_after_ns(10 * NS_PER_S);
+	uint64_t limit = clock_after_ns(30 * NS_PER_S);
 	struct actor holder;
 
 	actor_start(&holder, hold_and_execute, NULL);
@@ -303,7 +303,7 @@ static void ask(void)
 
 static void until_seen(long n)
 {
-	uint64_t limit = clock_after_ns(10 * NS_PER_S);
+	uint64_t limit = clock_after_ns(30 * NS_PER_S);
 
 	for (uint32_t seen = atomic_load(&scene->n_seen); seen < atomic_load(&scene->n_wanted);
 	     seen = atomic_load(&scene->n_seen)) {
@@ -314,12 +314,12 @@ static void until_seen(long n)
 	}
 }
 
-/* By the unlock, not by a slice that is over: those would be 75 ms on the average. */
+/* By the unlock, not by a slice that is over. */
 Test(quicklock, unlock_wakes_the_sleeper, SCENE)
 {
-	uint64_t took = 0;
 	struct actor sleeper;
 
+	WAKES_TELL();
 	actor_start(&sleeper, watch_for_free, NULL);
 	for (long i = 0; i < 20; ++i) {
 		uint64_t began;
@@ -333,15 +333,14 @@ Test(quicklock, unlock_wakes_the_sleeper, SCENE)
 		began = clock_now_ns();
 		quicklock_unlock(&scene->lock);
 		until_seen(i);
-		took += clock_now_ns() - began;
+		ASSERT_WOKEN(began);
 	}
 
-	cr_assert_lt(took, 20 * 30 * NS_PER_MS);
 	actor_kill(&sleeper);
 }
 
 struct steps {
-	long n_late, n_points, n_between;
+	long n_points, n_between;
 };
 
 static void take_and_give_back(void *arg)
@@ -381,7 +380,7 @@ static void check_goes_on(void *arg, long n)
 	futex_wake_all(&scene->n_wanted);
 	until_seen(n);
 	steps->n_points++;
-	steps->n_late += clock_now_ns() - began > FUTEX_SLICE_NS * 8 / 10;
+	ASSERT_WOKEN(began);
 }
 
 Test(quicklock, killed_at_every_instruction_is_free_at_once, SCENE)
@@ -402,9 +401,7 @@ Test(quicklock, killed_at_every_instruction_wakes_the_sleeper, SCENE)
 
 	actor_start(&sleeper, watch_for_free, NULL);
 	cr_assert_gt(step_run(&step, &steps), 20);
-	cr_log_info("%ld kill points, %ld inside, %ld wakes took a slice", steps.n_points,
-		    steps.n_between, steps.n_late);
-	cr_assert_leq(steps.n_late * 20, steps.n_points);
+	cr_log_info("%ld kill points, %ld inside", steps.n_points, steps.n_between);
 	actor_kill(&sleeper);
 }
 
