@@ -20,6 +20,7 @@
 #include "libipc/core/liveness.h"
 #include "libipc/platform/clock.h"
 #include "libipc/platform/crash.h"
+#include "libipc/platform/peer.h"
 
 /*
  * Death: a handle that takes an end is committed first; the next worker finds that the youngest
@@ -241,6 +242,54 @@ static struct channel *find(struct worker *worker, const struct message_open *op
 	return is_open(end) && keys_match(end, open->key) ? channel : NULL;
 }
 
+/* As far as that is known here. */
+static bool owner_lives(struct registry *registry, uint64_t owner)
+{
+	uint32_t slot, process = ring_owner_process(owner);
+
+	for (slot = 0; slot < registry->client_slots.top && process != 0; ++slot) {
+		const struct peer *peer = &registry->peer[slot];
+
+		if (peer->pidfd >= 0 && !peer->record->is_foreign &&
+		    ring_owner_process((uint64_t)peer->record->pid) == process)
+			return !peer_has_ended(peer->pidfd);
+	}
+
+	return false;
+}
+
+struct look {
+	struct registry *registry;
+	const struct channel *channel;
+};
+
+static bool look_read(void *userdata, uint64_t offset, void *ret, size_t size)
+{
+	const struct look *look = userdata;
+
+	return segments_read(look->channel->segment_fd, offset, ret, size);
+}
+
+static bool look_lives(void *userdata, uint64_t owner)
+{
+	const struct look *look = userdata;
+
+	return owner_lives(look->registry, owner);
+}
+
+/* Whoever resumes finds out for himself.  But then the end is not any more whose it was. */
+static bool is_busy(struct worker *worker, const struct channel *channel, unsigned side)
+{
+	struct look look = {worker->registry, channel};
+	const struct session_read read = {
+		.read = look_read,
+		.userdata = &look,
+		.shape = channel->record->shape,
+	};
+
+	return session_read_is_busy(&read, side, look_lives);
+}
+
 int sessions_resume(struct worker *worker, struct peer *peer, const struct message_open *open)
 {
 	struct channel *channel;
@@ -255,6 +304,8 @@ int sessions_resume(struct worker *worker, struct peer *peer, const struct messa
 	r = segments_check_channel(channel);
 	if (r < 0)
 		return r;
+	if (is_busy(worker, channel, side))
+		return IPC_EBUSY;
 
 	r = handles_prepare(worker, peer, open, &handle);
 	if (r < 0)

@@ -187,4 +187,11 @@ bool session_read_direction(const struct session_read *read, unsigned side, uint
 			    uint64_t *ret_acknowledged, uint64_t *ret_depth,
 			    uint64_t *ret_depth_max);
 
+/* Whether a process may still write; `owner`: ring_owner(). */
+typedef bool (*session_lives_fn)(void *userdata, uint64_t owner);
+
+/* What session_begin() of side `side` would say now is IPC_EBUSY.  False, too, where that cannot be
+ * seen. */
+bool session_read_is_busy(const struct session_read *read, unsigned side, session_lives_fn lives);
+
 #endif

@@ -124,3 +124,46 @@ bool session_read_direction(const struct session_read *read, unsigned side, uint
 	*ret_depth_max = (most > units ? most : units) * RING_UNIT;
 	return true;
 }
+
+/* Not free, nor to be freed by who looks for a place: he may write there, or the stream does not
+ * get past it before tail. */
+static bool is_held(const struct session_read *read, const unsigned char *ring,
+		    const unsigned char *ban, session_lives_fn lives)
+{
+	uint64_t who = word_at(ban, offsetof(struct ring_ban, who));
+	uint64_t from = ring_position(word_at(ban, offsetof(struct ring_ban, from)));
+	uint64_t tail = ring_position(word_at(ring, offsetof(struct ring, tail)));
+	uint64_t head = ring_position(word_at(ring, offsetof(struct ring, head)));
+
+	if (who == 0)
+		return false;
+	if (ring_distance(tail, from) <= ring_distance(tail, head))
+		return true;
+
+	return who != word_at(ban, offsetof(struct ring_ban, left)) && lives(read->userdata, who);
+}
+
+/* As ring_take_producer() does: whoever may write there yet needs a place among the bans, and
+ * another one for what he has passed by. */
+bool session_read_is_busy(const struct session_read *read, unsigned side, session_lives_fn lives)
+{
+	unsigned char copy[sizeof(struct ring)];
+	unsigned n_free = 0;
+	uint64_t owner;
+
+	if (!read->read(read->userdata, offset_of_ring(side), copy, sizeof(copy)))
+		return false;
+
+	owner = word_at(copy, offsetof(struct ring, producer));
+	for (unsigned i = 0; i < RING_BANS_MAX; ++i) {
+		const unsigned char *ban =
+			copy + offsetof(struct ring, ban) + i * sizeof(struct ring_ban);
+
+		/* By a taker who died he has one. */
+		if (word_at(ban, offsetof(struct ring_ban, who)) == owner)
+			return false;
+		n_free += !is_held(read, copy, ban, lives);
+	}
+	return n_free < (word_at(copy, offsetof(struct ring, strays)) & RING_STRAYS_MASK ? 2 : 1) &&
+	       owner != 0 && lives(read->userdata, owner);
+}

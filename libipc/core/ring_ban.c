@@ -48,7 +48,7 @@ bool ring_owner_is_gone(const struct liveness_table *table, uint64_t who)
 {
 	uint64_t id =
 		atomic_load_explicit(&table->handle[who >> 22 & 0xffff], memory_order_acquire);
-	uint32_t process = who & 0x3fffff;
+	uint32_t process = ring_owner_process(who);
 
 	if (id != 0 && (ring_owner(id, process) == who))
 		return false;
