@@ -2,10 +2,12 @@
 
 /*
  * Where broker and library meet, by hand: a client that does not read, a close that could not be
- * sent, and who is woken by the death of one who may have stood in the line for a lock.
+ * sent, who is woken by the death of one who may have stood in the line for a lock, and what the
+ * last owner of a session's end had said.
  */
 
 #include <criterion/criterion.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,9 +15,11 @@
 #include <ipc/admin.h>
 #include <ipc/client.h>
 
+#include "libipc/channel/session.h"
+#include "libipc/platform/clock.h"
 #include "libipc/wire/codec.h"
 #include "tests/support/domain.h"
-#include "tests/support/rawpeer.h"
+#include "tests/support/rawsession.h"
 
 static struct domain domain;
 static struct rawpeer a, b, c;
@@ -195,4 +199,123 @@ Test(seams, a_producers_death_wakes_the_other_producers)
 	rawpeer_sync(&a);
 	cr_assert_eq(attention(&a), before_a + 1);
 	cr_assert_eq(attention(&b), before_b + 1);
+}
+
+/* ---- sessions ---- */
+
+#define SOON 5000
+
+static struct rawsession acceptor, connector;
+
+static void listen_by(struct rawpeer *peer)
+{
+	uint64_t id;
+
+	cr_assert_eq(rawsession_listen(peer, "l", IPC_CREATE, 30 * NS_PER_S, &id), 0);
+}
+
+static void get_offer(struct rawpeer *peer, struct rawsession *ret)
+{
+	cr_assert(rawsession_offer(peer, SOON, ret));
+	rawsession_drop(ret);
+}
+
+/* The accepted end is a's, the other one b's. */
+static void establish(void)
+{
+	listen_by(&a);
+	cr_assert_eq(rawsession_connect(&b, "l", 0, &connector), 0);
+	cr_assert(rawsession_offer(&a, SOON, &acceptor));
+	rawsession_accept(&acceptor);
+	(void)rawpeer_until_side(&b, connector.slot, SESSION_SIDE_ACCEPTED, 1, 0);
+	rawsession_drop(&acceptor);
+	rawsession_drop(&connector);
+}
+
+/* C-3, C-9: its new key is all that it may have stored.  The answer to what it had asked before is
+ * what tells the broker of its end. */
+Test(seams, what_a_dead_listener_had_taken_back_was_taken)
+{
+	pid_t worker = domain_worker(&domain);
+	struct rawsession taken, resumed;
+	union message info;
+
+	establish();
+	rawpeer_disconnect(&a);
+	(void)rawpeer_until_side(&b, connector.slot, SESSION_SIDE_ACCEPTED, 0, 1);
+	listen_by(&c);
+	get_offer(&c, &taken);
+	cr_assert(taken.is_taken_back);
+
+	kill(worker, SIGSTOP);
+	message_init(&info, MESSAGE_INFO, 0);
+	strcpy(info.info.name, "l");
+	rawpeer_send(&c, &info);
+	rawsession_say_taken(&taken, true);
+	rawpeer_disconnect(&c);
+	kill(worker, SIGCONT);
+
+	(void)rawpeer_until_side(&b, connector.slot, SESSION_SIDE_ACCEPTED, 0, 2);
+	cr_assert_eq(rawsession_resume(&b, taken.key, &resumed), 0);
+	rawsession_drop(&resumed);
+}
+
+/* C-14, M-44: and not away. */
+Test(seams, an_end_that_its_dead_owner_had_closed_by_the_desk_is_closed)
+{
+	pid_t worker = domain_worker(&domain);
+
+	establish();
+	kill(worker, SIGSTOP);
+	rawpeer_close_silently(&a, acceptor.id);
+	rawpeer_disconnect(&a);
+	kill(worker, SIGCONT);
+
+	cr_assert_eq(rawpeer_until_side(&b, connector.slot, SESSION_SIDE_ACCEPTED, 0, 1),
+		     side_make(1, 0, SIDE_EVER | SIDE_FINAL));
+}
+
+/* C-15: the listener's channel may be gone before what was offered to it.  Its handle is the first
+ * to end if its slot is the highest and a new worker has made the lists. */
+Test(seams, a_listener_that_dies_with_an_offer_has_died)
+{
+	uint64_t low = open_role(&a, IPC_ROLE_SHARED_A, "low");
+	uint64_t next = open_role(&a, IPC_ROLE_SHARED_A, "next");
+	struct rawsession offer;
+	uint32_t ends;
+
+	listen_by(&a);
+	rawpeer_close(&a, low);
+	rawpeer_close(&a, next);
+	rawpeer_sync(&a);
+	cr_assert_eq(rawsession_connect(&b, "l", 0, &connector), 0);
+	rawsession_drop(&connector);
+	get_offer(&a, &offer);
+	cr_assert_lt(LIVENESS_SLOT(offer.id), LIVENESS_SLOT(offer.listener_id));
+	ends = 1 + side_ends(liveness_side(b.table, connector.slot, SESSION_SIDE_ACCEPTED));
+
+	domain_kill_worker(&domain);
+	rawpeer_disconnect(&a);
+	cr_assert_eq(rawpeer_until_side(&b, connector.slot, SESSION_SIDE_ACCEPTED, 0, ends),
+		     side_make(ends, 0, SIDE_EVER | SIDE_DIED | SIDE_FINAL));
+}
+
+/* M-27 */
+Test(seams, a_death_wakes_the_other_end_and_no_listener)
+{
+	uint32_t before_a, before_c;
+
+	establish();
+	listen_by(&c);
+	rawpeer_sync(&a);
+	rawpeer_sync(&c);
+	before_a = attention(&a);
+	before_c = attention(&c);
+
+	rawpeer_disconnect(&b);
+
+	(void)rawpeer_until_side(&a, connector.slot, SESSION_SIDE_CONNECTED, 0, 1);
+	rawpeer_sync(&a);
+	cr_assert_gt(attention(&a), before_a);
+	cr_assert_eq(attention(&c), before_c);
 }
