@@ -7,7 +7,6 @@
  */
 
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 #include "libipc/channel/session.h"
 #include "libipc/platform/clock.h"
 #include "tests/support/domain.h"
+#include "tests/support/leaks.h"
 #include "tests/support/rawsession.h"
 
 #ifndef IPC_TEST_BROKER_POINTS
@@ -49,6 +49,7 @@ static struct domain domain;
 static struct rawpeer watcher, peers[PEERS];
 static uint64_t listeners[PEERS]; /* ids; 0: none */
 static uint64_t newest[PEERS];    /* ids of offers */
+static uint64_t opened[PEERS];    /* ids of listeners: the last */
 static struct model_session sessions[SESSIONS];
 static struct rawsession offers[OFFERS];
 static unsigned n_offers;
@@ -63,6 +64,9 @@ static void hear(struct rawpeer *peer)
 {
 	if (peer->reply.head.type != MESSAGE_OFFER)
 		return;
+
+	cr_assert_leq(peer->reply.offer.listener_id, opened[peer - peers],
+		      "an offer to a listener that it does not know yet");
 
 	/* Ids grow: one that is not newer was said twice, and may have been answered. */
 	if (peer->reply.offer.session.handle_id <= newest[peer - peers])
@@ -101,22 +105,6 @@ static void setup(void)
 static void teardown(void)
 {
 	domain_kill(&domain);
-}
-
-static unsigned n_keeper_fds(void)
-{
-	struct dirent *entry;
-	unsigned n = 0;
-	char path[64];
-	DIR *dir;
-
-	snprintf(path, sizeof(path), "/proc/%d/fd", (int)domain.keeper);
-	dir = opendir(path);
-	cr_assert_not_null(dir);
-	while ((entry = readdir(dir)))
-		++n;
-	closedir(dir);
-	return n;
 }
 
 /* ---- the model ---- */
@@ -309,6 +297,7 @@ static void step_listen(unsigned p)
 
 	r = rawsession_listen(&peers[p], "l", IPC_CREATE, UINT64_MAX, &listeners[p]);
 	cr_assert_eq(r, 0, "%s", ipc_error_name(r));
+	opened[p] = listeners[p];
 }
 
 static void step_connect(unsigned p)
@@ -556,12 +545,12 @@ static void end_session(struct model_session *session)
 /* It hears late of what was made for the first clients. */
 static unsigned settled_keeper_fds(void)
 {
-	unsigned n = n_keeper_fds();
+	unsigned n = leaks_fds_of(domain.keeper);
 
 	for (unsigned n_same = 0; n_same < 200; ++n_same) {
 		rawpeer_sync(&watcher);
-		if (n_keeper_fds() != n)
-			n = n_keeper_fds(), n_same = 0;
+		if (leaks_fds_of(domain.keeper) != n)
+			n = leaks_fds_of(domain.keeper), n_same = 0;
 	}
 	return n;
 }
@@ -590,9 +579,9 @@ Test(session_model, workers_that_die_anywhere_are_not_noticed, .init = setup, .f
 	deadline_ns = clock_after_ns(10 * NS_PER_S);
 	do
 		rawpeer_sync(&watcher);
-	while (n_keeper_fds() != n_fds && clock_now_ns() < deadline_ns);
-	cr_assert_eq(n_keeper_fds(), n_fds, "%u descriptors, were %u; seed %u", n_keeper_fds(),
-		     n_fds, seed);
+	while (leaks_fds_of(domain.keeper) != n_fds && clock_now_ns() < deadline_ns);
+	cr_assert_eq(leaks_fds_of(domain.keeper), n_fds, "%u descriptors, were %u; seed %u",
+		     leaks_fds_of(domain.keeper), n_fds, seed);
 	cr_assert_eq(rawsession_list(&watcher, "l", 0), 0);
 	cr_assert_eq(watcher.reply.sessioned.n, 0);
 }
