@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/roster.h"
 
+#include <ipc/admin.h>
 #include <string.h>
 
 #include "broker/flights.h"
 #include "broker/limits.h"
+#include "broker/offers.h"
 #include "broker/peer.h"
 #include "broker/policy.h"
 #include "broker/queues.h"
@@ -159,6 +161,19 @@ static int check(struct peer *peer, const struct channel *channel,
 		       : IPC_ENOENT;
 }
 
+/* Of a listener the ends of the sessions that came by its name, too, and who connects.  What is
+ * offered is nobody's yet. */
+static bool is_told(const struct handle *handle, const struct channel *channel)
+{
+	const struct channel *own = handle->channel;
+
+	if (own == channel || !own || !own->session)
+		return registry_is_open_on(handle, channel);
+
+	return channel->record->kind == IPC_KIND_SESSION && registry_is_open_on(handle, own) &&
+	       strcmp(own->record->name, channel->record->name) == 0 && !offers_is_one(handle);
+}
+
 void roster_handles(struct worker *worker, struct peer *peer, const struct message_handles *handles)
 {
 	struct message_handled *handled = &worker->reply.handled;
@@ -179,7 +194,7 @@ void roster_handles(struct worker *worker, struct peer *peer, const struct messa
 
 	message_init(&worker->reply, MESSAGE_HANDLED, handles->head.request_id);
 	for (; slot < top && n < PROTOCOL_HANDLE_MAX && n_looks < SLOTS_MAX; ++slot, ++n_looks) {
-		if (registry_is_open_on(&registry->handle[slot], channel))
+		if (is_told(&registry->handle[slot], channel))
 			fill(&handled->handle[n++], registry, &registry->handle[slot], now_ns);
 	}
 

@@ -195,6 +195,27 @@ Test(ctl_inbox, list_handles_and_top_show_an_inbox)
 	cr_expect(has_line("  inbox_receiver  "), "%s", run.out);
 }
 
+/* */
+Test(ctl_inbox, waits_shows_who_waits_at_one)
+{
+	struct actor actor;
+	json_t *array, *wait;
+
+	RECEIVER_START(&actor, .flags = IPC_CREATE);
+	order_sleep(&actor, ORDER_RECEIVE_WAIT, 0);
+
+	CTL("--json", "waits");
+	cr_assert_eq(run.status, 0, "%s", run.err);
+	array = json_loads(run.out, 0, NULL);
+	EXPECT(json_array_size(array), 1);
+	wait = json_array_get(array, 0);
+	EXPECT(number_in(wait, "pid"), actor.pid);
+	cr_expect_str_eq(json_string_value(json_object_get(wait, "role")), "inbox_receiver");
+	cr_expect(json_is_null(json_object_get(wait, "holder")), "%s", run.out);
+	json_decref(array);
+	member_end(&actor, true);
+}
+
 static void stranger_stats(void)
 {
 	program_forget(&run);

@@ -259,6 +259,77 @@ Test(ctl_session, list_handles_and_top_show_a_listener)
 	cr_expect(strstr(run.out, "   64 B  "), "%s", run.out);
 }
 
+/* Of `pid`, among those who wait; NULL. */
+static json_t *wait_of(json_t *array, pid_t pid)
+{
+	size_t i;
+	json_t *wait;
+
+	json_array_foreach(array, i, wait)
+	{
+		if (json_integer_value(json_object_get(wait, "pid")) == pid)
+			return wait;
+	}
+	return NULL;
+}
+
+static void expect_wait(json_t *array, pid_t pid)
+{
+	json_t *wait = wait_of(array, pid);
+
+	cr_assert(wait, "nothing of %d in %s", pid, run.out);
+	cr_expect_str_eq(json_string_value(json_object_get(wait, "channel")), NAME);
+	cr_expect_str_eq(json_string_value(json_object_get(wait, "kind")), "session");
+	cr_expect_str_eq(json_string_value(json_object_get(wait, "role")), "session");
+	cr_expect_gt(number_in(wait, "waiting_ns"), 0);
+	cr_expect(json_is_null(json_object_get(wait, "holder")), "%s", run.out);
+	cr_expect(json_is_false(json_object_get(wait, "cycle")), "%s", run.out);
+}
+
+/* */
+Test(ctl_session, waits_shows_who_waits_at_an_end_or_to_be_accepted)
+{
+	struct actor receiver, connector;
+	json_t *array;
+
+	pair.listener = LISTENER_NEW(0);
+	PARTY_START(&receiver, 0);
+	PARTY_START(&connector, 0);
+	pair.accepted = accept_from(pair.listener, &receiver);
+	order_sleep(&receiver, ORDER_RECEIVE_WAIT, 0, 0);
+	order_sleep(&connector, ORDER_CONNECT, 0, 0);
+
+	CTL("--json", "waits");
+	cr_assert_eq(run.status, 0, "%s", run.err);
+	array = json_loads(run.out, 0, NULL);
+	EXPECT(json_array_size(array), 2);
+	expect_wait(array, receiver.pid);
+	expect_wait(array, connector.pid);
+	json_decref(array);
+	actor_kill(&receiver);
+	actor_kill(&connector);
+}
+
+/* not what is offered to the listener and not accepted yet. */
+Test(ctl_session, handles_of_a_listener_are_those_of_its_sessions_too)
+{
+	struct actor connector;
+	json_t *array;
+
+	pair = PAIR_NEW(0);
+	PARTY_START(&connector, 0);
+	order_sleep(&connector, ORDER_CONNECT, 0, 0);
+
+	CTL("--json", "handles", NAME);
+	cr_assert_eq(run.status, 0, "%s", run.err);
+	array = json_loads(run.out, 0, NULL);
+	EXPECT(json_array_size(array), 4);
+	json_decref(array);
+	CTL("waits", "x*");
+	cr_expect(!strstr(run.out, NAME), "%s", run.out);
+	actor_kill(&connector);
+}
+
 /* ---- keys ---- */
 
 /* Four bytes of it in a row, as they are or in hexadecimal digits. */
