@@ -213,7 +213,7 @@ Test(ctl_inbox, waits_shows_who_waits_at_one)
 	cr_expect_str_eq(json_string_value(json_object_get(wait, "role")), "inbox_receiver");
 	cr_expect(json_is_null(json_object_get(wait, "holder")), "%s", run.out);
 	json_decref(array);
-	member_end(&actor, true);
+	actor_kill(&actor);
 }
 
 static void stranger_stats(void)
