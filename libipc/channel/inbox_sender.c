@@ -373,12 +373,13 @@ static int check_frame(const struct inbox_sender *sender)
 	return sender->is_inside ? IPC_EINVAL : 0;
 }
 
-/* What is asked for by a frame of this offset; the claim is the caller's. */
+/* What is asked for by a frame of this offset; the claim is the caller's.  Positions are offsets of
+ * the next frame: the last one of 64 bits has none. */
 static int check_offset(const struct inbox_sender *sender, uint64_t offset)
 {
 	int r = check_frame(sender);
 
-	return r == 0 && offset != sender->out.number ? IPC_EINVAL : r;
+	return r == 0 && (offset != sender->out.number || offset == UINT64_MAX) ? IPC_EINVAL : r;
 }
 
 static void frame_is_sent(struct inbox_sender *sender)

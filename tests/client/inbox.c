@@ -199,6 +199,37 @@ Test(inbox, offsets_have_64_bits)
 	ipc_inbox_sender_close(sender);
 }
 
+/* I-1, I-6: positions are offsets of the next frame, so the last of all offsets has no frame. */
+Test(inbox, positions_do_not_come_round)
+{
+	ipc_inbox_sender *sender = SENDER_NEW(0);
+	ipc_inbox_receiver *receiver = RECEIVER_NEW(0);
+	struct timespec deadline = domain_deadline(WAIT_MS);
+	struct ipc_inbox_event event;
+	void *data;
+
+	ASSERT(ipc_inbox_begin_snapshot(sender, G1), 0);
+	ASSERT(ipc_inbox_end_snapshot(sender, UINT64_MAX - 1), 0);
+	ASSERT(ipc_inbox_send_frame(sender, UINT64_MAX - 1, NULL, 0), 0);
+	EXPECT(ipc_inbox_send_frame(sender, UINT64_MAX, NULL, 0), IPC_EINVAL);
+	EXPECT(ipc_inbox_send_frame_wait(sender, UINT64_MAX, NULL, 0, &deadline), IPC_EINVAL);
+	EXPECT(ipc_inbox_send_frame(sender, 0, NULL, 0), IPC_EINVAL);
+	ASSERT(ipc_inbox_claim_frame(sender, 4, &data), 0);
+	EXPECT(ipc_inbox_commit_frame(sender, UINT64_MAX, data, 4), IPC_EINVAL);
+	ASSERT(ipc_inbox_abort_frame(sender, data), 0);
+	cr_expect_eq(positions_of(sender).written, UINT64_MAX);
+
+	while (ipc_inbox_receive(receiver, &event) == 0)
+		EXPECT(ipc_inbox_mark_applied(receiver, &event), 0);
+	cr_expect_eq(positions_of(sender).applied, UINT64_MAX);
+	EXPECT(ipc_inbox_applied_wait(sender, UINT64_MAX, &deadline), 0);
+	EXPECT(snapshot(sender, G2, 0), 0);
+	EXPECT(frame(sender, 0), 0);
+
+	ipc_inbox_receiver_close(receiver);
+	ipc_inbox_sender_close(sender);
+}
+
 /* I-9 */
 Test(inbox, first_thing_is_a_snapshot)
 {
