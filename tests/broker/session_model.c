@@ -557,7 +557,7 @@ static unsigned settled_keeper_fds(void)
 
 /* M-6, M-31, C-2, C-3, C-9, C-14, C-15 */
 Test(session_model, workers_that_die_anywhere_are_not_noticed, .init = setup, .fini = teardown,
-     .timeout = 240)
+     .timeout = 700)
 {
 	uint64_t deadline_ns;
 	unsigned n_fds;

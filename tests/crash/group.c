@@ -41,7 +41,7 @@ static void teardown(void)
 	fixture_teardown();
 }
 
-TestSuite(group_client, .init = setup, .fini = teardown, .timeout = 250);
+TestSuite(group_client, .init = setup, .fini = teardown, .timeout = 700);
 
 static void fill(void)
 {

@@ -281,7 +281,7 @@ static void run(enum act what)
 }
 
 #define KILLED(name, act)                                                                          \
-	Test(inbox, name, .timeout = 280)                                                          \
+	Test(inbox, name, .timeout = 700)                                                          \
 	{                                                                                          \
 		run(act);                                                                          \
 	}

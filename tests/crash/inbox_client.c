@@ -52,7 +52,7 @@ static void teardown(void)
 	fixture_teardown();
 }
 
-TestSuite(inbox_client, .init = setup, .fini = teardown, .timeout = 250);
+TestSuite(inbox_client, .init = setup, .fini = teardown, .timeout = 700);
 
 static void prepare(void *arg)
 {

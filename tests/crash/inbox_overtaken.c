@@ -335,7 +335,7 @@ static void run(const struct plan *what)
 }
 
 #define OVERTAKEN(name, ...)                                                                       \
-	Test(inbox_overtaken, name, .timeout = 280)                                                \
+	Test(inbox_overtaken, name, .timeout = 700)                                                \
 	{                                                                                          \
 		run(&(const struct plan){__VA_ARGS__});                                            \
 	}

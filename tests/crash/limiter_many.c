@@ -109,13 +109,13 @@ static void run(bool overtaken)
 }
 
 /* L-2, L-3, M-25 */
-Test(limiter_many, killed_in_release, .timeout = 240)
+Test(limiter_many, killed_in_release, .timeout = 700)
 {
 	run(false);
 }
 
 /* L-3 */
-Test(limiter_many, overtaken_in_release, .timeout = 240)
+Test(limiter_many, overtaken_in_release, .timeout = 700)
 {
 	run(true);
 }

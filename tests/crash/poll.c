@@ -188,14 +188,14 @@ static void kill_notifiers(void (*prepare)(void *arg))
 
 /* M-25, M-30: its ring goes through the broker */
 Test(crash_poll, killed_notifier_leaves_nobody_asleep, .init = setup, .fini = teardown,
-     .timeout = 280)
+     .timeout = 700)
 {
 	kill_notifiers(child_open_producer);
 }
 
 /* M-25, M-30: it rings itself */
 Test(crash_poll, killed_notifier_with_bells_leaves_nobody_asleep, .init = setup, .fini = teardown,
-     .timeout = 280)
+     .timeout = 700)
 {
 	kill_notifiers(child_open_and_ring);
 }
@@ -267,7 +267,7 @@ static void check_sibling(void *arg, long n)
 
 /* M-25, M-30, M-34: a death is told to those of its own side, too, who may have been armed */
 Test(crash_poll, killed_sibling_leaves_nobody_asleep, .init = setup, .fini = teardown,
-     .timeout = 280)
+     .timeout = 700)
 {
 	const struct step_case step = {.prepare = child_open_sibling,
 				       .operation = child_shut_down,
@@ -308,7 +308,7 @@ static void check_asker(void *arg, long n)
 }
 
 /* M-26, M-30 */
-Test(crash_poll, killed_asker_blocks_no_notifier, .init = setup, .fini = teardown, .timeout = 280)
+Test(crash_poll, killed_asker_blocks_no_notifier, .init = setup, .fini = teardown, .timeout = 700)
 {
 	const struct step_case step = {.prepare = child_open_polled,
 				       .operation = child_ask,
@@ -396,14 +396,14 @@ static void publish_between(void (*prepare)(void *arg))
 
 /* M-30: a change after IPC_EAGAIN, however soon, and before it, however late */
 Test(crash_poll, publish_while_it_goes_to_rest_is_told, .init = setup, .fini = teardown,
-     .timeout = 280)
+     .timeout = 700)
 {
 	publish_between(child_open_and_read);
 }
 
 /* M-30 */
 Test(crash_poll, publish_while_it_asks_again_is_told, .init = setup, .fini = teardown,
-     .timeout = 280)
+     .timeout = 700)
 {
 	publish_between(child_open_and_rest);
 }

@@ -502,7 +502,7 @@ static void run(const struct plan *what)
 }
 
 #define KILLED(name, ...)                                                                          \
-	Test(queue, name, .timeout = 280)                                                          \
+	Test(queue, name, .timeout = 700)                                                          \
 	{                                                                                          \
 		run(&(const struct plan){__VA_ARGS__});                                            \
 	}

@@ -49,7 +49,7 @@ static void teardown(void)
 	fixture_teardown();
 }
 
-TestSuite(queue_client, .init = setup, .fini = teardown, .timeout = 200);
+TestSuite(queue_client, .init = setup, .fini = teardown, .timeout = 700);
 
 /* ---- takes ---- */
 

@@ -445,7 +445,7 @@ static void run(enum act what, bool held_dead, unsigned what_else)
 }
 
 #define OVERTAKEN(name, ...)                                                                       \
-	Test(queue_overtaken, name, .timeout = 280)                                                \
+	Test(queue_overtaken, name, .timeout = 700)                                                \
 	{                                                                                          \
 		run(__VA_ARGS__);                                                                  \
 	}

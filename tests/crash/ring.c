@@ -370,62 +370,62 @@ static void kill_everywhere(enum act which)
 	ring_scene_deinit(&scene);
 }
 
-Test(ring_crash, killed_while_it_sends, .timeout = 250)
+Test(ring_crash, killed_while_it_sends, .timeout = 700)
 {
 	kill_everywhere(ACT_SEND);
 }
 
-Test(ring_crash, killed_while_it_claims, .timeout = 250)
+Test(ring_crash, killed_while_it_claims, .timeout = 700)
 {
 	kill_everywhere(ACT_CLAIM);
 }
 
-Test(ring_crash, killed_while_it_commits_out_of_order, .timeout = 250)
+Test(ring_crash, killed_while_it_commits_out_of_order, .timeout = 700)
 {
 	kill_everywhere(ACT_OUT_OF_ORDER);
 }
 
-Test(ring_crash, killed_while_it_aborts, .timeout = 250)
+Test(ring_crash, killed_while_it_aborts, .timeout = 700)
 {
 	kill_everywhere(ACT_ABORT);
 }
 
-Test(ring_crash, killed_while_it_takes_back, .timeout = 250)
+Test(ring_crash, killed_while_it_takes_back, .timeout = 700)
 {
 	kill_everywhere(ACT_REWIND);
 }
 
-Test(ring_crash, killed_while_it_leaves, .timeout = 250)
+Test(ring_crash, killed_while_it_leaves, .timeout = 700)
 {
 	kill_everywhere(ACT_LEAVE);
 }
 
-Test(ring_crash, killed_while_it_takes_over, .timeout = 250)
+Test(ring_crash, killed_while_it_takes_over, .timeout = 700)
 {
 	kill_everywhere(ACT_TAKE);
 }
 
-Test(ring_crash, killed_while_it_takes_over_from_the_living, .timeout = 250)
+Test(ring_crash, killed_while_it_takes_over_from_the_living, .timeout = 700)
 {
 	kill_everywhere(ACT_TAKE_FROM_LIVING);
 }
 
-Test(ring_crash, killed_while_it_takes_over_where_claims_were_passed_by, .timeout = 250)
+Test(ring_crash, killed_while_it_takes_over_where_claims_were_passed_by, .timeout = 700)
 {
 	kill_everywhere(ACT_TAKE_FROM_STRAYS);
 }
 
-Test(ring_crash, killed_while_it_takes_over_from_one_who_dies_as_well, .timeout = 250)
+Test(ring_crash, killed_while_it_takes_over_from_one_who_dies_as_well, .timeout = 700)
 {
 	kill_everywhere(ACT_TAKE_FROM_GONE);
 }
 
-Test(ring_crash, killed_while_it_releases, .timeout = 250)
+Test(ring_crash, killed_while_it_releases, .timeout = 700)
 {
 	kill_everywhere(ACT_RELEASE);
 }
 
-Test(ring_crash, killed_while_it_takes_over_to_receive, .timeout = 250)
+Test(ring_crash, killed_while_it_takes_over_to_receive, .timeout = 700)
 {
 	kill_everywhere(ACT_TAKE_READER);
 }

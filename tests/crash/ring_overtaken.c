@@ -386,7 +386,7 @@ static void overtake_everywhere(enum act which, enum first whose, unsigned numbe
 }
 
 #define OVERTAKEN(name, which, whose, number)                                                      \
-	Test(ring_overtaken, name, .timeout = 250)                                                 \
+	Test(ring_overtaken, name, .timeout = 700)                                                 \
 	{                                                                                          \
 		overtake_everywhere(which, whose, number);                                         \
 	}

@@ -383,7 +383,7 @@ static void run(const struct plan *what)
 }
 
 #define KILLED(name, ...)                                                                          \
-	Test(session, name, .timeout = 280)                                                        \
+	Test(session, name, .timeout = 700)                                                        \
 	{                                                                                          \
 		run(&(const struct plan){__VA_ARGS__});                                            \
 	}
@@ -545,7 +545,7 @@ static void check_full(void *arg, long n)
 }
 
 /* C-6 */
-Test(session, killed_taking_an_end_over_with_both_full, .timeout = 280)
+Test(session, killed_taking_an_end_over_with_both_full, .timeout = 700)
 {
 	static const struct plan full = {.before = fill_both, .operate = do_begin, .begins = true};
 	const struct step_case step = {

@@ -42,7 +42,7 @@ static void teardown(void)
 	scene_teardown();
 }
 
-TestSuite(session_client, .init = setup, .fini = teardown, .timeout = 280);
+TestSuite(session_client, .init = setup, .fini = teardown, .timeout = 700);
 
 static void victim_connect(void *arg)
 {

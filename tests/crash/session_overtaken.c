@@ -382,7 +382,7 @@ static void run(const struct plan *what)
 }
 
 #define OVERTAKEN(name, ...)                                                                       \
-	Test(session_overtaken, name, .timeout = 280)                                              \
+	Test(session_overtaken, name, .timeout = 700)                                              \
 	{                                                                                          \
 		run(&(const struct plan){__VA_ARGS__});                                            \
 	}

@@ -99,7 +99,7 @@ static void teardown(void)
 	domain_stop(&domain);
 }
 
-TestSuite(shared_client, .init = setup, .fini = teardown, .timeout = 240);
+TestSuite(shared_client, .init = setup, .fini = teardown, .timeout = 700);
 
 static void run(enum shared_scene_name name, bool in_place)
 {

@@ -173,14 +173,14 @@ static void kill_waiters(bool refuses_waitv)
 }
 
 /* M-26, M-29 */
-Test(crash_wait, killed_waiter_blocks_no_notifier, .init = setup, .fini = teardown, .timeout = 280)
+Test(crash_wait, killed_waiter_blocks_no_notifier, .init = setup, .fini = teardown, .timeout = 700)
 {
 	kill_waiters(false);
 }
 
 /* M-26, M-29 */
 Test(crash_wait, killed_waiter_that_was_armed_blocks_no_notifier, .init = setup, .fini = teardown,
-     .timeout = 280)
+     .timeout = 700)
 {
 	kill_waiters(true);
 }
@@ -243,14 +243,14 @@ static void kill_notifiers(bool refuses_waitv)
 
 /* M-25, M-29 */
 Test(crash_wait, killed_notifier_leaves_nobody_asleep, .init = setup, .fini = teardown,
-     .timeout = 280)
+     .timeout = 700)
 {
 	kill_notifiers(false);
 }
 
 /* M-25, M-29 */
 Test(crash_wait, killed_notifier_leaves_nobody_asleep_who_is_armed, .init = setup, .fini = teardown,
-     .timeout = 280)
+     .timeout = 700)
 {
 	kill_notifiers(true);
 }

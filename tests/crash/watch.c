@@ -255,7 +255,7 @@ static void check_change(void *arg, long n)
 }
 
 /* W-3, W-4, M-26 */
-Test(crash_watch, publish, .init = setup, .fini = teardown, .timeout = 280)
+Test(crash_watch, publish, .init = setup, .fini = teardown, .timeout = 700)
 {
 	const struct step_case step = {.operation = do_publish, .check = check_change};
 
@@ -280,7 +280,7 @@ static void do_commit(void *arg)
 }
 
 /* W-3 */
-Test(crash_watch, commit, .init = setup, .fini = teardown, .timeout = 280)
+Test(crash_watch, commit, .init = setup, .fini = teardown, .timeout = 700)
 {
 	const struct step_case step = {
 		.prepare = open_edit, .operation = do_commit, .check = check_change};
@@ -303,7 +303,7 @@ static void check_no_change(void *arg, long n)
 }
 
 /* W-3, W-13 */
-Test(crash_watch, edit, .init = setup, .fini = teardown, .timeout = 280)
+Test(crash_watch, edit, .init = setup, .fini = teardown, .timeout = 700)
 {
 	const struct step_case step = {.operation = do_edit, .check = check_no_change};
 
@@ -317,7 +317,7 @@ static void do_abort(void *arg)
 }
 
 /* W-3, W-4 */
-Test(crash_watch, abort, .init = setup, .fini = teardown, .timeout = 280)
+Test(crash_watch, abort, .init = setup, .fini = teardown, .timeout = 700)
 {
 	const struct step_case step = {
 		.prepare = open_edit, .operation = do_abort, .check = check_no_change};
@@ -334,7 +334,7 @@ static void leave_mark(void *arg)
 }
 
 /* W-3: also who clears up after a dead one may die of it */
-Test(crash_watch, publish_after_a_dead_editor, .init = setup, .fini = teardown, .timeout = 280)
+Test(crash_watch, publish_after_a_dead_editor, .init = setup, .fini = teardown, .timeout = 700)
 {
 	const struct step_case step = {
 		.prepare = leave_mark, .operation = do_publish, .check = check_change};
@@ -354,7 +354,7 @@ static void do_publish_wait(void *arg)
 }
 
 /* W-3: the mark makes it go the long way, by the lock */
-Test(crash_watch, publish_wait, .init = setup, .fini = teardown, .timeout = 280)
+Test(crash_watch, publish_wait, .init = setup, .fini = teardown, .timeout = 700)
 {
 	const struct step_case step = {
 		.prepare = leave_mark, .operation = do_publish_wait, .check = check_change};
@@ -372,7 +372,7 @@ static void do_read(void *arg)
 }
 
 /* W-2, M-26 */
-Test(crash_watch, read, .init = setup, .fini = teardown, .timeout = 280)
+Test(crash_watch, read, .init = setup, .fini = teardown, .timeout = 700)
 {
 	const struct step_case step = {.operation = do_read, .check = check_no_change};
 
@@ -390,7 +390,7 @@ static void do_read_wait(void *arg)
 
 /* M-26: a consumer that is killed on its way into the sleep, or asleep, takes no other's wake with
  * it. */
-Test(crash_watch, read_wait, .init = setup, .fini = teardown, .timeout = 280)
+Test(crash_watch, read_wait, .init = setup, .fini = teardown, .timeout = 700)
 {
 	const struct step_case step = {.operation = do_read_wait, .check = check_no_change};
 
@@ -421,7 +421,7 @@ static void check_shutdown(void *arg, long n)
 }
 
 /* W-16 */
-Test(crash_watch, shutdown, .init = setup, .fini = teardown, .timeout = 280)
+Test(crash_watch, shutdown, .init = setup, .fini = teardown, .timeout = 700)
 {
 	const struct step_case step = {.operation = do_shutdown, .check = check_shutdown};
 	long n_points;
@@ -506,7 +506,7 @@ static void check_editor_goes_on(void *arg, long n)
 }
 
 /* W-3, M-26 */
-Test(crash_watch, publish_that_an_editor_waits_for, .init = setup, .fini = teardown, .timeout = 280)
+Test(crash_watch, publish_that_an_editor_waits_for, .init = setup, .fini = teardown, .timeout = 700)
 {
 	const struct step_case step = {.operation = do_publish_or_not,
 				       .check = check_editor_goes_on};
@@ -536,7 +536,7 @@ static void check_lock_passes(void *arg, long n)
 }
 
 /* M-26, M-33 */
-Test(crash_watch, wait_for_the_lock, .init = setup, .fini = teardown, .timeout = 280)
+Test(crash_watch, wait_for_the_lock, .init = setup, .fini = teardown, .timeout = 700)
 {
 	const struct step_case step = {.operation = wait_for_lock, .check = check_lock_passes};
 	struct actor peer;

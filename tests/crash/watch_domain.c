@@ -320,7 +320,7 @@ static void check_end(void *arg, long n)
 
 /* W-3, M-25, M-27 */
 Test(crash_watch_domain, publish_beside_another_producer, .init = setup, .fini = teardown,
-     .timeout = 280)
+     .timeout = 700)
 {
 	const struct step_case step = {.prepare = child_open_producer,
 				       .operation = child_publish,
@@ -332,7 +332,7 @@ Test(crash_watch_domain, publish_beside_another_producer, .init = setup, .fini =
 
 /* W-3, W-5, W-6, M-21 */
 Test(crash_watch_domain, publish_of_the_only_producer, .init = setup, .fini = teardown,
-     .timeout = 280)
+     .timeout = 700)
 {
 	const struct step_case step = {
 		.prepare = child_begin_round, .operation = child_publish, .check = check_end};
@@ -342,7 +342,7 @@ Test(crash_watch_domain, publish_of_the_only_producer, .init = setup, .fini = te
 
 /* W-3, M-25 */
 Test(crash_watch_domain, commit_beside_another_producer, .init = setup, .fini = teardown,
-     .timeout = 280)
+     .timeout = 700)
 {
 	const struct step_case step = {
 		.prepare = child_open_and_edit, .operation = child_commit, .check = check_survivor};
@@ -353,7 +353,7 @@ Test(crash_watch_domain, commit_beside_another_producer, .init = setup, .fini = 
 
 /* W-3, W-5, W-6 */
 Test(crash_watch_domain, commit_of_the_only_producer, .init = setup, .fini = teardown,
-     .timeout = 280)
+     .timeout = 700)
 {
 	const struct step_case step = {.prepare = child_begin_round_and_edit,
 				       .operation = child_commit,
@@ -365,7 +365,7 @@ Test(crash_watch_domain, commit_of_the_only_producer, .init = setup, .fini = tea
 /* M-26: every instruction is killed at in the structure's own test; here there are ten thousand,
  * most of them yields. */
 Test(crash_watch_domain, read_wait_beside_another_consumer, .init = setup, .fini = teardown,
-     .timeout = 280)
+     .timeout = 700)
 {
 	const struct step_case step = {.prepare = child_open_consumer,
 				       .operation = child_read_wait,
@@ -441,7 +441,7 @@ static int end_before(long n, bool *ret_over)
 
 /* W-5, M-21: whoever sees the end has seen the value that came before it */
 Test(crash_watch_domain, no_look_sees_the_end_without_the_last_value, .init = setup,
-     .fini = teardown, .timeout = 280)
+     .fini = teardown, .timeout = 700)
 {
 	long counts[4] = {0};
 	bool is_over = false;
