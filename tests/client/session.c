@@ -306,6 +306,29 @@ Test(session, a_reply_and_the_release_of_its_request_are_one_step)
 	pair_close(&pair);
 }
 
+/* C-10, C-12: a later one has released it, and it is not answered yet. */
+Test(session, requests_may_be_answered_in_any_order)
+{
+	struct pair pair = PAIR_NEW(0);
+	struct ipc_session_message requests[2], reply;
+	void *claims[2];
+
+	for (uint32_t i = 0; i < 2; ++i) {
+		ASSERT(put(pair.connected, i + 1), 0);
+		ASSERT(get(pair.accepted, &requests[i]), i + 1);
+		ASSERT(ipc_session_claim(pair.accepted, 4, &claims[i]), 0);
+		memcpy(claims[i], &(uint32_t){10 * (i + 1)}, 4);
+	}
+
+	EXPECT(ipc_session_commit_release(pair.accepted, claims[1], 4, &requests[1]), 0);
+	EXPECT(state_of(pair.connected).acknowledged, 2);
+	EXPECT(ipc_session_commit_release(pair.accepted, claims[0], 4, &requests[0]), 0);
+	EXPECT(get(pair.connected, &reply), 20);
+	EXPECT(get(pair.connected, &reply), 10);
+	EXPECT(state_of(pair.connected).acknowledged, 2);
+	pair_close(&pair);
+}
+
 /* ---- threads ---- */
 
 enum { N_THREADS = 3, N_EACH = 3000 };
