@@ -191,6 +191,7 @@ struct ring_view {
 	uint64_t mask;      /* units of the memory's lap, less one */
 	uint64_t capacity;  /* units that may be in use */
 	uint64_t units_max; /* of the longest record */
+	bool is_stranger;   /* of a producer of another pid namespace than the owners' numbers */
 };
 
 /* IPC_EINVAL: sizes that ring_data_size() refuses; IPC_EBADMSG. */

@@ -44,7 +44,8 @@ static bool ban_is_known(const struct ring_ban *ban, uint64_t who)
 	return to == ban_to(who, to);
 }
 
-bool ring_owner_is_gone(const struct liveness_table *table, uint64_t who)
+bool ring_owner_is_gone(const struct ring_view *view, const struct liveness_table *table,
+			uint64_t who)
 {
 	uint64_t id =
 		atomic_load_explicit(&table->handle[who >> 22 & 0xffff], memory_order_acquire);
@@ -53,7 +54,7 @@ bool ring_owner_is_gone(const struct liveness_table *table, uint64_t who)
 	if (id != 0 && (ring_owner(id, process) == who))
 		return false;
 
-	return process == 0 || peer_is_gone((pid_t)process);
+	return process == 0 || view->is_stranger || peer_is_gone((pid_t)process);
 }
 
 /* Somewhere between tail and head the stream jumps over it. */
@@ -70,17 +71,18 @@ static bool ban_is_ahead(const struct ring_view *view, const struct ring_ban *ba
 }
 
 /* Whether he may still write there. */
-static bool ban_holds(const struct liveness_table *table, const struct ring_ban *ban, uint64_t who)
+static bool ban_holds(const struct ring_view *view, const struct liveness_table *table,
+		      const struct ring_ban *ban, uint64_t who)
 {
 	return atomic_load_explicit(&ban->left, memory_order_acquire) != who &&
-	       !ring_owner_is_gone(table, who);
+	       !ring_owner_is_gone(view, table, who);
 }
 
 /* False: it is not needed any more, and free if that could be done. */
 static bool ban_is_needed(const struct ring_view *view, const struct liveness_table *table,
 			  struct ring_ban *ban, uint64_t who)
 {
-	if (ban_holds(table, ban, who))
+	if (ban_holds(view, table, ban, who))
 		return true;
 
 	if (!ban_is_known(ban, who) || !ban_is_ahead(view, ban))

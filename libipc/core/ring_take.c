@@ -29,7 +29,7 @@ static int owner_take(_Atomic uint64_t *owner, uint64_t me, const struct ring_vi
 		if (seen != 0 && seen != me && !ring_owner_is_newer(me, seen))
 			return IPC_ESTALE;
 
-		if (bans && seen != 0 && seen != me && !ring_owner_is_gone(table, seen)) {
+		if (bans && seen != 0 && seen != me && !ring_owner_is_gone(bans, table, seen)) {
 			int r = ring_ban(bans, table, seen);
 
 			if (r < 0)
@@ -236,6 +236,7 @@ int ring_take_head(struct ring_producer *producer, const struct liveness_table *
 	uint64_t keep = producer->keep;
 	int r;
 
+	view.is_stranger = process == 0;
 	*producer = (struct ring_producer){
 		.view = view,
 		.table = table,

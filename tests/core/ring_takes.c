@@ -301,6 +301,19 @@ Test(ring_takes, owner_of_no_process_is_gone_with_its_handle, .init = setup, .fi
 	expect_room_again(2);
 }
 
+/* The owner's number in its own namespace may be anybody's here, who lives for ever. */
+Test(ring_takes, stranger_asks_for_nobody_by_number, .init = setup, .fini = teardown)
+{
+	void *data;
+
+	take(1);
+	cr_assert_eq(ring_claim(&producers[1], 900, &data), 0);
+	ring_scene_end(&scene, 1);
+	cr_assert_eq(ring_scene_try_producer(&scene, &producers[2], 2, 0), 0);
+	cr_assert_eq(n_banned(), 0);
+	expect_room_again(2);
+}
+
 Test(ring_takes, idle_owner_costs_nothing, .init = setup, .fini = teardown)
 {
 	for (unsigned n = 1; n <= N_PRODUCERS; ++n) {
