@@ -10,26 +10,6 @@ TestSuite(session_away, .init = scene_setup, .fini = scene_teardown, .timeout = 
 
 enum { SHORT_MS = 60 };
 
-/* A party that has connected, its key in keys[0]. */
-static ipc_session *scene_begin(ipc_listener *listener, struct actor *actor)
-{
-	ipc_session *session;
-
-	PARTY_START(actor, 0);
-	session = accept_from(listener, actor);
-	ASSERT(order_do(actor, ORDER_KEY, 0, 0), 0);
-	return session;
-}
-
-static int resume_fails(const struct ipc_session_key *key)
-{
-	ipc_session *session = NULL;
-	int r = resume_by(&session, fixture_client, key);
-
-	ipc_session_detach(session);
-	return r;
-}
-
 /* ---- away ---- */
 
 /* C-2, C-16 */

@@ -533,4 +533,34 @@ static inline ipc_session *accept_from(ipc_listener *listener, struct actor *act
 	return session;
 }
 
+/* ---- keys ---- */
+
+/* A party that has connected, its key in keys[0]. */
+static inline ipc_session *scene_begin(ipc_listener *listener, struct actor *actor)
+{
+	ipc_session *session;
+
+	PARTY_START(actor, 0);
+	session = accept_from(listener, actor);
+	ASSERT(order_do(actor, ORDER_KEY, 0, 0), 0);
+	return session;
+}
+
+static inline ipc_session *resumed_by(const struct ipc_session_key *key)
+{
+	ipc_session *session = NULL;
+
+	ASSERT(resume_by(&session, fixture_client, key), 0);
+	return session;
+}
+
+static inline int resume_fails(const struct ipc_session_key *key)
+{
+	ipc_session *session = NULL;
+	int r = resume_by(&session, fixture_client, key);
+
+	ipc_session_detach(session);
+	return r;
+}
+
 #endif
