@@ -48,7 +48,7 @@ static void stranger_kill(struct stranger *stranger)
 }
 
 /* One that has connected, its key in keys[0]. */
-static ipc_session *scene_begin(ipc_listener *listener, struct stranger *stranger)
+static ipc_session *scene_with(ipc_listener *listener, struct stranger *stranger)
 {
 	ipc_session *session;
 
@@ -78,7 +78,7 @@ Test(session_namespace, ends_talk_over_its_border)
 {
 	ipc_listener *listener = LISTENER_NEW(0);
 	struct stranger stranger;
-	ipc_session *session = scene_begin(listener, &stranger);
+	ipc_session *session = scene_with(listener, &stranger);
 
 	for (uint32_t i = 1; i <= 20; ++i) {
 		put_to_sleep(&stranger, ORDER_RECEIVE_WAIT, 0);
@@ -119,7 +119,7 @@ Test(session_namespace, descriptors_come_over_its_border)
 {
 	ipc_listener *listener = LISTENER_NEW(0);
 	struct stranger stranger;
-	ipc_session *session = scene_begin(listener, &stranger);
+	ipc_session *session = scene_with(listener, &stranger);
 	int fd = memfd_create("in-the-mail", MFD_CLOEXEC);
 	uint32_t number = 5;
 
@@ -142,7 +142,7 @@ Test(session_namespace, one_that_is_killed_goes_on_in_another)
 {
 	ipc_listener *listener = LISTENER_NEW(.resume_window_ns = UINT64_MAX);
 	struct stranger first, second;
-	ipc_session *session = scene_begin(listener, &first);
+	ipc_session *session = scene_with(listener, &first);
 	struct ipc_session_message message;
 
 	for (uint32_t i = 1; i <= 3; ++i)
@@ -209,7 +209,7 @@ Test(session_namespace, window_that_passes_is_told_inside)
 {
 	ipc_listener *listener = LISTENER_NEW(.resume_window_ns = 60 * MS);
 	struct stranger stranger;
-	ipc_session *session = scene_begin(listener, &stranger);
+	ipc_session *session = scene_with(listener, &stranger);
 
 	put_to_sleep(&stranger, ORDER_RECEIVE_WAIT, 0);
 	ipc_session_detach(session);
@@ -230,7 +230,7 @@ Test(session_namespace, claims_of_the_killed_leave_room)
 	struct stranger stranger;
 	struct actor outside;
 
-	session = scene_begin(listener, &stranger);
+	session = scene_with(listener, &stranger);
 	for (unsigned i = 0; i < N_DEAD; ++i) {
 		EXPECT(ask(&stranger, ORDER_CLAIM, SIZE, 1), 0);
 		EXPECT(ask(&stranger, ORDER_SEND, 1 + i, 0), 0);
@@ -269,7 +269,7 @@ Test(session_namespace, successor_outside_takes_over_from_the_living_inside)
 {
 	ipc_listener *listener = LISTENER_NEW(0);
 	struct stranger stranger;
-	ipc_session *session = scene_begin(listener, &stranger), *resumed = NULL;
+	ipc_session *session = scene_with(listener, &stranger), *resumed = NULL;
 
 	put_to_sleep(&stranger, ORDER_RECEIVE_WAIT, 0);
 	ASSERT(resume_by(&resumed, fixture_client, &keys[0]), 0);
