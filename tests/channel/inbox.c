@@ -324,7 +324,7 @@ Case(frame_may_be_filled_in_place)
 	start();
 	expect_done(inbox_claim_frame(&sender, 64, &data, true));
 	cr_expect_eq((uintptr_t)data % 16, 0);
-	inbox_scene_fill(data, 32, FIRST);
+	pattern_fill(data, 32, FIRST);
 	expect_nothing();
 
 	expect_done(inbox_commit_frame(&sender, FIRST, data, 32));
@@ -352,7 +352,7 @@ Case(refused_commit_leaves_the_claim_open)
 
 	start();
 	expect_done(inbox_claim_frame(&sender, 64, &data, true));
-	inbox_scene_fill(data, 64, 5);
+	pattern_fill(data, 64, 5);
 
 	cr_expect_eq(inbox_commit_frame(&sender, FIRST + 1, data, 64), IPC_EINVAL);
 	cr_expect_eq(inbox_commit_frame(&sender, FIRST, data, 65), IPC_EMSGSIZE);

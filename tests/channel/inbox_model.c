@@ -71,7 +71,7 @@ static const void *bytes_of(uint64_t number, uint64_t size)
 {
 	static unsigned char bytes[LARGEST];
 
-	inbox_scene_fill(bytes, size, number);
+	pattern_fill(bytes, size, number);
 	return bytes;
 }
 
@@ -179,7 +179,7 @@ static void do_commit(void)
 		       IPC_EMSGSIZE,
 	       "size", model.claim_size);
 	size = pick(2) ? model.claim_size : 8 + pick(model.claim_size - 7);
-	inbox_scene_fill(model.claim, size, number);
+	pattern_fill(model.claim, size, number);
 	r = inbox_commit_frame(&sender, primary.offset, model.claim, size);
 	if (r == 0) {
 		EXPECT(!model.is_inside, "frame", primary.offset);

@@ -67,7 +67,7 @@ static inline int frame_of(uint64_t offset, uint64_t size)
 {
 	static unsigned char bytes[LARGEST];
 
-	inbox_scene_fill(bytes, size, offset);
+	pattern_fill(bytes, size, offset);
 	return inbox_send_frame(&sender, offset, bytes, size, true);
 }
 

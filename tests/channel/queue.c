@@ -185,7 +185,7 @@ Test(queue, claims_are_committed_in_any_order_which_is_the_order, .init = setup,
 
 	for (unsigned i = 0; i < 5; ++i) {
 		cr_assert_eq(queue_scene_claim(i % 2 ? &a : &b, 0, 100, &data[i]), 0);
-		queue_scene_fill(data[i], 100, i + 1);
+		pattern_fill(data[i], 100, i + 1);
 	}
 	expect_nothing();
 	cr_assert_eq(queue_scene_push(&c, 0, 9, 8), 0);
@@ -468,7 +468,7 @@ Test(queue, token_is_spent_by_what_is_queued_alone, .init = setup_rate, .fini = 
 
 	for (unsigned i = 0; i < 4; ++i) {
 		cr_assert_eq(queue_scene_claim(&a, 0, 1024, &data[i]), 0);
-		queue_scene_fill(data[i], 8, i + 1);
+		pattern_fill(data[i], 8, i + 1);
 	}
 	cr_expect_eq(push_rated(&b, 9, &due_ns), IPC_EAGAIN, "no room");
 	cr_expect_eq(due_ns, CLOCK_FOREVER);

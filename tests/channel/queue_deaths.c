@@ -161,7 +161,7 @@ Test(queue_deaths, claim_of_one_held_dead_stays_until_its_process_is_gone, .init
 	queue_scene_end(&scene, mortal.id);
 	cr_expect_eq(queue_scene_push(&a, 0, 2, 3000), IPC_EAGAIN);
 	cr_expect_eq(queue_scene_count(&a.view, 0, QUEUE_CLAIMED), 1);
-	queue_scene_fill(data, 3000, 7);
+	pattern_fill(data, 3000, 7);
 	push(&a, 1, 1000);
 	expect_take(&b, 1, 1);
 	cr_assert_eq(queue_ack(&b.view, item.lease), 0);

@@ -116,7 +116,7 @@ static void do_commit(unsigned m)
 	if (pick(3) == 0)
 		thing->size = pick(thing->size + 1);
 	thing->number = model.next_number++;
-	queue_scene_fill(thing->data, thing->size, thing->number);
+	pattern_fill(thing->data, thing->size, thing->number);
 	EXPECT(queue_scene_commit(&members[m], thing->data, thing->size) == 0, "size", thing->size);
 	if (thing->size < 8)
 		thing->number = 0;

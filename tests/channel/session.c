@@ -259,7 +259,7 @@ static void *claim(struct session_member *member, uint64_t size)
 
 static void commit(struct session_member *member, void *data, uint64_t value, uint64_t size)
 {
-	session_scene_fill(data, size, value);
+	pattern_fill(data, size, value);
 	cr_assert_eq(session_commit(&member->view, data, size), 0);
 }
 
@@ -380,7 +380,7 @@ Case(commit_release_does_both)
 		cr_assert_eq(session_scene_send(&a, 2 * i + 1, 30), 0);
 		cr_assert_eq(session_receive_many(&b.view, request, 2), 2);
 		data = claim(&b, 200);
-		session_scene_fill(data, 50 + i % 100, i);
+		pattern_fill(data, 50 + i % 100, i);
 		cr_assert_eq(session_commit_release(&b.view, data, 50 + i % 100, &request[1]), 0);
 		expect_receive(&a, i + 1, i, &reply);
 		cr_assert_eq(session_scene_state(&a).acknowledged, 2 * i + 2);

@@ -154,7 +154,7 @@ Case(committed_messages_survive_their_sender_and_claims_do_not)
 
 	send_some(&a, 1, 2);
 	data = claim(&a, 100);
-	session_scene_fill(data, 100, 77);
+	pattern_fill(data, 100, 77);
 	(void)claim(&a, 200);
 	send_some(&a, 3, 1);
 	die(&a);
@@ -319,7 +319,7 @@ static void commit_with_a_note_alone(struct session_member *member,
 	uint64_t tail = in->tail;
 	void *data = claim(member, 40);
 
-	session_scene_fill(data, 40, 9);
+	pattern_fill(data, 40, 9);
 	cr_assert_eq(session_commit_release(&member->view, data, 40, &request), 0);
 	atomic_store(&in->view.ring->tail, tail);
 }

@@ -158,7 +158,7 @@ static void do_commit(struct end *end)
 	}
 	EXPECT(session_commit(view, claim->data, claim->size + 1) == IPC_EMSGSIZE, "size", value);
 	size = pick(3) ? claim->size : pick(claim->size + 1);
-	session_scene_fill(claim->data, size, value);
+	pattern_fill(claim->data, size, value);
 	r = request ? session_commit_release(view, claim->data, size, request)
 		    : session_commit(view, claim->data, size);
 	EXPECT(r == 0, "commit", (uint64_t)r);

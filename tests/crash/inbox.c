@@ -172,7 +172,7 @@ static int claim_and_commit(void)
 
 	cast->number = number;
 	if (r == 0) {
-		inbox_scene_fill(data, CAST_SIZE / 2, number);
+		pattern_fill(data, CAST_SIZE / 2, number);
 		r = inbox_commit_frame(&victim_sender, cast->primary.offset, data, CAST_SIZE / 2);
 	}
 	return r;

@@ -324,7 +324,7 @@ static void run(const struct plan *what)
 	long n_points;
 
 	plan = what;
-	inbox_scene_fill(late_bytes, CAST_SIZE, LATE);
+	pattern_fill(late_bytes, CAST_SIZE, LATE);
 	chunk_fd = memfd_create("chunk", MFD_CLOEXEC);
 	inbox_scene_must(write(chunk_fd, "12345678", 8) == 8, "write");
 	scene_make();

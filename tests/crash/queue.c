@@ -225,12 +225,12 @@ static void operate(void *arg)
 	(void)arg;
 	switch (plan->act) {
 	case ACT_PUSH:
-		queue_scene_fill(bytes, SIZE, 3);
+		pattern_fill(bytes, SIZE, 3);
 		(void)!queue_push(&victim.view, 0, bytes, SIZE, &due_ns);
 		break;
 	case ACT_CLAIM_AND_COMMIT:
 		(void)!queue_claim(&victim.view, 0, PIECE, &claimed);
-		queue_scene_fill(claimed, SIZE, 3);
+		pattern_fill(claimed, SIZE, 3);
 		(void)!queue_commit(&victim.view, claimed, SIZE, &due_ns);
 		break;
 	case ACT_ABORT:
@@ -256,7 +256,7 @@ static void operate(void *arg)
 		(void)!queue_reject(&victim.view, leased.lease);
 		break;
 	case ACT_REFUSED:
-		queue_scene_fill(bytes, SIZE, 3);
+		pattern_fill(bytes, SIZE, 3);
 		(void)queue_push_refused(&victim.view, 0, bytes, SIZE, IPC_FULL_DEAD_LETTER);
 		break;
 	case ACT_SHUTDOWN:

@@ -198,7 +198,7 @@ static void check_filled(void *arg, long n)
 	if (is_half) {
 		cr_assert_eq(result(), IPC_EAGAIN, "instruction %ld: %d: took what was not pushed",
 			     n, result());
-		queue_scene_fill(bytes, SIZE, 2);
+		pattern_fill(bytes, SIZE, 2);
 		queue_fill(&other.view, &pushed, bytes, SIZE, &label);
 		cr_assert_eq(queue_add(&other.view, &pushed), 0);
 		cr_assert_eq(queue_scene_take(&third.view, &leased), 2, "instruction %ld", n);
@@ -235,7 +235,7 @@ static void move_by_half(struct queue_member *member, struct queue_seen *copy)
 	must(queue_room_take(&member->dead, &member->dead.class[0], SIZE, QUEUE_READY,
 			     atomic_load(&block->target) & IS_DOUBTFUL ? 2 : 1, copy) == 0,
 	     "room");
-	queue_scene_fill(bytes, SIZE, 1);
+	pattern_fill(bytes, SIZE, 1);
 	queue_fill(&member->dead, copy, bytes, SIZE, &label);
 	atomic_store(&block->reason, IPC_DEAD_REJECTED);
 	atomic_store(&block->target, queue_word_use(copy->word) | (uint64_t)copy->block << 29 |

@@ -83,7 +83,7 @@ static void prepare(void *arg)
 		break;
 	case ACT_COMMIT:
 		must(queue_scene_claim(&slow, 0, PIECE, &claimed) == 0, "claim");
-		queue_scene_fill(claimed, SIZE, 3);
+		pattern_fill(claimed, SIZE, 3);
 		break;
 	case ACT_ACK:
 	case ACT_REQUEUE:
@@ -110,14 +110,14 @@ static void operate(void *arg)
 	(void)arg;
 	switch (act) {
 	case ACT_PUSH:
-		queue_scene_fill(bytes, SIZE, 3);
+		pattern_fill(bytes, SIZE, 3);
 		r = queue_push(&slow.view, 0, bytes, SIZE, &due_ns);
 		break;
 	case ACT_CLAIM:
 		r = queue_claim(&slow.view, 0, PIECE, &claimed);
 		if (r < 0)
 			break;
-		queue_scene_fill(claimed, SIZE, 3);
+		pattern_fill(claimed, SIZE, 3);
 		r = queue_commit(&slow.view, claimed, SIZE, &due_ns);
 		break;
 	case ACT_COMMIT:
@@ -318,7 +318,7 @@ static void see_slow(long n)
 	/* Held dead, it may see the bytes of what came after what it took. */
 	if (act != ACT_TAKE || is_held_dead || (int64_t)atomic_load(told(TOLD_RESULT)) < 0)
 		return;
-	queue_scene_fill(bytes, 8, atomic_load(told(TOLD_NUMBER)));
+	pattern_fill(bytes, 8, atomic_load(told(TOLD_NUMBER)));
 	item.data = bytes;
 	item.size = 8;
 	item.origin = SLOW; /* it may have it for long: of any place in the order */

@@ -124,7 +124,7 @@ static void claim_all(void)
 {
 	for (unsigned i = 0; i < 3; ++i) {
 		must(session_claim(&victim.view, SIZE, &claimed[i]) == 0, "claim");
-		session_scene_fill(claimed[i], SIZE, REPLY + 10 + i);
+		pattern_fill(claimed[i], SIZE, REPLY + 10 + i);
 	}
 }
 
@@ -140,7 +140,7 @@ static void do_send(void)
 {
 	static unsigned char bytes[SIZE];
 
-	session_scene_fill(bytes, SIZE, REPLY + 1);
+	pattern_fill(bytes, SIZE, REPLY + 1);
 	must(session_send(&victim.view, bytes, SIZE) == 0, "send");
 	step_done();
 }
@@ -149,7 +149,7 @@ static void do_send_fd(void)
 {
 	static unsigned char bytes[SIZE];
 
-	session_scene_fill(bytes, SIZE, REPLY + 1);
+	pattern_fill(bytes, SIZE, REPLY + 1);
 	must(session_send_fd(&victim.view, file, bytes, SIZE) == 0, "send_fd");
 	step_done();
 }
@@ -159,7 +159,7 @@ static void do_claim_and_commit(void)
 	void *data;
 
 	must(session_claim(&victim.view, LARGEST, &data) == 0, "claim");
-	session_scene_fill(data, SIZE, REPLY + 1);
+	pattern_fill(data, SIZE, REPLY + 1);
 	must(session_commit(&victim.view, data, SIZE) == 0, "commit");
 	step_done();
 }
@@ -475,7 +475,7 @@ static void leave_a_note(void)
 	send_one(&old, REPLY, false);
 	must(session_receive_many(&old.view, request, N_REQUESTS) == N_REQUESTS, "receive");
 	must(session_claim(&old.view, SIZE, &data) == 0, "claim");
-	session_scene_fill(data, SIZE, REPLY + 1);
+	pattern_fill(data, SIZE, REPLY + 1);
 	must(session_commit_release(&old.view, data, SIZE, &request[1]) == 0, "commit_release");
 	atomic_store(&in->view.ring->tail, tail);
 	must(session_claim(&old.view, LARGEST / 2, &other) == 0, "claim");

@@ -87,7 +87,7 @@ static void claim_all(void)
 {
 	for (unsigned i = 0; i < 3; ++i) {
 		must(session_claim(&slow.view, 3 * SIZE, &claimed[i]) == 0, "claim");
-		session_scene_fill(claimed[i], SIZE, LATE);
+		pattern_fill(claimed[i], SIZE, LATE);
 	}
 }
 
@@ -100,7 +100,7 @@ static void receive_all_and_claim(void)
 static void claim_all_and_stray(void)
 {
 	claim_all();
-	session_scene_fill(claimed[2], SIZE, REPLY);
+	pattern_fill(claimed[2], SIZE, REPLY);
 	must(session_commit(&slow.view, claimed[2], SIZE) == 0, "commit");
 	claimed[2] = NULL;
 }
@@ -124,7 +124,7 @@ static int do_send(void)
 {
 	static unsigned char bytes[SIZE];
 
-	session_scene_fill(bytes, SIZE, LATE);
+	pattern_fill(bytes, SIZE, LATE);
 	return session_send(&slow.view, bytes, SIZE);
 }
 
@@ -132,7 +132,7 @@ static int do_send_fd(void)
 {
 	static unsigned char bytes[SIZE];
 
-	session_scene_fill(bytes, SIZE, LATE);
+	pattern_fill(bytes, SIZE, LATE);
 	return session_send_fd(&slow.view, file, bytes, SIZE);
 }
 
@@ -151,7 +151,7 @@ static int do_claim_and_commit(void)
 	if (r < 0)
 		return r;
 	memset(claimed[0], 0xee, LARGEST);
-	session_scene_fill(claimed[0], SIZE, LATE);
+	pattern_fill(claimed[0], SIZE, LATE);
 	return committed(0, session_commit(&slow.view, claimed[0], SIZE));
 }
 

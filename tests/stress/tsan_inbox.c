@@ -77,7 +77,7 @@ static bool send_frame(unsigned *seed)
 	uint64_t size = 8 + (uint64_t)rand_r(seed) % 200;
 	int r;
 
-	inbox_scene_fill(bytes, size, offset);
+	pattern_fill(bytes, size, offset);
 	r = inbox_send_frame(&sender, offset, bytes, size, rand_r(seed) % 8 != 0);
 	require_refusal(r);
 	if (r == 0)
@@ -99,7 +99,7 @@ static bool claim_frame(unsigned *seed)
 	if (r < 0)
 		return false;
 
-	inbox_scene_fill(data, size, offset);
+	pattern_fill(data, size, offset);
 	r = rand_r(seed) % 8 ? inbox_commit_frame(&sender, offset, data, size) : IPC_EAGAIN;
 	require_refusal(r);
 	if (r < 0)
@@ -125,7 +125,7 @@ static int try_snapshot(uint64_t n, unsigned *seed)
 	int r = inbox_begin_snapshot(&sender, n, waits);
 
 	for (unsigned i = 0; r == 0 && i < N_CHUNKS; ++i) {
-		inbox_scene_fill(bytes, 100, n * N_CHUNKS + i);
+		pattern_fill(bytes, 100, n * N_CHUNKS + i);
 		while ((r = !collapses && i == 2
 				    ? inbox_send_chunk_fd(&sender, scene.pair[0], n, 100, waits)
 				    : inbox_send_chunk(&sender, bytes, 100, waits)) == IPC_EAGAIN)

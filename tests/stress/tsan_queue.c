@@ -50,7 +50,7 @@ static int push_claimed(struct queue_member *member, unsigned priority, uint64_t
 	}
 	if (rand_r(seed) % 3 == 0)
 		size = 8 + size / 2;
-	queue_scene_fill(data, size, number);
+	pattern_fill(data, size, number);
 	return queue_scene_commit(member, data, size);
 }
 

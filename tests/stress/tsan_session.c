@@ -73,7 +73,7 @@ static void *claimer(void *arg)
 			(void)sched_yield();
 			continue;
 		}
-		session_scene_fill(data, 8, UINT64_MAX);
+		pattern_fill(data, 8, UINT64_MAX);
 		while (!atomic_compare_exchange_weak_explicit(
 			&handed, &expected, data, memory_order_acq_rel, memory_order_relaxed)) {
 			expected = NULL;
@@ -123,7 +123,7 @@ static void answer(const struct ipc_session_message *request)
 	while ((r = session_claim(&ends[1].view, 24, &data)) == IPC_EAGAIN)
 		(void)sched_yield();
 	must(r == 0, "claim");
-	session_scene_fill(data, 24, request->sequence);
+	pattern_fill(data, 24, request->sequence);
 	must(session_commit_release(&ends[1].view, data, 24, request) == 0, "commit_release");
 	atomic_fetch_add_explicit(&n_replies, 1, memory_order_relaxed);
 }

@@ -35,7 +35,7 @@ static inline const void *cast_bytes(uint64_t number, uint64_t size)
 {
 	static unsigned char bytes[CAST_LARGEST];
 
-	inbox_scene_fill(bytes, size, number);
+	pattern_fill(bytes, size, number);
 	return bytes;
 }
 

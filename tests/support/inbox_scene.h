@@ -21,6 +21,8 @@
 #include "libipc/channel/inbox.h"
 #include "libipc/platform/fdpass.h"
 
+#include "tests/support/pattern.h"
+
 /* Of the n-th handle; a newer one has a larger n. */
 #define INBOX_SCENE_ID(n) ((uint64_t)(n) << 16 | ((n)&0xfff))
 
@@ -186,26 +188,12 @@ static inline void inbox_scene_end(const struct inbox_scene *scene, unsigned n)
 
 /* ---- bytes ---- */
 
-static inline void inbox_scene_fill(void *data, uint64_t size, uint64_t number)
-{
-	unsigned char *bytes = data;
-
-	for (uint64_t i = 0; i < size; ++i)
-		bytes[i] = (unsigned char)(i < 8 ? number >> 8 * i : number * 31 + i);
-}
-
 /* What was filled in; UINT64_MAX - 1 if it is damaged. */
 static inline uint64_t inbox_scene_number(const void *data, uint64_t size)
 {
-	const unsigned char *bytes = data;
-	uint64_t number = 0;
+	uint64_t number = pattern_number(data, size);
 
-	for (uint64_t i = 0; i < size && i < 8; ++i)
-		number |= (uint64_t)bytes[i] << 8 * i;
-	for (uint64_t i = 8; i < size; ++i)
-		if (bytes[i] != (unsigned char)(number * 31 + i))
-			return UINT64_MAX - 1;
-	return number;
+	return pattern_is(data, size, number) ? number : UINT64_MAX - 1;
 }
 
 static inline struct ipc_inbox_positions inbox_scene_positions(const struct inbox *inbox)

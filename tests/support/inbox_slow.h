@@ -171,7 +171,7 @@ static void claim(uint64_t size)
 {
 	slow_claim_size = size;
 	cast_must(inbox_claim_frame(&slow_sender, size, &slow_claim, true), "claim");
-	inbox_scene_fill(slow_claim, size, LATE);
+	pattern_fill(slow_claim, size, LATE);
 }
 
 /* Frames have passed it by. */

@@ -20,6 +20,8 @@
 #include "libipc/channel/queue.h"
 #include "libipc/platform/clock.h"
 
+#include "tests/support/pattern.h"
+
 enum { QUEUE_SCENE_CLIENT = 1, QUEUE_SCENE_CHANNEL = 5, QUEUE_SCENE_GENERATION = 7 };
 
 /* A handle's id, and that of its handle of the dead letters. */
@@ -233,29 +235,14 @@ static inline void queue_scene_leave(const struct queue_scene *scene, struct que
 
 /* ---- short forms ---- */
 
-/* An item tells itself: its number, then bytes that follow from it. */
-static inline void queue_scene_fill(void *data, uint64_t size, uint64_t number)
-{
-	unsigned char *bytes = data;
-
-	for (uint64_t i = 0; i < size; ++i)
-		bytes[i] = i < 8 ? (unsigned char)(number >> i * 8)
-				 : (unsigned char)(number * 7 + i * 13);
-}
-
 /* Size 0 to 7: no number; else aborts if it was torn. */
 static inline uint64_t queue_scene_number(const void *data, uint64_t size)
 {
-	const unsigned char *bytes = data;
-	uint64_t number = 0;
+	uint64_t number = pattern_number(data, size);
 
 	if (size < 8)
 		return 0;
-	for (unsigned i = 0; i < 8; ++i)
-		number |= (uint64_t)bytes[i] << i * 8;
-	for (uint64_t i = 8; i < size; ++i)
-		queue_scene_must(bytes[i] == (unsigned char)(number * 7 + i * 13),
-				 "the bytes of an item");
+	queue_scene_must(pattern_is(data, size, number), "the bytes of an item");
 	return number;
 }
 
@@ -267,7 +254,7 @@ static inline int queue_scene_push(struct queue_member *member, unsigned priorit
 	int r = queue_check(&member->view, priority, size);
 
 	queue_scene_must(data != NULL, "malloc");
-	queue_scene_fill(data, size, number);
+	pattern_fill(data, size, number);
 	if (r == 0)
 		r = queue_push(&member->view, priority, data, size, &due_ns);
 	free(data);
@@ -282,7 +269,7 @@ static inline int queue_scene_push_refused(struct queue_member *member, unsigned
 	int r;
 
 	queue_scene_must(data != NULL, "malloc");
-	queue_scene_fill(data, size, number);
+	pattern_fill(data, size, number);
 	r = queue_push_refused(&member->view, priority, data, size, policy);
 	free(data);
 	return r;

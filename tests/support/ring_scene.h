@@ -19,6 +19,8 @@
 
 #include "libipc/core/ring.h"
 
+#include "tests/support/pattern.h"
+
 /* Handles are known by how new they are, from 1; 0 is a process of which nobody knows when it is
  * gone. */
 #define RING_SCENE_ID(n) ((uint64_t)(n) << 16 | (100 + (uint64_t)(n)))
@@ -205,21 +207,12 @@ static inline uint64_t ring_scene_mix(uint64_t x)
 
 static inline void ring_scene_fill(void *data, uint64_t size, uint64_t number, unsigned salt)
 {
-	uint64_t mixed = ring_scene_mix(number + ((uint64_t)salt << 56));
-
-	for (uint64_t i = 0; i < size; ++i)
-		((unsigned char *)data)[i] = (unsigned char)(mixed + i * 7);
+	pattern_fill(data, size, ring_scene_mix(number + ((uint64_t)salt << 56)));
 }
 
 static inline bool ring_scene_is(const void *data, uint64_t size, uint64_t number, unsigned salt)
 {
-	uint64_t mixed = ring_scene_mix(number + ((uint64_t)salt << 56));
-
-	for (uint64_t i = 0; i < size; ++i) {
-		if (((const unsigned char *)data)[i] != (unsigned char)(mixed + i * 7))
-			return false;
-	}
-	return true;
+	return pattern_is(data, size, ring_scene_mix(number + ((uint64_t)salt << 56)));
 }
 
 /* The salt goes with the record. */

@@ -21,6 +21,8 @@
 #include "libipc/channel/session.h"
 #include "libipc/platform/fdpass.h"
 
+#include "tests/support/pattern.h"
+
 /* No process has such a number. */
 #define SESSION_SCENE_NO_PROCESS UINT32_C(0x3ffff0)
 
@@ -155,26 +157,12 @@ static inline void session_scene_leave(const struct session_scene *scene,
 
 /* ---- messages ---- */
 
-static inline void session_scene_fill(void *data, uint64_t size, uint64_t number)
-{
-	unsigned char *bytes = data;
-
-	for (uint64_t i = 0; i < size; ++i)
-		bytes[i] = (unsigned char)(i < 8 ? number >> 8 * i : number * 31 + i);
-}
-
 /* What was filled in; 0 if it is damaged. */
 static inline uint64_t session_scene_number(const void *data, uint64_t size)
 {
-	const unsigned char *bytes = data;
-	uint64_t number = 0;
+	uint64_t number = pattern_number(data, size);
 
-	for (uint64_t i = 0; i < size && i < 8; ++i)
-		number |= (uint64_t)bytes[i] << 8 * i;
-	for (uint64_t i = 8; i < size; ++i)
-		if (bytes[i] != (unsigned char)(number * 31 + i))
-			return 0;
-	return number;
+	return pattern_is(data, size, number) ? number : 0;
 }
 
 static inline int session_scene_send(struct session_member *member, uint64_t number, uint64_t size)
@@ -183,7 +171,7 @@ static inline int session_scene_send(struct session_member *member, uint64_t num
 	int r;
 
 	session_scene_must(bytes != NULL, "malloc");
-	session_scene_fill(bytes, size, number);
+	pattern_fill(bytes, size, number);
 	r = session_send(&member->view, bytes, size);
 	free(bytes);
 	return r;
@@ -196,7 +184,7 @@ static inline int session_scene_send_fd(struct session_member *member, int fd, u
 	int r;
 
 	session_scene_must(bytes != NULL, "malloc");
-	session_scene_fill(bytes, size, number);
+	pattern_fill(bytes, size, number);
 	r = session_send_fd(&member->view, fd, bytes, size);
 	free(bytes);
 	return r;
