@@ -47,6 +47,9 @@ set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 if(IPC_SANITIZE)
 	target_compile_options(flags_strict INTERFACE
 		-fsanitize=${IPC_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+	if(NOT IPC_FUZZ) # where speed counts; reports need the lines only
+		target_compile_options(flags_strict INTERFACE -O1 -g1)
+	endif()
 	target_link_options(flags_strict INTERFACE -fsanitize=${IPC_SANITIZE})
 endif()
 if(IPC_FUZZ)
