@@ -25,9 +25,13 @@
 #define sigev_notify_thread_id _sigev_un._tid
 #endif
 
-/* Two ticks without a step make us look whether the child sleeps. */
-#define TICK_NS    10000000
-#define PREPARE_MS 20000
+/*
+ * Two ticks without a step make us look whether the child sleeps.  One that is to be overtaken has
+ * to get to its end; it may wait for a broker that has no CPU, and is given up late.
+ */
+#define TICK_NS         10000000
+#define ASLEEP_MAX      2
+#define ASLEEP_MAX_LATE 3000
 
 /*
  * To step to every instruction in turn takes n * n / 2 steps.  So one child is stepped to the end
@@ -146,6 +150,8 @@ static bool child_sleeps(pid_t pid)
 	return state && state[1] == ' ' && (state[2] == 'S' || state[2] == 'D');
 }
 
+static unsigned n_asleep_max = ASLEEP_MAX; /* looks */
+
 /* Lets the child go until its next stop. */
 static enum step_end child_go(pid_t pid, enum __ptrace_request how)
 {
@@ -158,7 +164,7 @@ static enum step_end child_go(pid_t pid, enum __ptrace_request how)
 	while (waitpid(pid, &status, __WALL) != pid) {
 		if (errno != EINTR)
 			failure("waitpid: %s", strerror(errno));
-		if (++n_ticks >= 2 && child_sleeps(pid) && ++n_asleep >= 2)
+		if (++n_ticks >= 2 && child_sleeps(pid) && ++n_asleep >= n_asleep_max)
 			return STEP_ASLEEP;
 	}
 
@@ -375,6 +381,7 @@ static enum step_end step_once(const struct step_case *step, void *arg, struct t
 	CPU_SET((unsigned)sched_getcpu(), &here);
 	(void)sched_setaffinity(0, sizeof(here), &here); /* the child inherits it */
 
+	n_asleep_max = step->meanwhile ? ASLEEP_MAX_LATE : ASLEEP_MAX;
 	pid = child_start(step, arg);
 	ticker_start(&ticker);
 	end = n == RECORD ? trace_record(trace, pid) : trace_follow(trace, pid, n);
