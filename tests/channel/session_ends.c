@@ -241,7 +241,7 @@ Case(what_the_old_one_goes_on_to_write_harms_nobody)
 	claimed[0] = claim(&second, 300);
 	claimed[1] = claim(&second, 500);
 	session_scene_end(&scene, second.id);
-	enter(&heir, 0, 0);
+	enter(&heir, 0, (uint32_t)getpid());
 
 	for (uint64_t i = 3; i <= 500; ++i) {
 		struct ipc_session_message message;
