@@ -31,24 +31,33 @@ static uint64_t word_at(const unsigned char *copy, size_t offset)
 	return word;
 }
 
-static bool read_ring(const struct session_read *read, unsigned side, struct seen *ret)
+/* False: it does not look right: head and tail may have moved in between, too. */
+static bool read_copy(const struct session_read *read, unsigned side,
+		      unsigned char ret[sizeof(struct ring)], struct seen *ret_seen)
 {
 	static struct ring none;
-	unsigned char copy[sizeof(struct ring)];
 	struct ring_view view;
 
 	/* For the sizes alone. */
 	if (ring_attach(&view, &none, NULL, read->shape[0], read->shape[1]) < 0 ||
-	    !read->read(read->userdata, offset_of_ring(side), copy, sizeof(copy)))
+	    !read->read(read->userdata, offset_of_ring(side), ret, sizeof(struct ring)))
 		return false;
 
-	*ret = (struct seen){
+	*ret_seen = (struct seen){
 		.mask = view.mask,
-		.head = word_at(copy, offsetof(struct ring, head)),
-		.tail = word_at(copy, offsetof(struct ring, tail)),
-		.depth_max = word_at(copy, offsetof(struct ring, depth_max)),
+		.head = word_at(ret, offsetof(struct ring, head)),
+		.tail = word_at(ret, offsetof(struct ring, tail)),
+		.depth_max = word_at(ret, offsetof(struct ring, depth_max)),
 	};
-	return ring_distance(ring_position(ret->tail), ring_position(ret->head)) <= view.mask + 1;
+	return ring_distance(ring_position(ret_seen->tail), ring_position(ret_seen->head)) <=
+	       view.mask + 1;
+}
+
+static bool read_ring(const struct session_read *read, unsigned side, struct seen *ret)
+{
+	unsigned char copy[sizeof(struct ring)];
+
+	return read_copy(read, side, copy, ret);
 }
 
 static bool read_record(const struct session_read *read, unsigned side, const struct seen *seen,
@@ -127,13 +136,12 @@ bool session_read_direction(const struct session_read *read, unsigned side, uint
 
 /* Not free, nor to be freed by who looks for a place: he may write there, or the stream does not
  * get past it before tail. */
-static bool is_held(const struct session_read *read, const unsigned char *ring,
+static bool is_held(const struct session_read *read, const struct seen *seen,
 		    const unsigned char *ban, session_lives_fn lives)
 {
 	uint64_t who = word_at(ban, offsetof(struct ring_ban, who));
 	uint64_t from = ring_position(word_at(ban, offsetof(struct ring_ban, from)));
-	uint64_t tail = ring_position(word_at(ring, offsetof(struct ring, tail)));
-	uint64_t head = ring_position(word_at(ring, offsetof(struct ring, head)));
+	uint64_t tail = ring_position(seen->tail), head = ring_position(seen->head);
 
 	if (who == 0)
 		return false;
@@ -149,20 +157,24 @@ bool session_read_is_busy(const struct session_read *read, unsigned side, sessio
 {
 	unsigned char copy[sizeof(struct ring)];
 	unsigned n_free = 0;
+	struct seen seen;
 	uint64_t owner;
+	int i = 0;
 
-	if (!read->read(read->userdata, offset_of_ring(side), copy, sizeof(copy)))
-		return false;
+	while (!read_copy(read, side, copy, &seen)) {
+		if (++i == LOOKS_MAX)
+			return false;
+	}
 
 	owner = word_at(copy, offsetof(struct ring, producer));
-	for (unsigned i = 0; i < RING_BANS_MAX; ++i) {
+	for (unsigned k = 0; k < RING_BANS_MAX; ++k) {
 		const unsigned char *ban =
-			copy + offsetof(struct ring, ban) + i * sizeof(struct ring_ban);
+			copy + offsetof(struct ring, ban) + k * sizeof(struct ring_ban);
 
 		/* By a taker who died he has one. */
 		if (word_at(ban, offsetof(struct ring_ban, who)) == owner)
 			return false;
-		n_free += !is_held(read, copy, ban, lives);
+		n_free += !is_held(read, &seen, ban, lives);
 	}
 	return n_free < (word_at(copy, offsetof(struct ring, strays)) & RING_STRAYS_MASK ? 2 : 1) &&
 	       owner != 0 && lives(read->userdata, owner);

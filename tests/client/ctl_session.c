@@ -310,24 +310,37 @@ Test(ctl_session, waits_shows_who_waits_at_an_end_or_to_be_accepted)
 	actor_kill(&connector);
 }
 
-/* not what is offered to the listener and not accepted yet. */
+static size_t count_handles(const char *name)
+{
+	json_t *array;
+	size_t n;
+
+	CTL("--json", "handles", name);
+	cr_assert_eq(run.status, 0, "%s", run.err);
+	array = json_loads(run.out, 0, NULL);
+	n = json_array_size(array);
+	json_decref(array);
+	return n;
+}
+
+/* not what is offered to the listener and not accepted yet, nor those of another name. */
 Test(ctl_session, handles_of_a_listener_are_those_of_its_sessions_too)
 {
+	const struct ipc_session_options options = {.flags = IPC_CREATE};
+	ipc_listener *other = NULL;
 	struct actor connector;
-	json_t *array;
 
 	pair = PAIR_NEW(0);
 	PARTY_START(&connector, 0);
 	order_sleep(&connector, ORDER_CONNECT, 0, 0);
+	ASSERT(listener_open(&other, fixture_client, NAME "/other", options), 0);
 
-	CTL("--json", "handles", NAME);
-	cr_assert_eq(run.status, 0, "%s", run.err);
-	array = json_loads(run.out, 0, NULL);
-	EXPECT(json_array_size(array), 4);
-	json_decref(array);
+	EXPECT(count_handles(NAME), 4);
+	EXPECT(count_handles(NAME "/other"), 1);
 	CTL("waits", "x*");
 	cr_expect(!strstr(run.out, NAME), "%s", run.out);
 	actor_kill(&connector);
+	ipc_listener_close(other);
 }
 
 /* ---- keys ---- */

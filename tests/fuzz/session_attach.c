@@ -170,6 +170,12 @@ static bool read_segment(void *userdata, uint64_t offset, void *ret, size_t size
 	return true;
 }
 
+static bool lives(void *userdata, uint64_t owner)
+{
+	(void)userdata;
+	return owner & 1;
+}
+
 static void call_read(unsigned side)
 {
 	const struct session_read read = {.read = read_segment, .shape = shape};
@@ -177,6 +183,7 @@ static void call_read(unsigned side)
 
 	if (session_read_direction(&read, side, &sent, &acknowledged, &depth, &depth_max))
 		require(depth <= depth_max && depth_max <= 2 * CAPACITY);
+	(void)session_read_is_busy(&read, side, lives);
 }
 
 static void call(struct party *party, unsigned byte)
