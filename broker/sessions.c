@@ -250,7 +250,7 @@ static bool owner_lives(struct registry *registry, uint64_t owner)
 	for (slot = 0; slot < registry->client_slots.top && process != 0; ++slot) {
 		const struct peer *peer = &registry->peer[slot];
 
-		if (peer->record && !peer->record->is_foreign &&
+		if (peer->record && peer->pidfd >= 0 && !peer->record->is_foreign &&
 		    ring_owner_process((uint64_t)peer->record->pid) == process)
 			return !peer_has_ended(peer->pidfd);
 	}
