@@ -79,7 +79,9 @@ static int accept_new(ipc_session *session)
 	 * now is the doing of who connects. */
 	r = session_take_end(session);
 	if (r < 0) {
-		if (r != IPC_ENOMEM && r != IPC_ESTALE)
+		/* Nobody else has it as long as it is offered here: who says so has made it up. */
+		if (r != IPC_ENOMEM &&
+		    (r != IPC_ESTALE || liveness_handle_is(endpoint->table, endpoint->id)))
 			offer_failed(endpoint, true);
 		endpoint_close(endpoint);
 		return r == IPC_ENOMEM ? r : IPC_EAGAIN;
