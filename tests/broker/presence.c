@@ -65,11 +65,11 @@ static void ring(struct rawpeer *peer, uint64_t handle_id)
 	rawpeer_send(peer, &message);
 }
 
-/* Until the word is another one; 5 s at most. */
+/* Until the word is another one; 30 s at most. */
 static void until_changed(const _Atomic uint32_t *word, uint32_t from)
 {
 	struct futex_word sleep = {.word = word, .expected = from};
-	uint64_t deadline_ns = clock_after_ns(5 * NS_PER_S);
+	uint64_t deadline_ns = clock_after_ns(30 * NS_PER_S);
 
 	while (atomic_load(word) == from && clock_now_ns() < deadline_ns)
 		(void)futex_sleep(&sleep, 1, deadline_ns);

@@ -515,7 +515,7 @@ static void dying_stop(void)
 
 static void until_word(uint32_t slot, unsigned side, uint64_t want, unsigned point)
 {
-	uint64_t deadline_ns = clock_after_ns(5 * NS_PER_S);
+	uint64_t deadline_ns = clock_after_ns(30 * NS_PER_S);
 
 	while (word_of(slot, side) != want) {
 		cr_assert_lt(clock_now_ns(), deadline_ns, "point %u, side %u: %lx, not %lx", point,
@@ -527,7 +527,7 @@ static void until_word(uint32_t slot, unsigned side, uint64_t want, unsigned poi
 /* What is left after the last consumer: a loan, to which everything is final. */
 static void check_ended(uint32_t slot, uint64_t lent, uint32_t before, unsigned point)
 {
-	uint64_t deadline_ns = clock_after_ns(5 * NS_PER_S);
+	uint64_t deadline_ns = clock_after_ns(30 * NS_PER_S);
 
 	cr_assert_eq(find("q"), IPC_ENOENT, "point %u", point);
 	while (attention(&c) == before) {

@@ -15,7 +15,7 @@
 #include "tests/support/flight_scene.h"
 #include "tests/support/process.h"
 
-enum { N_KEYS = 64, N_PARTS = 6, LIMIT_MS = 5000 };
+enum { N_KEYS = 64, N_PARTS = 6, LIMIT_MS = 30000 };
 
 static struct flight_scene scene;
 static struct flight_member a, other;
@@ -100,7 +100,7 @@ static void use(uint64_t *random)
 		    : i % 3 == 1 ? flight_scene_ask(&a, &parts[i], i, key, i)
 				 : flight_scene_take(&a, &parts[i], i);
 		cr_assert(is_known(r), "%d", r);
-		cr_assert(!process_has_passed(&limit), "call %u takes more than 5 s", i);
+		cr_assert(!process_has_passed(&limit), "call %u takes more than 30 s", i);
 		if (r < 0)
 			continue;
 
@@ -113,7 +113,7 @@ static void use(uint64_t *random)
 		}
 		read_all(&parts[i]);
 		flight_leave(&a.view, &parts[i]);
-		cr_assert(!process_has_passed(&limit), "call %u takes more than 5 s", i);
+		cr_assert(!process_has_passed(&limit), "call %u takes more than 30 s", i);
 	}
 	cr_assert_leq(flight_count(&a.view), scene.shape[1]);
 }
@@ -134,7 +134,7 @@ static void with_random_bytes(uint64_t seed, uint64_t mask)
 	limit = process_deadline(LIMIT_MS);
 	if (flight_row_take(&a.view, &a.row))
 		use(&random);
-	cr_assert(!process_has_passed(&limit), "it takes more than 5 s in all");
+	cr_assert(!process_has_passed(&limit), "it takes more than 30 s in all");
 	flight_detach(&a.view);
 }
 
@@ -219,7 +219,7 @@ Test(flight_hostile, chain_in_a_circle_breaks_the_table_soon, .fini = teardown, 
 
 	limit = process_deadline(LIMIT_MS);
 	cr_expect_eq(flight_scene_join(&a, &second, 1, "other"), IPC_EBADMSG);
-	cr_expect(!process_has_passed(&limit), "it takes more than 5 s");
+	cr_expect(!process_has_passed(&limit), "it takes more than 30 s");
 	cr_expect_neq(atomic_load(&flight_event(&other.view, &first)->word), word,
 		      "nobody who waits is told");
 	cr_expect_eq(flight_look(&a.view, &first), IPC_EBADMSG);
