@@ -67,9 +67,9 @@ foreach(label IN LISTS folders)
 	endforeach()
 endforeach()
 
-# What costs every core of the machine for its whole life is not run beside others, nor what is about milliseconds.
+# What costs every core of the machine for its whole life is not run beside others.
 get_property(all DIRECTORY PROPERTY TESTS)
-list(FILTER all INCLUDE REGEX "^(stress\\.|client\\.wait_fallback$)")
+list(FILTER all INCLUDE REGEX "^stress\\.")
 if(all)
 	set_tests_properties(${all} PROPERTIES RUN_SERIAL ON)
 endif()
