@@ -5,6 +5,7 @@
 #include <ipc/client.h>
 #include <string.h>
 
+#include "broker/overtaken.h"
 #include "broker/policy.h"
 #include "broker/presence.h"
 #include "broker/queues.h"
@@ -215,6 +216,7 @@ void channels_free(struct worker *worker, struct channel *channel)
 		queues_log_rest(channel);
 
 	registry_name_remove(worker->registry, channel);
+	overtaken_end_channel(worker, channel);
 	sessions_forget(worker, channel);
 	CRASH_POINT();
 	record_set(&record->state, RECORD_FREE);

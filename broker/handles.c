@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/handles.h"
 
+#include "broker/overtaken.h"
 #include "broker/policy.h"
 #include "broker/worker.h"
 #include "libipc/platform/clock.h"
@@ -46,7 +47,7 @@ int handles_prepare(struct worker *worker, struct peer *peer, const struct messa
 		!(open->flags & OPEN_UNCOUNTED) && !policy_role(open->role)->is_uncounted;
 	record->is_ending = record->ended_by_death = 0;
 	record->group_id = record->lender_id = 0;
-	record->is_joined = 0;
+	record->is_joined = record->is_overtaken = 0;
 	record->listener_id = 0;
 
 	*ret = handle;
@@ -85,10 +86,15 @@ static void forget(struct handle *handle)
 void handles_free(struct worker *worker, struct handle *handle)
 {
 	CRASH_POINT();
+	forget(handle);
+	if (handle->record->is_overtaken) {
+		overtaken_add(handle);
+		return;
+	}
+
 	record_set(&handle->record->state, RECORD_FREE);
 	CRASH_POINT();
 	account_discharge(&handle->peer->user->account, ACCOUNT_HANDLES, 1);
-	forget(handle);
 	registry_unlink(handle);
 	slots_put(&worker->registry->handle_slots, handle->slot);
 }

@@ -18,6 +18,7 @@ void handles_abandon(struct worker *worker, struct handle *handle);
 /* RECORD_RESERVING: of a channel whose creator has not confirmed; RECORD_USED: open. */
 void handles_commit(struct handle *handle, struct channel *channel, enum record_state state);
 
+/* It has ended: its words are told.  One that was overtaken goes on as that (overtaken.h). */
 void handles_free(struct worker *worker, struct handle *handle);
 
 #endif

@@ -10,6 +10,7 @@
 #include "broker/handles.h"
 #include "broker/offers.h"
 #include "broker/opener.h"
+#include "broker/overtaken.h"
 #include "broker/peer.h"
 #include "broker/pending.h"
 #include "broker/presence.h"
@@ -196,6 +197,7 @@ static void close_what_cells_say(struct worker *worker, struct peer *peer)
 		if (next && next->peer != peer)
 			next = peer->handles;
 	}
+	overtaken_look_at_cells(worker, peer);
 }
 
 /* By a client whose socket was full. */
@@ -268,8 +270,10 @@ void reaper_hear_close(struct worker *worker, struct peer *peer, const struct me
 {
 	struct handle *handle = registry_handle(worker->registry, peer, close->handle_id);
 
-	if (!handle)
+	if (!handle) {
+		overtaken_hear_close(worker, peer, close->handle_id);
 		return;
+	}
 	if (close->is_detached)
 		reaper_detach(worker, handle);
 	else
@@ -369,6 +373,7 @@ void reaper_end_client(struct worker *worker, struct peer *peer)
 		reaper_settle(worker, channel);
 	}
 
+	overtaken_end_client(worker, peer);
 	peer_remove(worker, peer);
 }
 

@@ -44,6 +44,7 @@ struct peer { /* a client, as seen from here */
 	int bell_fd; /* -1: before HELLO */
 	struct user *user;
 	struct handle *handles;   /* by client_next */
+	struct handle *overtaken; /* by client_next; see overtaken.h */
 	struct pending *pendings; /* by peer_next */
 	struct group *groups;     /* by peer_next */
 	bool needs_confirmation;  /* who it is has to be confirmed by its first message */
@@ -66,7 +67,8 @@ struct channel {
 	struct user *owner;
 	struct handle
 		*handles[2]; /* by side, by channel_next; those that are not confirmed yet too */
-	uint32_t count[2];   /* counted handles: what the side words say */
+	struct handle *overtaken; /* by channel_next; see overtaken.h */
+	uint32_t count[2];        /* counted handles: what the side words say */
 	bool is_named;
 	UT_hash_handle hh;
 
@@ -97,6 +99,10 @@ struct handle {
 	struct handle *channel_prev, *channel_next;
 	struct handle *offer;    /* of a listener: what is outstanding; or NULL */
 	struct handle *listener; /* of an offer: whose it is */
+
+	/* Of one that is known as overtaken only, and neither its peer's nor its channel's. */
+	struct peer *overtaken_of;
+	struct channel *overtaken_on;
 };
 
 struct pending {

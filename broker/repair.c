@@ -13,6 +13,7 @@
 #include "broker/log.h"
 #include "broker/offers.h"
 #include "broker/opener.h"
+#include "broker/overtaken.h"
 #include "broker/pairs.h"
 #include "broker/peer.h"
 #include "broker/pending.h"
@@ -251,15 +252,23 @@ static bool handle_is_whole(struct registry *registry, const struct handle_recor
 	    !channel->record)
 		return false;
 
-	return record_get(&record->state) == RECORD_USED || channel->record->reserver == record->id;
+	return record_get(&record->state) != RECORD_RESERVING ||
+	       channel->record->reserver == record->id;
 }
 
 static void adopt_handle(struct registry *registry, struct handle *handle)
 {
 	struct handle_record *record = handle->record;
+	struct peer *peer = &registry->peer[record->client_slot];
+	struct channel *channel = &registry->channel[record->channel_slot];
 
-	handle->peer = &registry->peer[record->client_slot];
-	handle->channel = &registry->channel[record->channel_slot];
+	if (record_get(&record->state) == RECORD_OVERTAKEN) {
+		overtaken_adopt(handle, peer, channel);
+		return;
+	}
+
+	handle->peer = peer;
+	handle->channel = channel;
 	account_adopt(&handle->peer->user->account, ACCOUNT_HANDLES, 1);
 	registry_link(handle);
 

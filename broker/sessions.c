@@ -141,6 +141,9 @@ static void end_take(const struct handle *handle)
 /* The side has a younger handle, so it steps nowhere. */
 static void fence(struct worker *worker, struct handle *handle)
 {
+	handle->record->is_overtaken = 1;
+	record_fence();
+	CRASH_POINT();
 	reaper_drop(worker, handle);
 }
 
@@ -246,6 +249,10 @@ static struct channel *find(struct worker *worker, const struct message_open *op
 static bool owner_lives(struct registry *registry, uint64_t owner)
 {
 	uint32_t slot, process = ring_owner_process(owner);
+	const struct handle_record *record = &registry->state->handle[ring_owner_slot(owner)];
+
+	if (record_get(&record->state) != RECORD_FREE && ring_owner(record->id, process) == owner)
+		return true;
 
 	for (slot = 0; slot < registry->client_slots.top && process != 0; ++slot) {
 		const struct peer *peer = &registry->peer[slot];

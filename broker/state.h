@@ -48,6 +48,9 @@ enum record_state {
 
 	/* Client: its handles are being ended.  Pending: it is being answered by `result`. */
 	RECORD_DYING = 3,
+
+	/* Handle: of an end that another one took over; see overtaken.h. */
+	RECORD_OVERTAKEN = 4,
 };
 
 /*
@@ -107,8 +110,8 @@ struct handle_record {
 	/* Of a group; else 0.  lender_id: of dead letters, the handle of the queue whose they are.
 	 * is_joined: JOINED was sent; of the queue's handle. */
 	uint64_t group_id, lender_id;
-	uint32_t is_joined; /* of an offer: OFFER was sent */
-	uint32_t reserved;
+	uint32_t is_joined;    /* of an offer: OFFER was sent */
+	uint32_t is_overtaken; /* set before is_ending: it is not freed by that */
 
 	/* Of an end of a session that came by OFFER: the listener's handle; else 0.  Not counted
 	 * as long as it is not accepted. */

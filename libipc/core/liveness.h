@@ -11,9 +11,10 @@
  *
  * part         index          written when
  * domain       -              DOMAIN_ENDED at an orderly end
- * attention[]  client slot    +1 and wake-all when something ended or began that this client's
- * handles look at side[][2]    channel slot   one 64-bit store per change of a side: see SIDE_...
- * handle[]     handle slot    the handle's id while it is open, else 0
+ * attention[]  client slot    +1 and wake-all: something ended or began that its handles look at
+ * side[][2]    channel slot   one 64-bit store per change of a side: see SIDE_...
+ * handle[]     handle slot    the handle's id while it is open; with LIVENESS_OVERTAKEN until its
+ *                             client has heard that it is not; else 0
  *
  * The order of telling an end is: handle word, side word, attention words; a reader that was woken
  * therefore finds what it was woken for.  All three are idempotent: a worker that died in between
@@ -26,9 +27,11 @@
  *
  * part         index          written by      rule
  * client[]     client slot    that client     closings grows when a CLOSE or TAKEN could not be
- * sent: the broker looks at the cells cell[]       handle slot    that client     closed_id: the
- * handle of this id is closed (id: the slot may have a new tenant) line[][2]    channel slot
- * everybody event counts for kinds whose segment some role maps read-only
+ *                                             sent: the broker looks at the cells
+ * cell[]       handle slot    that client     closed_id: the handle of this id is closed (an id:
+ *                                             the slot may have a new tenant)
+ * line[][2]    channel slot   everybody       event counts for kinds whose segment some role maps
+ *                                             read-only
  *
  * Both are sparse: pages that nobody touched take no memory.  Slots are numbers of the whole
  * domain.
@@ -49,6 +52,9 @@
 
 /* A handle id grows for ever; its low 16 bits are the handle's slot. */
 #define LIVENESS_SLOT(handle_id) ((uint32_t)((handle_id) & (LIVENESS_HANDLES_MAX - 1)))
+
+/* Or'ed to it: another handle has taken the end over, and the client has not closed this one. */
+#define LIVENESS_OVERTAKEN (UINT64_C(1) << 63)
 
 /*
  * The word of one side of one channel, always stored whole.

@@ -130,6 +130,11 @@ static inline uint64_t ring_owner(uint64_t handle_id, uint32_t process)
 	       (process & 0x3fffff);
 }
 
+static inline uint32_t ring_owner_slot(uint64_t owner)
+{
+	return owner >> 22 & 0xffff;
+}
+
 static inline uint32_t ring_owner_process(uint64_t owner)
 {
 	return owner & 0x3fffff;

@@ -48,9 +48,10 @@ bool ring_owner_is_gone(const struct ring_view *view, const struct liveness_tabl
 			uint64_t who)
 {
 	uint64_t id =
-		atomic_load_explicit(&table->handle[who >> 22 & 0xffff], memory_order_acquire);
+		atomic_load_explicit(&table->handle[ring_owner_slot(who)], memory_order_acquire);
 	uint32_t process = ring_owner_process(who);
 
+	/* Also with LIVENESS_OVERTAKEN. */
 	if (id != 0 && (ring_owner(id, process) == who))
 		return false;
 

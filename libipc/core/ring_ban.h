@@ -63,8 +63,8 @@ static inline bool ring_owner_is_newer(uint64_t who, uint64_t than)
 	return ahead >= 1 && ahead < 0x2000000;
 }
 
-/* Not open any more, and not only held dead: no thread of his will write again.  Across pid
- * namespaces nobody can tell, and being held dead is all there is. */
+/* Not open any more, nor taken over and not closed yet, nor only held dead: no thread of his will
+ * write again.  The last nobody can tell across pid namespaces: being held dead is all there is. */
 bool ring_owner_is_gone(const struct ring_view *view, const struct liveness_table *table,
 			uint64_t who);
 

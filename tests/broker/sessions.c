@@ -330,6 +330,72 @@ Test(sessions, whoever_has_the_key_takes_the_end_over)
 	rawsession_drop(&third);
 }
 
+/* The word of a handle, whosever. */
+static uint64_t handle_word(const struct rawsession *session)
+{
+	return atomic_load(&d.table->handle[LIVENESS_SLOT(session->id)]);
+}
+
+static void until_forgotten(const struct rawsession *session)
+{
+	uint64_t deadline_ns = clock_after_ns(30 * NS_PER_S);
+
+	while (handle_word(session) != 0)
+		cr_assert_lt(clock_now_ns(), deadline_ns);
+}
+
+/* C-3: its process may still write, whichever worker is asked. */
+Test(sessions, who_was_taken_over_is_known_until_it_closes)
+{
+	struct rawsession session;
+
+	establish(WINDOW);
+	cr_assert_eq(resume(&c, &connector, &session), 0);
+	cr_assert_eq(handle_word(&connector), connector.id | LIVENESS_OVERTAKEN);
+	domain_kill_worker(&domain);
+	cr_assert_eq(handle_word(&connector), connector.id | LIVENESS_OVERTAKEN);
+	cr_assert_not(rawsession_is_open(&connector));
+
+	rawsession_close(&connector);
+	cr_assert_eq(handle_word(&connector), 0);
+	domain_kill_worker(&domain);
+	cr_assert_eq(handle_word(&connector), 0);
+	cr_assert(rawsession_is_open(&session));
+	rawsession_drop(&session);
+}
+
+/* C-3 */
+Test(sessions, who_was_taken_over_is_known_until_it_dies)
+{
+	struct rawsession session;
+
+	establish(WINDOW);
+	cr_assert_eq(resume(&c, &connector, &session), 0);
+	cr_assert_eq(handle_word(&connector), connector.id | LIVENESS_OVERTAKEN);
+	rawpeer_disconnect(&b);
+	until_forgotten(&connector);
+	cr_assert_eq(word_of(CONNECTED), PRESENT, "nobody was gone for a moment");
+	rawsession_drop(&session);
+}
+
+/* C-3 */
+Test(sessions, who_was_taken_over_is_forgotten_with_the_session)
+{
+	struct rawsession session;
+
+	establish(WINDOW);
+	cr_assert_eq(resume(&c, &connector, &session), 0);
+	rawsession_close(&session);
+	cr_assert_eq(handle_word(&connector), connector.id | LIVENESS_OVERTAKEN);
+	rawsession_close(&acceptor);
+	until_forgotten(&connector);
+	cr_assert(is_free(connector.slot));
+
+	/* What is said of it later is nothing. */
+	rawsession_close(&connector);
+	rawsession_drop(&session);
+}
+
 /* C-3: at most two are valid. */
 Test(sessions, the_key_that_was_used_is_good_until_the_next_is_confirmed)
 {

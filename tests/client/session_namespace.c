@@ -285,6 +285,81 @@ Test(session_namespace, successor_outside_takes_over_from_the_living_inside)
 	ipc_listener_close(listener);
 }
 
+/* C-3: what it writes after that is nowhere where its successor's messages are. */
+Test(session_namespace, claim_of_the_living_inside_is_kept_out_of_what_comes_after)
+{
+	ipc_listener *listener = LISTENER_NEW(.capacity = 4096);
+	struct stranger stranger;
+	ipc_session *session = scene_with(listener, &stranger), *resumed = NULL;
+
+	ASSERT(ask(&stranger, ORDER_CLAIM, 4, 1), 0);
+	ASSERT(resume_by(&resumed, fixture_client, &keys[0]), 0);
+	EXPECT(put(resumed, 5), 0);
+	ASSERT(ask(&stranger, ORDER_WRITE, 77, 0), 0);
+	EXPECT(eat_in(session, WAIT_MS), 5);
+
+	stranger_kill(&stranger);
+	ipc_session_close(resumed);
+	ipc_session_close(session);
+	ipc_listener_close(listener);
+}
+
+/* C-3 */
+Test(session_namespace, claim_of_the_living_outside_is_kept_out_of_what_comes_after)
+{
+	struct pair pair = PAIR_NEW(0);
+	struct stranger stranger;
+	uint32_t late = 77;
+	void *claim = NULL;
+
+	keys[0] = key_of(pair.connected);
+	ASSERT(ipc_session_claim(pair.connected, 4, &claim), 0);
+	STRANGER_START(&stranger, 0);
+	ASSERT(ask(&stranger, ORDER_RESUME, 0, 0), 0);
+	EXPECT(ask(&stranger, ORDER_SEND, 5, 0), 0);
+	memcpy(claim, &late, sizeof(late));
+	EXPECT(eat_in(pair.accepted, WAIT_MS), 5);
+
+	stranger_kill(&stranger);
+	pair_close(&pair);
+}
+
+/* M-10, C-3: four of them may still write, and the next is refused until one has gone. */
+Test(session_namespace, the_living_inside_are_counted_until_they_go)
+{
+	enum { N = 4 };
+	ipc_listener *listener = LISTENER_NEW(.capacity = 4096);
+	struct stranger strangers[N + 1];
+	ipc_session *session = scene_with(listener, &strangers[0]), *next = NULL;
+	struct timespec deadline = domain_deadline(WAIT_MS);
+	int r;
+
+	for (unsigned i = 1; i <= N; ++i) {
+		ASSERT(ask(&strangers[i - 1], ORDER_CLAIM, 4, 1), 0);
+		STRANGER_START(&strangers[i], 0);
+		ASSERT(ask(&strangers[i], ORDER_RESUME, 0, 0), 0);
+		ASSERT(ask(&strangers[i], ORDER_KEY, 0, 0), 0);
+	}
+	EXPECT(resume_by(&next, fixture_client, &keys[0]), IPC_EBUSY);
+	EXPECT(ask(&strangers[N], ORDER_SEND, 5, 0), 0);
+	EXPECT(eat_in(session, WAIT_MS), 5);
+
+	stranger_kill(&strangers[1]);
+	do
+		r = resume_by(&next, fixture_client, &keys[0]);
+	while (r == IPC_EBUSY && !process_has_passed(&deadline));
+	EXPECT(r, 0);
+	EXPECT(put(next, 6), 0);
+	EXPECT(eat_in(session, WAIT_MS), 6);
+
+	for (unsigned i = 0; i <= N; ++i)
+		if (i != 1)
+			stranger_kill(&strangers[i]);
+	ipc_session_close(next);
+	ipc_session_close(session);
+	ipc_listener_close(listener);
+}
+
 /* C-3 */
 Test(session_namespace, successor_inside_takes_over_from_the_living_outside)
 {

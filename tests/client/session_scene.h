@@ -275,6 +275,7 @@ enum order {
 	ORDER_SEND_FD,      /* number, descriptor */
 	ORDER_SEND_FD_WAIT, /* as that */
 	ORDER_CLAIM,        /* bytes; filled with a number b */
+	ORDER_WRITE,        /* number: over what is claimed */
 	ORDER_COMMIT,       /* bytes */
 	ORDER_COMMIT_REPLY, /* bytes; releases the last one received */
 	ORDER_RECEIVE,      /* answers the number */
@@ -420,6 +421,9 @@ static inline int64_t party_do(struct party *self, enum order order, int64_t a, 
 						NULL);
 	case ORDER_CLAIM:
 		return party_claim(self, (size_t)a, (uint32_t)b);
+	case ORDER_WRITE:
+		memcpy(self->claim, &number, sizeof(number));
+		return 0;
 	case ORDER_COMMIT:
 		return ipc_session_commit(self->session, self->claim, (size_t)a);
 	case ORDER_COMMIT_REPLY:

@@ -140,11 +140,11 @@ static void inherit_receiver(long n, unsigned n_heirs)
 /* What the slow one may write yet leaves no room, perhaps. */
 static void sender_next(long n)
 {
-	int r = inbox_scene_try_sender(&scene, &heir_sender, next_handle, 0);
+	int r = inbox_scene_try_sender(&scene, &heir_sender, next_handle, (uint32_t)getpid());
 
 	if (r == IPC_EBUSY) {
 		cast_drain(n);
-		r = inbox_scene_try_sender(&scene, &heir_sender, next_handle, 0);
+		r = inbox_scene_try_sender(&scene, &heir_sender, next_handle, (uint32_t)getpid());
 	}
 	cr_assert_eq(r, 0, "instruction %ld: the next sender: %d", n, r);
 	++next_handle;
@@ -306,7 +306,7 @@ static void check(void *arg, long n)
 		if (plan->receives)
 			cast_inherit_receiver(n);
 		else
-			cast_inherit_sender(n, 0);
+			cast_inherit_sender(n, (uint32_t)getpid());
 		by = plan->receives ? &sender : &heir_sender;
 	}
 	cast_settle(n, by);
