@@ -370,7 +370,7 @@ Test(stranger, a_name_of_other_bytes_or_too_many_is_refused)
 	for (int byte = 1; byte < 256; ++byte) {
 		bool legal = (byte >= 'A' && byte <= 'Z') || (byte >= 'a' && byte <= 'z') ||
 			     (byte >= '0' && byte <= '9') || strchr("._-/", byte);
-		char text[16];
+		char text[24];
 
 		(void)snprintf(name, sizeof(name), "a%cb", byte);
 		(void)snprintf(text, sizeof(text), "byte %d", byte);
