@@ -84,7 +84,7 @@ static void check_names(const union message *message)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	/* As large as the packet and no larger: the sanitizer sees each byte read beyond it. */
-	union message *message = malloc(size ? size : 1);
+	union message *message = calloc(1, size ? size : 1);
 	int is_request, is_reply;
 
 	if (!message)
