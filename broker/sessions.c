@@ -245,13 +245,30 @@ static struct channel *find(struct worker *worker, const struct message_open *op
 	return is_open(end) && keys_match(end, open->key) ? channel : NULL;
 }
 
-/* As far as that is known here. */
-static bool owner_lives(struct registry *registry, uint64_t owner)
-{
-	uint32_t slot, process = ring_owner_process(owner);
-	const struct handle_record *record = &registry->state->handle[ring_owner_slot(owner)];
+struct look {
+	struct registry *registry;
+	const struct channel *channel;
+	bool is_stranger; /* who resumes */
+};
 
-	if (record_get(&record->state) != RECORD_FREE && ring_owner(record->id, process) == owner)
+/* If its handle is open, or known as overtaken. */
+static const struct peer *client_of(const struct registry *registry, uint64_t owner)
+{
+	const struct handle *handle = &registry->handle[ring_owner_slot(owner)];
+	const struct peer *peer = handle->peer ? handle->peer : handle->overtaken_of;
+
+	return peer && ring_owner(handle->record->id, ring_owner_process(owner)) == owner ? peer
+											  : NULL;
+}
+
+/* As ring_owner_is_gone() will have it, as far as that is known here. */
+static bool owner_lives(const struct look *look, uint64_t owner)
+{
+	const struct registry *registry = look->registry;
+	const struct peer *client = client_of(registry, owner);
+	uint32_t slot, process = ring_owner_process(owner);
+
+	if (client && (client->record->is_foreign || look->is_stranger))
 		return true;
 
 	for (slot = 0; slot < registry->client_slots.top && process != 0; ++slot) {
@@ -265,11 +282,6 @@ static bool owner_lives(struct registry *registry, uint64_t owner)
 	return false;
 }
 
-struct look {
-	struct registry *registry;
-	const struct channel *channel;
-};
-
 static bool look_read(void *userdata, uint64_t offset, void *ret, size_t size)
 {
 	const struct look *look = userdata;
@@ -279,15 +291,14 @@ static bool look_read(void *userdata, uint64_t offset, void *ret, size_t size)
 
 static bool look_lives(void *userdata, uint64_t owner)
 {
-	const struct look *look = userdata;
-
-	return owner_lives(look->registry, owner);
+	return owner_lives(userdata, owner);
 }
 
 /* Whoever resumes finds out for himself.  But then the end is not any more whose it was. */
-static bool is_busy(struct worker *worker, const struct channel *channel, unsigned side)
+static bool is_busy(struct worker *worker, const struct peer *peer, const struct channel *channel,
+		    unsigned side)
 {
-	struct look look = {worker->registry, channel};
+	struct look look = {worker->registry, channel, peer->record->is_foreign};
 	const struct session_read read = {
 		.read = look_read,
 		.userdata = &look,
@@ -311,7 +322,7 @@ int sessions_resume(struct worker *worker, struct peer *peer, const struct messa
 	r = segments_check_channel(channel);
 	if (r < 0)
 		return r;
-	if (is_busy(worker, channel, side))
+	if (is_busy(worker, peer, channel, side))
 		return IPC_EBUSY;
 
 	r = handles_prepare(worker, peer, open, &handle);

@@ -50,12 +50,14 @@ bool ring_owner_is_gone(const struct ring_view *view, const struct liveness_tabl
 	uint64_t id =
 		atomic_load_explicit(&table->handle[ring_owner_slot(who)], memory_order_acquire);
 	uint32_t process = ring_owner_process(who);
+	bool can_ask = process != 0 && !view->is_stranger;
 
-	/* Also with LIVENESS_OVERTAKEN. */
-	if (id != 0 && (ring_owner(id, process) == who))
+	/* That it was overtaken is all that a stranger knows; the others need not wait for the
+	 * broker to hear of its death. */
+	if (id != 0 && ring_owner(id, process) == who && !(can_ask && (id & LIVENESS_OVERTAKEN)))
 		return false;
 
-	return process == 0 || view->is_stranger || peer_is_gone((pid_t)process);
+	return !can_ask || peer_is_gone((pid_t)process);
 }
 
 /* Somewhere between tail and head the stream jumps over it. */
