@@ -27,7 +27,10 @@ static uint32_t session_look(void *handle, const struct endpoint_wanted *wanted)
 	if (endpoint_check(&session->endpoint) < 0)
 		return IPC_READY_END;
 
-	end = session_end(session);
+	/* Who waits for the peer alone is told of its end and that it is gone at once. */
+	end = wanted->events & (IPC_READY_READABLE | IPC_READY_WRITABLE)
+		      ? session_end(session)
+		      : session_told_end(session);
 	if (wanted->events & IPC_READY_WRITABLE) {
 		r = end < 0 ? end : session_probe_room(&session->view);
 		if (r == 0)

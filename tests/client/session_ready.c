@@ -51,6 +51,7 @@ Test(session_ready, an_end_that_is_away_is_gone)
 	EXPECT(look(pair.accepted, PRESENT | GONE), PRESENT);
 	pair.connected = ipc_session_close(pair.connected);
 	EXPECT(eat_in(pair.accepted, WAIT_MS), IPC_EPIPE);
+	EXPECT(until_peer(pair.accepted, true), IPC_EPIPE);
 	EXPECT(look(pair.accepted, GONE), GONE | END);
 	EXPECT(look(pair.accepted, PRESENT), END);
 	pair_close(&pair);
