@@ -72,7 +72,8 @@ Test(worker, autostarted_broker_waits_for_its_starter, .timeout = 60)
 /* D22: nobody who finds the socket is lost, however often the broker is about to end. */
 Test(worker, clients_that_come_at_an_idle_end_are_served, .timeout = 60)
 {
-	const char *args[] = {"--idle", "0.005", NULL};
+	/* It waits for the first one, which may be slow. */
+	const char *args[] = {"--autostart", "--idle", "0.005", NULL};
 	struct rawpeer peer, other;
 
 	domain_start(&domain, args);
