@@ -39,9 +39,7 @@
 
 static bool waits(const struct handle *handle)
 {
-	uint64_t offset = offsetof(struct desk, cell) +
-			  (uint64_t)handle->slot * sizeof(struct desk_cell) +
-			  offsetof(struct desk_cell, waits_since);
+	uint64_t offset = desk_cell_offset(handle->slot, offsetof(struct desk_cell, waits_since));
 
 	return segments_peek(handle->peer->user->desk_fd, offset) != 0;
 }

@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <utlist.h>
 
-#include "broker/segments.h"
+#include "broker/peer.h"
 #include "broker/worker.h"
 #include "libipc/core/liveness.h"
 #include "libipc/platform/crash.h"
@@ -79,12 +79,8 @@ void overtaken_look_at_cells(struct worker *worker, struct peer *peer)
 	struct handle *handle, *next;
 
 	for (handle = peer->overtaken; handle; handle = next) {
-		uint64_t offset = offsetof(struct desk, cell) +
-				  (uint64_t)handle->slot * sizeof(struct desk_cell) +
-				  offsetof(struct desk_cell, closed_id);
-
 		next = handle->client_next;
-		if (segments_peek(peer->user->desk_fd, offset) == handle->record->id)
+		if (peer_cell_says(peer, handle, offsetof(struct desk_cell, closed_id)))
 			drop(worker, handle);
 	}
 }

@@ -480,6 +480,12 @@ void peer_read_desk(const struct peer *peer, uint32_t *ret_closings, uint32_t *r
 	*ret_ringings = counters[1];
 }
 
+bool peer_cell_says(const struct peer *peer, const struct handle *handle, size_t field)
+{
+	return segments_peek(peer->user->desk_fd, desk_cell_offset(handle->slot, field)) ==
+	       handle->record->id;
+}
+
 void peer_hello(struct worker *worker, struct peer *peer, const struct message_hello *hello)
 {
 	struct client_record *record = peer->record;

@@ -25,6 +25,9 @@ IPC_CHECKED int peer_watch(struct worker *worker, struct peer *peer);
 /* The counters of its desk by which it says what it could not send. */
 void peer_read_desk(const struct peer *peer, uint32_t *ret_closings, uint32_t *ret_ringings);
 
+/* Whether its desk says this of the handle: the field of struct desk_cell has its id. */
+bool peer_cell_says(const struct peer *peer, const struct handle *handle, size_t field);
+
 void peer_hello(struct worker *worker, struct peer *peer, const struct message_hello *hello);
 
 /* 0; IPC_ENFILE, IPC_EMFILE: its descriptors cannot be sent now; else the peer is doomed: gone, or

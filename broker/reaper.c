@@ -15,7 +15,6 @@
 #include "broker/pending.h"
 #include "broker/presence.h"
 #include "broker/reservation.h"
-#include "broker/segments.h"
 #include "broker/sessions.h"
 #include "broker/worker.h"
 #include "libipc/core/liveness.h"
@@ -154,22 +153,14 @@ void reaper_finish_handle(struct worker *worker, struct handle *handle)
 
 /* ---- the desk ---- */
 
-static bool cell_says(const struct handle *handle, size_t field)
-{
-	uint64_t offset = offsetof(struct desk, cell) +
-			  (uint64_t)handle->slot * sizeof(struct desk_cell) + field;
-
-	return segments_peek(handle->peer->user->desk_fd, offset) == handle->record->id;
-}
-
 static bool desk_says_closed(const struct handle *handle)
 {
-	return cell_says(handle, offsetof(struct desk_cell, closed_id));
+	return peer_cell_says(handle->peer, handle, offsetof(struct desk_cell, closed_id));
 }
 
 static bool desk_says_detached(const struct handle *handle)
 {
-	return cell_says(handle, offsetof(struct desk_cell, detached_id));
+	return peer_cell_says(handle->peer, handle, offsetof(struct desk_cell, detached_id));
 }
 
 static void close_as_cell_says(struct worker *worker, struct handle *handle)

@@ -111,9 +111,7 @@ static void fill_held(struct registry *registry, const struct channel *channel, 
 static void fill_wait(struct message_handle *ret, struct registry *registry,
 		      const struct handle *handle, uint64_t now_ns)
 {
-	uint64_t offset = offsetof(struct desk, cell) +
-			  (uint64_t)handle->slot * sizeof(struct desk_cell) +
-			  offsetof(struct desk_cell, waits_for);
+	uint64_t offset = desk_cell_offset(handle->slot, offsetof(struct desk_cell, waits_for));
 	uint64_t wait[2]; /* for and since */
 
 	if (!segments_read(handle->peer->user->desk_fd, offset, wait, sizeof(wait)) || wait[1] == 0)

@@ -11,6 +11,7 @@
 #include "broker/handles.h"
 #include "broker/keys.h"
 #include "broker/offers.h"
+#include "broker/peer.h"
 #include "broker/presence.h"
 #include "broker/reaper.h"
 #include "broker/segments.h"
@@ -167,13 +168,8 @@ void sessions_take(struct worker *worker, struct handle *handle)
 
 static bool has_confirmed(const struct session_end *end, const struct handle *handle)
 {
-	uint64_t offset = offsetof(struct desk, cell) +
-			  (uint64_t)handle->slot * sizeof(struct desk_cell) +
-			  offsetof(struct desk_cell, confirmed_id);
-	uint64_t id = handle->record->id;
-
-	return end->keys[record_get(&end->keys_at) & 1].handle_id == id &&
-	       segments_peek(handle->peer->user->desk_fd, offset) == id;
+	return end->keys[record_get(&end->keys_at) & 1].handle_id == handle->record->id &&
+	       peer_cell_says(handle->peer, handle, offsetof(struct desk_cell, confirmed_id));
 }
 
 static uint64_t window_end(const struct channel *channel)

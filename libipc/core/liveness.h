@@ -39,6 +39,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "libipc/core/eventcount.h"
@@ -154,6 +155,13 @@ struct desk {
 	struct eventcount line[LIVENESS_CHANNELS_MAX][2];
 };
 ASSERT_OFFSET(struct desk, client, 4096);
+
+/* Where it has a field of a handle's cell. */
+static inline uint64_t desk_cell_offset(uint32_t handle_slot, size_t field)
+{
+	return offsetof(struct desk, cell) + (uint64_t)handle_slot * sizeof(struct desk_cell) +
+	       field;
+}
 
 /*
  * A fence is {number, lane}: never given twice in a domain, since each uid has a lane and a counter
