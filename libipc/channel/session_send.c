@@ -113,12 +113,17 @@ void session_close(struct session *session)
 void session_tell_closed(struct session *session)
 {
 	struct ring_producer *out = &session->out;
+	int r;
 
 	/* A note stays one.  Refused: it is another's, who has not closed it. */
 	turn_take(&session->send_turn);
-	(void)!ring_move_head(out, ring_state(out->head) | SESSION_CLOSED,
-			      ring_position(out->head));
+	r = ring_move_head(out, ring_state(out->head) | SESSION_CLOSED, ring_position(out->head));
 	turn_give(&session->send_turn);
+	CRASH_POINT();
+	if (r < 0)
+		return;
+
+	session_notify(session, true);
 	CRASH_POINT();
 }
 

@@ -236,6 +236,13 @@ int endpoint_opposite_end_slow(const struct endpoint *endpoint, uint64_t began)
 	return side_ends(now) != side_ends(began) || side_is_gone(now) ? reason : 0;
 }
 
+static int peer_end(const struct endpoint *endpoint)
+{
+	const struct endpoint_readiness *readiness = endpoint->readiness;
+
+	return readiness && readiness->peer_end ? readiness->peer_end(endpoint) : 0;
+}
+
 int endpoint_peers(struct endpoint *endpoint, enum ipc_role role)
 {
 	uint32_t count;
@@ -245,7 +252,7 @@ int endpoint_peers(struct endpoint *endpoint, enum ipc_role role)
 	if (r < 0)
 		return r;
 
-	count = side_count(endpoint_opposite(endpoint));
+	count = peer_end(endpoint) < 0 ? 0 : side_count(endpoint_opposite(endpoint));
 	endpoint_leave(endpoint);
 	return (int)count;
 }
@@ -260,18 +267,19 @@ static int peers_look(void *subject)
 {
 	const struct peers_wait *wait = subject;
 	uint64_t now = endpoint_opposite(wait->endpoint);
+	int end = peer_end(wait->endpoint);
 
 	if (endpoint_is_closing(wait->endpoint))
 		return WAITER_NOT_YET;
 	if (!wait->present)
-		return side_count(now) == 0 || side_ends(now) != side_ends(wait->began)
+		return end < 0 || side_count(now) == 0 || side_ends(now) != side_ends(wait->began)
 			       ? 0
 			       : WAITER_NOT_YET;
 
+	if (end < 0)
+		return end;
 	if (side_count(now) > 0)
 		return 0;
-	if (wait->endpoint->role == IPC_ROLE_SESSION && (now & SIDE_FINAL))
-		return now & SIDE_DIED ? IPC_EOWNERDEAD : IPC_EPIPE;
 	if ((now & SIDE_FINAL) ||
 	    atomic_load_explicit(&wait->endpoint->header->is_shut_down, memory_order_acquire))
 		return IPC_EPIPE;
@@ -336,7 +344,8 @@ uint32_t endpoint_peers_ready(const struct endpoint *endpoint, const struct endp
 	if (wanted->events & IPC_READY_PEER_GONE) {
 		uint64_t now = endpoint_opposite(endpoint);
 
-		if ((side_is_gone(now) || side_ends(now) != side_ends(wanted->began)) &&
+		if ((side_is_gone(now) || side_ends(now) != side_ends(wanted->began) ||
+		     peer_end(endpoint) < 0) &&
 		    !endpoint_is_closing(endpoint))
 			ready |= IPC_READY_PEER_GONE;
 	}

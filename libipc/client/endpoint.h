@@ -59,6 +59,11 @@ struct endpoint_readiness {
 	 * never. */
 	uint64_t (*due_ns)(void *handle);
 
+	/* The final end of the opposite side where the kind itself knows it, maybe before the
+	 * broker has told it: IPC_EPIPE, IPC_EOWNERDEAD; 0: not so.  NULL: the broker alone tells
+	 * it. */
+	int (*peer_end)(const struct endpoint *endpoint);
+
 	/* Handle id of the holder of what it waits for; 0: of nobody's.  NULL: always 0. */
 	uint64_t (*waits_for)(void *handle);
 

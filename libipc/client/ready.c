@@ -70,14 +70,21 @@ int ready_resolve(struct ready *ret, void *handle, uint32_t events)
 	return 0;
 }
 
+static uint32_t look_at_peers(const struct ready *ready)
+{
+	return ready->wanted.events & EVENTS_OF_PEERS
+		       ? endpoint_peers_ready(ready->endpoint, &ready->wanted)
+		       : 0;
+}
+
+/* Whoever is told of a final end is told at once that the peers are gone, and the other way round,
+ * wherever in between it comes. */
 uint32_t ready_look(const struct ready *ready)
 {
+	uint32_t peers = look_at_peers(ready);
 	uint32_t events = ready->readiness->look(ready->handle, &ready->wanted);
 
-	if (ready->wanted.events & EVENTS_OF_PEERS)
-		events |= endpoint_peers_ready(ready->endpoint, &ready->wanted);
-
-	return events;
+	return events | (events & IPC_READY_END ? look_at_peers(ready) : peers);
 }
 
 bool ready_is_cancelled(const struct ready *ready)

@@ -50,22 +50,17 @@ static inline void session_leave_call(ipc_session *session)
 	endpoint_leave(&session->endpoint);
 }
 
-/* The final end of the other end, as the broker tells it: IPC_EPIPE, IPC_EOWNERDEAD.  0: not so. */
-static inline int session_told_end(const ipc_session *session)
+/* The final end of the other end: IPC_EPIPE, IPC_EOWNERDEAD; 0: not so.  A close is seen before the
+ * broker has told it. */
+static inline int session_end(const ipc_session *session)
 {
 	uint64_t now = liveness_side(session->endpoint.table, session->endpoint.channel_slot,
 				     !session->endpoint.side);
 
-	return LIKELY(!(now & SIDE_FINAL)) ? 0 : endpoint_opposite_end(&session->endpoint, now);
-}
-
-/* The same; a close is seen before it is told. */
-static inline int session_end(const ipc_session *session)
-{
 	if (UNLIKELY(session_peer_is_closed(&session->view)))
 		return IPC_EPIPE;
 
-	return session_told_end(session);
+	return LIKELY(!(now & SIDE_FINAL)) ? 0 : endpoint_opposite_end(&session->endpoint, now);
 }
 
 #endif

@@ -27,10 +27,7 @@ static uint32_t session_look(void *handle, const struct endpoint_wanted *wanted)
 	if (endpoint_check(&session->endpoint) < 0)
 		return IPC_READY_END;
 
-	/* Who waits for the peer alone is told of its end and that it is gone at once. */
-	end = wanted->events & (IPC_READY_READABLE | IPC_READY_WRITABLE)
-		      ? session_end(session)
-		      : session_told_end(session);
+	end = session_end(session);
 	if (wanted->events & IPC_READY_WRITABLE) {
 		r = end < 0 ? end : session_probe_room(&session->view);
 		if (r == 0)
@@ -48,9 +45,15 @@ static uint32_t session_look(void *handle, const struct endpoint_wanted *wanted)
 	return r < 0 ? ready | IPC_READY_END : ready;
 }
 
+static int session_peer_end(const struct endpoint *endpoint)
+{
+	return session_end((const ipc_session *)endpoint);
+}
+
 const struct endpoint_readiness session_readiness = {
 	.events = IPC_READY_READABLE | IPC_READY_WRITABLE | IPC_READY_PEER_PRESENT |
 		  IPC_READY_PEER_GONE,
 	.event = session_event,
 	.look = session_look,
+	.peer_end = session_peer_end,
 };

@@ -31,7 +31,7 @@ static void teardown(void)
 	session_scene_deinit(&scene);
 }
 
-#define Case(name) Test(session_wakes, name, .init = setup, .fini = teardown, .timeout = 30)
+#define Case(name) Test(session_wakes, name, .init = setup, .fini = teardown, .timeout = 60)
 
 /* A claim, no room beside it, and somebody who waits for room. */
 static void *claim_and_wait(uint64_t size)
@@ -84,6 +84,34 @@ Case(commit_release_of_less_wakes_who_waits_for_room)
 	cr_assert_eq(session_commit_release(&a.view, data, 8, &request), 0);
 
 	cr_expect(was_woken());
+}
+
+/* C-14 */
+Case(close_wakes_who_waits_at_the_other_end)
+{
+	struct eventcount *line = session_line(&b.view);
+
+	asleep = eventcount_announce(line);
+	session_close(&a.view);
+	session_tell_closed(&a.view);
+
+	cr_expect(atomic_load(&line->word) != asleep);
+}
+
+/* C-3: who was taken over closes nothing. */
+Case(close_by_who_was_taken_over_wakes_nobody)
+{
+	struct eventcount *line = session_line(&b.view);
+	struct session_member heir;
+
+	session_scene_end(&scene, a.id);
+	session_scene_enter(&scene, &heir, 0, 3, 0);
+	asleep = eventcount_announce(line);
+	session_close(&a.view);
+	session_tell_closed(&a.view);
+
+	cr_expect_eq(atomic_load(&line->word), asleep);
+	session_scene_leave(&scene, &heir);
 }
 
 /* M-27: nobody at this end is concerned. */

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "tests/client/session_scene.h"
+#include "tests/support/wakes.h"
 
 TestSuite(session_away, .init = scene_setup, .fini = scene_teardown, .timeout = 60);
 
@@ -311,23 +312,30 @@ Test(session_away, after_close_the_other_end_drains_and_then_has_its_end)
 	pair_close(&pair);
 }
 
-/* C-14, M-22 */
+/* C-14, M-22: whether there is a broker that tells it or not. */
 Test(session_away, waits_end_with_the_other_ends_close)
 {
 	static const enum order order[] = {ORDER_RECEIVE_WAIT, ORDER_SEND_WAIT};
+	pid_t worker = domain_worker(&fixture_domain);
 
+	WAKES_TELL();
 	for (unsigned i = 0; i < 2; ++i) {
 		ipc_listener *listener = LISTENER_NEW(.capacity = 4096);
 		ipc_session *session;
 		struct actor actor;
+		uint64_t began;
 
 		session = scene_begin(listener, &actor);
 		while (order[i] == ORDER_SEND_WAIT && order_do(&actor, ORDER_SEND, 1, 0) == 0)
 			;
 		order_sleep(&actor, order[i], 1, 0);
+		ASSERT(kill(worker, SIGSTOP), 0);
+		began = clock_now_ns();
 		ipc_session_close(session);
 		EXPECT(actor_hear(&actor), IPC_EPIPE);
+		ASSERT_WOKEN(began);
 		EXPECT(order_do(&actor, ORDER_PEERS_WAIT, 1, 0), IPC_EPIPE);
+		ASSERT(kill(worker, SIGCONT), 0);
 		actor_kill(&actor);
 		ipc_listener_close(listener);
 	}

@@ -122,7 +122,17 @@ Test(session_close, what_is_being_sent_comes_before_the_end_or_not_at_all)
 
 /* ---- before the broker has heard of it ---- */
 
-/* C-14: what is sent after it is not taken in, since nobody receives it. */
+/* As the other calls say it: whoever was told by one of them is told the same by these. */
+static void expect_peer_closed(ipc_session *session)
+{
+	EXPECT(ipc_session_peers(session), 0);
+	EXPECT(until_peer(session, false), 0);
+	EXPECT(until_peer(session, true), IPC_EPIPE);
+	EXPECT(look(session, IPC_READY_PEER_GONE), IPC_READY_PEER_GONE | IPC_READY_END);
+	EXPECT(look(session, IPC_READY_PEER_PRESENT), IPC_READY_END);
+}
+
+/* C-14: what is sent after it is not taken in, since nobody receives it.  C-16 */
 Test(session_close, is_known_to_the_other_end_at_once)
 {
 	struct pair pair = PAIR_NEW(0);
@@ -151,10 +161,10 @@ Test(session_close, is_known_to_the_other_end_at_once)
 	EXPECT(look(pair.accepted, IPC_READY_READABLE), IPC_READY_END);
 	EXPECT(state_of(pair.accepted).sent, 0);
 	EXPECT(state_of(pair.accepted).away_ns, 0);
+	expect_peer_closed(pair.accepted);
 
 	ASSERT(kill(worker, SIGCONT), 0);
-	EXPECT(until_peer(pair.accepted, false), 0);
-	EXPECT(until_peer(pair.accepted, true), IPC_EPIPE);
+	expect_peer_closed(pair.accepted);
 	EXPECT(put(pair.accepted, 1), IPC_EPIPE);
 	pair_close(&pair);
 }
