@@ -24,7 +24,7 @@ static const struct config_limits limits = {
 	.bytes = 100, .channels = 1, .handles = 2, .connections = 3, .pendings = 4};
 
 /* M-51 */
-Test(account, a_refused_charge_leaves_no_trace, .timeout = 10)
+Test(account, a_refused_charge_leaves_no_trace, .timeout = 60)
 {
 	struct account account;
 
@@ -40,7 +40,7 @@ Test(account, a_refused_charge_leaves_no_trace, .timeout = 10)
 }
 
 /* M-51 */
-Test(account, each_item_has_its_own_limit, .timeout = 10)
+Test(account, each_item_has_its_own_limit, .timeout = 60)
 {
 	static const uint64_t expected[ACCOUNT_N_ITEMS] = {100, 1, 2, 3, 4};
 	struct account account;
@@ -53,7 +53,7 @@ Test(account, each_item_has_its_own_limit, .timeout = 10)
 }
 
 /* A configuration that became stricter takes nothing away, and grants nothing. */
-Test(account, what_was_adopted_may_be_above_the_limit, .timeout = 10)
+Test(account, what_was_adopted_may_be_above_the_limit, .timeout = 60)
 {
 	struct account account;
 
@@ -98,7 +98,7 @@ static void teardown(void)
 	rmdir(config_dir);
 }
 
-TestSuite(quota, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(quota, .init = setup, .fini = teardown, .timeout = 60);
 
 static bool log_says(const char *text)
 {

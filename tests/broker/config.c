@@ -38,7 +38,7 @@ static const char *error_of(const char *text)
 }
 
 /* */
-Test(config, defaults_hold_for_everybody, .init = setup, .timeout = 20)
+Test(config, defaults_hold_for_everybody, .init = setup, .timeout = 60)
 {
 	const struct config_limits *limits = config_limits_of(&config, 4711);
 
@@ -55,7 +55,7 @@ Test(config, defaults_hold_for_everybody, .init = setup, .timeout = 20)
 }
 
 /* X-4, M-51 */
-Test(config, limits_are_by_default_and_by_user, .init = setup, .timeout = 20)
+Test(config, limits_are_by_default_and_by_user, .init = setup, .timeout = 60)
 {
 	static const char text[] = "# limits\n"
 				   "[user \"root\"]\n"
@@ -92,7 +92,7 @@ Test(config, limits_are_by_default_and_by_user, .init = setup, .timeout = 20)
 }
 
 /* file, line, key, what would be legal */
-Test(config, each_error_names_line_key_and_what_is_legal, .init = setup, .timeout = 20)
+Test(config, each_error_names_line_key_and_what_is_legal, .init = setup, .timeout = 60)
 {
 	static const struct {
 		const char *text, *line;
@@ -157,14 +157,14 @@ Test(config, each_error_names_line_key_and_what_is_legal, .init = setup, .timeou
 }
 
 /* Only the first error is told, whatever comes after it. */
-Test(config, first_error_is_told, .init = setup, .timeout = 20)
+Test(config, first_error_is_told, .init = setup, .timeout = 60)
 {
 	const char *told = error_of("[limits]\nbytes = x\nbites = 1\n[nonsense]\n");
 
 	cr_assert_eq(strncmp(told, "conf:2: bytes:", 14), 0, "%s", told);
 }
 
-Test(config, long_lines_are_refused_and_never_cut, .init = setup, .timeout = 20)
+Test(config, long_lines_are_refused_and_never_cut, .init = setup, .timeout = 60)
 {
 	char text[600];
 
@@ -177,7 +177,7 @@ Test(config, long_lines_are_refused_and_never_cut, .init = setup, .timeout = 20)
 	cr_assert(strstr(error_of(text), "conf:1: "), "%s", error);
 }
 
-Test(config, as_many_users_as_the_table_holds, .init = setup, .timeout = 20)
+Test(config, as_many_users_as_the_table_holds, .init = setup, .timeout = 60)
 {
 	char text[16384];
 	int n = 0;
@@ -195,7 +195,7 @@ Test(config, as_many_users_as_the_table_holds, .init = setup, .timeout = 20)
 }
 
 /* What the worker reads is what the keeper read. */
-Test(config, text_for_the_worker_says_the_same, .init = setup, .timeout = 20)
+Test(config, text_for_the_worker_says_the_same, .init = setup, .timeout = 60)
 {
 	static struct config read;
 	int fd;
@@ -215,7 +215,7 @@ Test(config, text_for_the_worker_says_the_same, .init = setup, .timeout = 20)
 	close(fd);
 }
 
-Test(config, file_that_cannot_be_read_is_named, .init = setup, .timeout = 20)
+Test(config, file_that_cannot_be_read_is_named, .init = setup, .timeout = 60)
 {
 	char path[] = "/tmp/ipc-config-XXXXXX";
 	int fd = mkstemp(path);
@@ -235,7 +235,7 @@ Test(config, file_that_cannot_be_read_is_named, .init = setup, .timeout = 20)
 	unlink(path);
 }
 
-Test(config, seconds_have_up_to_nine_decimals, .timeout = 20)
+Test(config, seconds_have_up_to_nine_decimals, .timeout = 60)
 {
 	static const char *const wrong[] = {"",   ".",  ".5",        "-1",           "1,5",
 					    "1s", " 1", "1000000.1", "1.0123456789", "1e3"};

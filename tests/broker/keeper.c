@@ -562,7 +562,7 @@ static void conf_write(const char *text)
 
 /* names; X-3: status 0; D22: the socket goes, the lock stays */
 Test(keeper, orderly_end_removes_the_socket_and_not_the_lock, .init = setup, .fini = teardown,
-     .timeout = 30)
+     .timeout = 60)
 {
 	static const int signals[] = {SIGTERM, SIGINT};
 
@@ -580,7 +580,7 @@ Test(keeper, orderly_end_removes_the_socket_and_not_the_lock, .init = setup, .fi
 
 /* */
 Test(keeper, signal_to_the_worker_ends_both_in_order, .init = setup, .fini = teardown,
-     .timeout = 30)
+     .timeout = 60)
 {
 	pid_t keeper = keeper_start();
 	int status;
@@ -613,7 +613,7 @@ Test(keeper, signal_right_after_the_start_is_an_orderly_end, .init = setup, .fin
 }
 
 /* */
-Test(keeper, parent_and_worker_have_their_names, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, parent_and_worker_have_their_names, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pid_t keeper = keeper_start();
 	char path[64], comm[32] = "";
@@ -637,7 +637,7 @@ Test(keeper, parent_and_worker_have_their_names, .init = setup, .fini = teardown
 
 /* grace */
 Test(keeper, worker_that_does_not_end_is_killed_after_the_grace_time, .init = setup,
-     .fini = teardown, .timeout = 30)
+     .fini = teardown, .timeout = 60)
 {
 	pid_t keeper;
 
@@ -653,7 +653,7 @@ Test(keeper, worker_that_does_not_end_is_killed_after_the_grace_time, .init = se
 
 /* */
 Test(keeper, worker_that_cannot_run_ends_the_keeper_with_1, .init = setup, .fini = teardown,
-     .timeout = 30)
+     .timeout = 60)
 {
 	pid_t keeper = keeper_start();
 	char answer[ANSWER_SIZE];
@@ -668,7 +668,7 @@ Test(keeper, worker_that_cannot_run_ends_the_keeper_with_1, .init = setup, .fini
 	cr_assert(!is_there("broker"));
 }
 
-Test(keeper, gives_up_when_no_worker_gets_ready, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, gives_up_when_no_worker_gets_ready, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pid_t keeper;
 	int status;
@@ -721,7 +721,7 @@ static void stale_make(void)
 }
 
 /* D22 */
-Test(keeper, socket_of_a_dead_broker_is_taken_over, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, socket_of_a_dead_broker_is_taken_over, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pid_t keeper;
 
@@ -733,7 +733,7 @@ Test(keeper, socket_of_a_dead_broker_is_taken_over, .init = setup, .fini = teard
 	cr_assert_eq(keeper_stop(keeper, SIGTERM), 0);
 }
 
-Test(keeper, file_that_is_no_socket_is_left_alone, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, file_that_is_no_socket_is_left_alone, .init = setup, .fini = teardown, .timeout = 60)
 {
 	int fd = open(setting.address, O_WRONLY | O_CREAT, 0600), status;
 	pid_t keeper;
@@ -748,7 +748,7 @@ Test(keeper, file_that_is_no_socket_is_left_alone, .init = setup, .fini = teardo
 }
 
 Test(keeper, socket_that_a_stranger_listens_on_is_left_alone, .init = setup, .fini = teardown,
-     .timeout = 30)
+     .timeout = 60)
 {
 	struct sockaddr_un sockaddr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), client, status;
@@ -767,7 +767,7 @@ Test(keeper, socket_that_a_stranger_listens_on_is_left_alone, .init = setup, .fi
 	close(fd);
 }
 
-Test(keeper, path_that_is_too_long_is_named, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, path_that_is_too_long_is_named, .init = setup, .fini = teardown, .timeout = 60)
 {
 	char path[200];
 	pid_t keeper;
@@ -783,7 +783,7 @@ Test(keeper, path_that_is_too_long_is_named, .init = setup, .fini = teardown, .t
 }
 
 /* M-40 */
-Test(keeper, directory_of_the_address_is_made, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, directory_of_the_address_is_made, .init = setup, .fini = teardown, .timeout = 60)
 {
 	char path[200];
 	struct stat status;
@@ -845,7 +845,7 @@ Test(keeper, descriptors_come_back_to_each_of_50_workers, .init = setup, .fini =
 
 /* D12: what was sent before the death counts */
 Test(keeper, everything_said_before_a_death_is_done_before_the_next_start, .init = setup,
-     .fini = teardown, .timeout = 30)
+     .fini = teardown, .timeout = 60)
 {
 	pid_t keeper = keeper_start();
 	char answer[ANSWER_SIZE], command[64];
@@ -955,7 +955,7 @@ Test(keeper, death_of_the_keeper_is_survived_again_and_again, .init = setup, .fi
 }
 
 Test(keeper, death_of_both_ends_the_domain_and_frees_the_lock, .init = setup, .fini = teardown,
-     .timeout = 30)
+     .timeout = 60)
 {
 	pid_t keeper = keeper_start();
 	pid_t worker;
@@ -998,7 +998,7 @@ static pid_t spare_find(pid_t keeper)
 	return found;
 }
 
-Test(keeper, dead_spare_is_replaced, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, dead_spare_is_replaced, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pid_t keeper = keeper_start(), spare, next;
 	int64_t end = now_ms() + PATIENCE_MS;
@@ -1026,7 +1026,7 @@ Test(keeper, dead_spare_is_replaced, .init = setup, .fini = teardown, .timeout =
 
 /* D22 */
 Test(keeper, idle_end_hides_the_name_and_shows_it_again, .init = setup, .fini = teardown,
-     .timeout = 30)
+     .timeout = 60)
 {
 	pid_t keeper = keeper_start();
 	char answer[ANSWER_SIZE];
@@ -1080,7 +1080,7 @@ Test(keeper, idle_end_hides_the_name_and_shows_it_again, .init = setup, .fini = 
 /* ---- reload ---- */
 
 /* M-6 */
-Test(keeper, reload_with_an_error_changes_nothing, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, reload_with_an_error_changes_nothing, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct process before, after;
 	pid_t keeper;
@@ -1107,7 +1107,7 @@ Test(keeper, reload_with_an_error_changes_nothing, .init = setup, .fini = teardo
 
 /* to the keeper, then to the worker */
 Test(keeper, reload_gives_the_next_worker_the_new_text, .init = setup, .fini = teardown,
-     .timeout = 30)
+     .timeout = 60)
 {
 	struct process before, after;
 	pid_t keeper;
@@ -1142,7 +1142,7 @@ Test(keeper, reload_gives_the_next_worker_the_new_text, .init = setup, .fini = t
 }
 
 /* */
-Test(keeper, error_in_the_configuration_is_status_2, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, error_in_the_configuration_is_status_2, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pid_t keeper;
 	int status;
@@ -1159,7 +1159,7 @@ Test(keeper, error_in_the_configuration_is_status_2, .init = setup, .fini = tear
 /* ---- the service manager ---- */
 
 /* */
-Test(keeper, what_the_worker_says_is_passed_on, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, what_the_worker_says_is_passed_on, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pid_t keeper = keeper_start();
 	struct stat status;
@@ -1211,7 +1211,7 @@ static int listener_open(const char *name, int type)
 }
 
 /* called "ipc", or the first that fits; neither bound over nor removed */
-Test(keeper, passed_socket_is_used_and_left, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, passed_socket_is_used_and_left, .init = setup, .fini = teardown, .timeout = 60)
 {
 	static const char *const names[] = {"ipcbroker.socket", "other:ipc", NULL};
 
@@ -1243,7 +1243,7 @@ Test(keeper, passed_socket_is_used_and_left, .init = setup, .fini = teardown, .t
 }
 
 /* what an earlier keeper stored with the manager */
-Test(keeper, stored_descriptors_are_adopted, .init = setup, .fini = teardown, .timeout = 30)
+Test(keeper, stored_descriptors_are_adopted, .init = setup, .fini = teardown, .timeout = 60)
 {
 	int listener = listener_open("broker", SOCK_SEQPACKET),
 	    state = memfd_create("state", MFD_CLOEXEC),

@@ -36,7 +36,7 @@ static void teardown(void)
 	domain_stop(&domain);
 }
 
-TestSuite(listing, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(listing, .init = setup, .fini = teardown, .timeout = 60);
 
 /* How many names match, all pages. */
 static unsigned count(struct rawpeer *peer, const char *pattern)

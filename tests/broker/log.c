@@ -46,7 +46,7 @@ static const char *written(void)
 }
 
 Test(log, one_line_an_event_and_none_below_the_level, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	log_init(LOG_LEVEL_NOTICE);
 	log_line(LOG_LEVEL_ERROR, "a %d", 1);
@@ -61,7 +61,7 @@ Test(log, one_line_an_event_and_none_below_the_level, .init = setup, .fini = tea
 }
 
 /* A client may call itself anything. */
-Test(log, nobody_writes_a_second_line, .init = setup, .fini = teardown, .timeout = 20)
+Test(log, nobody_writes_a_second_line, .init = setup, .fini = teardown, .timeout = 60)
 {
 	char name[3000];
 
@@ -77,7 +77,7 @@ Test(log, nobody_writes_a_second_line, .init = setup, .fini = teardown, .timeout
 }
 
 /* */
-Test(log, the_journal_gets_priorities, .init = setup, .fini = teardown, .timeout = 20)
+Test(log, the_journal_gets_priorities, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct stat status;
 	char stream[64];
@@ -101,7 +101,7 @@ Test(log, the_journal_gets_priorities, .init = setup, .fini = teardown, .timeout
 }
 
 /* A reader that sleeps costs lines, not the broker; how many is told. */
-Test(log, a_full_pipe_does_not_block, .init = setup, .fini = teardown, .timeout = 20)
+Test(log, a_full_pipe_does_not_block, .init = setup, .fini = teardown, .timeout = 60)
 {
 	const char *text;
 	unsigned n_lines = 0, n_lost;
@@ -124,7 +124,7 @@ Test(log, a_full_pipe_does_not_block, .init = setup, .fini = teardown, .timeout 
 	cr_assert(strstr(told, "\nipcbroker: again\n"));
 }
 
-Test(log, errno_survives, .init = setup, .fini = teardown, .timeout = 20)
+Test(log, errno_survives, .init = setup, .fini = teardown, .timeout = 60)
 {
 	signal(SIGPIPE, SIG_IGN);
 	log_init(LOG_LEVEL_NOTICE);

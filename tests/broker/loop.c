@@ -30,7 +30,7 @@ static bool is_ready(void)
 }
 
 /* D12: a stale event is recognised by the generation */
-Test(loop, events_say_whose_they_are, .init = setup, .fini = teardown, .timeout = 20)
+Test(loop, events_say_whose_they_are, .init = setup, .fini = teardown, .timeout = 60)
 {
 	int first = eventfd(1, EFD_CLOEXEC), second = eventfd(0, EFD_CLOEXEC);
 	struct loop_event events[8];
@@ -61,7 +61,7 @@ Test(loop, events_say_whose_they_are, .init = setup, .fini = teardown, .timeout 
 	close(second);
 }
 
-Test(loop, timer_comes_once_and_can_be_taken_back, .init = setup, .fini = teardown, .timeout = 20)
+Test(loop, timer_comes_once_and_can_be_taken_back, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct loop_event events[4];
 	uint64_t at_ns = clock_after_ns(20 * NS_PER_MS);
@@ -87,7 +87,7 @@ static void on_signal(int number)
 	(void)number;
 }
 
-Test(loop, signal_is_no_error, .init = setup, .fini = teardown, .timeout = 20)
+Test(loop, signal_is_no_error, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct sigaction action = {.sa_handler = on_signal};
 	struct loop_event events[4];

@@ -46,7 +46,7 @@ static void teardown(void)
 	domain_stop(&domain);
 }
 
-TestSuite(news, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(news, .init = setup, .fini = teardown, .timeout = 60);
 
 static uint64_t listen_at(struct rawpeer *peer)
 {

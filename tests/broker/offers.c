@@ -45,7 +45,7 @@ static void teardown(void)
 	domain_stop(&domain);
 }
 
-TestSuite(offers, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(offers, .init = setup, .fini = teardown, .timeout = 60);
 
 static uint64_t listen_at(struct rawpeer *peer)
 {

@@ -36,7 +36,7 @@ static void teardown(void)
 	domain_stop(&domain);
 }
 
-TestSuite(opener, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(opener, .init = setup, .fini = teardown, .timeout = 60);
 
 /* The answer to an OPEN that is deferred: nothing comes before everything sent earlier was done. */
 static uint64_t open_deferred(struct rawpeer *peer, union message *open)

@@ -53,7 +53,7 @@ static int open_as(const struct policy_subject *subject, uint32_t mode, uint32_t
 }
 
 /* M-50 */
-Test(policy, readers_need_the_read_bit_of_their_class, .timeout = 10)
+Test(policy, readers_need_the_read_bit_of_their_class, .timeout = 60)
 {
 	cr_assert_eq(open_as(&owner, 0600, IPC_ROLE_WATCH_CONSUMER), 0);
 	cr_assert_eq(open_as(&mate, 0600, IPC_ROLE_WATCH_CONSUMER), IPC_EACCES);
@@ -67,7 +67,7 @@ Test(policy, readers_need_the_read_bit_of_their_class, .timeout = 10)
 }
 
 /* M-54: a lock in foreign memory is not taken, by root neither. */
-Test(policy, only_the_owner_takes_locks, .timeout = 10)
+Test(policy, only_the_owner_takes_locks, .timeout = 60)
 {
 	cr_assert_eq(open_as(&owner, 0600, IPC_ROLE_WATCH_PRODUCER), 0);
 	cr_assert_eq(open_as(&owner, 0400, IPC_ROLE_WATCH_PRODUCER), IPC_EACCES);
@@ -76,7 +76,7 @@ Test(policy, only_the_owner_takes_locks, .timeout = 10)
 }
 
 /* M-50, M-54: both roles of a flight write, and each writes what the others wrote before. */
-Test(policy, a_flight_is_opened_by_whoever_may_read_and_write, .timeout = 10)
+Test(policy, a_flight_is_opened_by_whoever_may_read_and_write, .timeout = 60)
 {
 	static const uint32_t roles[] = {IPC_ROLE_FLIGHT_TABLE, IPC_ROLE_HANDLER};
 
@@ -100,7 +100,7 @@ Test(policy, a_flight_is_opened_by_whoever_may_read_and_write, .timeout = 10)
 }
 
 /* M-54: who may come in decides whether the memory is sealed. */
-Test(policy, a_flight_is_public_where_others_may_read_and_write, .timeout = 10)
+Test(policy, a_flight_is_public_where_others_may_read_and_write, .timeout = 60)
 {
 	static const uint32_t closed[] = {0600, 0640, 0620, 0644, 0622, 0642, 0624};
 	static const uint32_t public[] = {0660, 0606, 0666, 0064 | 0002, 0662, 0626};
@@ -116,7 +116,7 @@ Test(policy, a_flight_is_public_where_others_may_read_and_write, .timeout = 10)
 }
 
 /* M-54, M-50 */
-Test(policy, creation_of_a_flight_lets_others_write, .timeout = 10)
+Test(policy, creation_of_a_flight_lets_others_write, .timeout = 60)
 {
 	union message open = rawpeer_open_message(IPC_ROLE_FLIGHT_TABLE, "f", IPC_CREATE);
 
@@ -130,7 +130,7 @@ Test(policy, creation_of_a_flight_lets_others_write, .timeout = 10)
 }
 
 /* M-54, M-50 */
-Test(policy, creation_refuses_foreign_writers_and_foreign_groups, .timeout = 10)
+Test(policy, creation_refuses_foreign_writers_and_foreign_groups, .timeout = 60)
 {
 	union message open = rawpeer_open_message(IPC_ROLE_WATCH_PRODUCER, "w", IPC_CREATE);
 
@@ -148,7 +148,7 @@ Test(policy, creation_refuses_foreign_writers_and_foreign_groups, .timeout = 10)
 }
 
 /* M-60: what a hostile client asks for. */
-Test(policy, creation_refuses_sizes_that_cannot_be, .timeout = 10)
+Test(policy, creation_refuses_sizes_that_cannot_be, .timeout = 60)
 {
 	union message open = rawpeer_open_message(IPC_ROLE_WATCH_PRODUCER, "w", IPC_CREATE);
 
@@ -182,7 +182,7 @@ static int create_flight(uint64_t result, uint64_t keys, uint64_t key, uint64_t 
 }
 
 /* M-76, M-60 */
-Test(policy, creation_of_a_flight_knows_its_limits, .timeout = 10)
+Test(policy, creation_of_a_flight_knows_its_limits, .timeout = 60)
 {
 	cr_assert_eq(create_flight(1, 1, 1, 1), 0);
 	cr_assert_eq(create_flight(IPC_ITEM_SIZE_MAX, 1, IPC_KEY_SIZE_MAX, UINT32_MAX), 0);
@@ -202,7 +202,7 @@ Test(policy, creation_of_a_flight_knows_its_limits, .timeout = 10)
 }
 
 /* M-60: what the others would read and write beyond its end. */
-Test(policy, creation_of_a_flight_refuses_a_segment_that_is_too_small, .timeout = 10)
+Test(policy, creation_of_a_flight_refuses_a_segment_that_is_too_small, .timeout = 60)
 {
 	union message open = rawpeer_open_message(IPC_ROLE_HANDLER, "f", IPC_CREATE);
 
@@ -216,7 +216,7 @@ Test(policy, creation_of_a_flight_refuses_a_segment_that_is_too_small, .timeout 
 }
 
 /* M-53 */
-Test(policy, foreign_namespaces_get_no_lock, .timeout = 10)
+Test(policy, foreign_namespaces_get_no_lock, .timeout = 60)
 {
 	struct policy_subject foreign = owner;
 
@@ -228,7 +228,7 @@ Test(policy, foreign_namespaces_get_no_lock, .timeout = 10)
 }
 
 /* M-43, M-45 */
-Test(policy, roles_and_flags_of_the_kinds, .timeout = 10)
+Test(policy, roles_and_flags_of_the_kinds, .timeout = 60)
 {
 	union message open = rawpeer_open_message(IPC_ROLE_SHARED_A, "s",
 						  IPC_CREATE | IPC_SHARED_IN_PLACE | IPC_STAY);
@@ -246,7 +246,7 @@ Test(policy, roles_and_flags_of_the_kinds, .timeout = 10)
 }
 
 /* M-43 */
-Test(policy, flags_of_a_flight, .timeout = 10)
+Test(policy, flags_of_a_flight, .timeout = 60)
 {
 	union message open = rawpeer_open_message(
 		IPC_ROLE_HANDLER, "f", IPC_CREATE | IPC_STAY | IPC_FLIGHT_TABLE_NO_PROMOTE);
@@ -283,7 +283,7 @@ static struct channel_record limiter_of(uint32_t mode, uint64_t flags)
 }
 
 /* M-43, M-22 */
-Test(policy, flags_of_a_limiter, .timeout = 10)
+Test(policy, flags_of_a_limiter, .timeout = 60)
 {
 	struct channel_record channel = limiter_of(0600, 0), kept = limiter_of(0600, IPC_KEEP);
 	union message open = rawpeer_open_message(IPC_ROLE_LIMITER, "l", IPC_CREATE | IPC_KEEP);
@@ -298,7 +298,7 @@ Test(policy, flags_of_a_limiter, .timeout = 10)
 }
 
 /* L-6, M-45 */
-Test(policy, shapes_of_a_limiter, .timeout = 10)
+Test(policy, shapes_of_a_limiter, .timeout = 60)
 {
 	union message open = rawpeer_open_message(IPC_ROLE_LIMITER, "l", IPC_CREATE);
 
@@ -322,7 +322,7 @@ Test(policy, shapes_of_a_limiter, .timeout = 10)
 }
 
 /* M-50, M-53, M-54 */
-Test(policy, rights_of_a_limiter, .timeout = 10)
+Test(policy, rights_of_a_limiter, .timeout = 60)
 {
 	struct channel_record channel = limiter_of(0660, 0);
 	union message open = rawpeer_open_message(IPC_ROLE_LIMITER, "l", 0);
@@ -357,7 +357,7 @@ static struct channel_record queue_of(uint32_t mode, uint64_t flags)
 }
 
 /* M-43, M-22, Q-16: one that is not counted makes nothing, and is a producer. */
-Test(policy, flags_of_a_queue, .timeout = 10)
+Test(policy, flags_of_a_queue, .timeout = 60)
 {
 	struct channel_record channel = queue_of(0600, 0), kept = queue_of(0600, IPC_KEEP);
 	union message open = rawpeer_open_message(IPC_ROLE_QUEUE_CONSUMER, "q",
@@ -380,7 +380,7 @@ Test(policy, flags_of_a_queue, .timeout = 10)
 }
 
 /* M-43, Q-16: two numbers in a word are two shapes. */
-Test(policy, each_shape_of_a_queue_is_compared_by_itself, .timeout = 10)
+Test(policy, each_shape_of_a_queue_is_compared_by_itself, .timeout = 60)
 {
 	static const struct {
 		unsigned word, shift;
@@ -403,7 +403,7 @@ Test(policy, each_shape_of_a_queue_is_compared_by_itself, .timeout = 10)
 }
 
 /* */
-Test(policy, dead_letters_are_a_shape_and_have_none, .timeout = 10)
+Test(policy, dead_letters_are_a_shape_and_have_none, .timeout = 60)
 {
 	struct channel_record channel = queue_of(0600, 0), with = channel;
 	union message open = rawpeer_open_message(IPC_ROLE_QUEUE_PRODUCER, "q", 0);
@@ -428,7 +428,7 @@ Test(policy, dead_letters_are_a_shape_and_have_none, .timeout = 10)
 }
 
 /* M-50, M-53, M-54: no lock is in it, and no thread's number. */
-Test(policy, rights_of_a_queue, .timeout = 10)
+Test(policy, rights_of_a_queue, .timeout = 60)
 {
 	static const uint32_t roles[] = {IPC_ROLE_QUEUE_PRODUCER, IPC_ROLE_QUEUE_CONSUMER};
 	struct policy_subject foreign = owner;
@@ -470,7 +470,7 @@ static int create_queue(uint64_t items_max, uint64_t priorities, uint64_t bytes_
 }
 
 /* M-76, M-60 */
-Test(policy, creation_of_a_queue_knows_its_limits, .timeout = 10)
+Test(policy, creation_of_a_queue_knows_its_limits, .timeout = 60)
 {
 	union message open = rawpeer_open_message(IPC_ROLE_QUEUE_PRODUCER, "q", IPC_CREATE);
 
@@ -495,7 +495,7 @@ Test(policy, creation_of_a_queue_knows_its_limits, .timeout = 10)
 }
 
 /* M-45, M-48 */
-Test(policy, looking_and_removing, .timeout = 10)
+Test(policy, looking_and_removing, .timeout = 60)
 {
 	struct channel_record channel = watch_of(0640);
 

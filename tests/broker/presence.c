@@ -41,7 +41,7 @@ static void teardown(void)
 	domain_stop(&domain);
 }
 
-TestSuite(presence, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(presence, .init = setup, .fini = teardown, .timeout = 60);
 
 static uint64_t open_role(struct rawpeer *peer, uint32_t role, const char *name)
 {

@@ -43,7 +43,7 @@ static void teardown(void)
 	domain_stop(&domain);
 }
 
-TestSuite(queue, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(queue, .init = setup, .fini = teardown, .timeout = 60);
 
 enum { PRODUCERS = QUEUE_SIDE_PRODUCERS, CONSUMERS = QUEUE_SIDE_CONSUMERS };
 

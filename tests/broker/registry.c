@@ -22,7 +22,7 @@ static bool is_odd(const void *records, uint32_t slot)
 	return slot % 2 == 1;
 }
 
-Test(slots, every_slot_is_taken_once, .timeout = 10)
+Test(slots, every_slot_is_taken_once, .timeout = 60)
 {
 	uint32_t free_slots[SLOTS], high = 0, slot;
 	struct slots slots;
@@ -43,7 +43,7 @@ Test(slots, every_slot_is_taken_once, .timeout = 10)
 }
 
 /* D12: a new worker sees the records and nothing else; and none beyond what was ever used. */
-Test(slots, those_in_use_are_found_again, .timeout = 10)
+Test(slots, those_in_use_are_found_again, .timeout = 60)
 {
 	uint32_t free_slots[SLOTS], high = 6, slot;
 	struct slots slots;
@@ -80,7 +80,7 @@ static void teardown(void)
 	close(state_fd);
 }
 
-TestSuite(registry, .init = setup, .fini = teardown, .timeout = 20);
+TestSuite(registry, .init = setup, .fini = teardown, .timeout = 60);
 
 static struct channel *channel_named(uint32_t slot, const char *name)
 {

@@ -36,7 +36,7 @@ static void teardown(void)
 	domain_stop(&domain);
 }
 
-TestSuite(roster, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(roster, .init = setup, .fini = teardown, .timeout = 60);
 
 enum { MANY = 3 * PROTOCOL_HANDLE_MAX / 2 };
 

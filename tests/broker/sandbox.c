@@ -385,7 +385,7 @@ static int do_clone3(struct inside *self)
 }
 
 /* libc falls back on that, and on nothing else */
-Test(sandbox, clone3_is_not_there, .timeout = 20)
+Test(sandbox, clone3_is_not_there, .timeout = 60)
 {
 	cr_assert_eq(inside(do_clone3), 0);
 }
@@ -396,7 +396,7 @@ static int do_abort(struct inside *self)
 	abort();
 }
 
-Test(sandbox, abort_ends_it_by_sigabrt, .timeout = 20)
+Test(sandbox, abort_ends_it_by_sigabrt, .timeout = 60)
 {
 	cr_assert_eq(inside(do_abort), 128 + SIGABRT);
 }
@@ -421,7 +421,7 @@ static int do_absolute_tmpfile(struct inside *self)
 	return errno == EACCES ? 0 : 2;
 }
 
-Test(sandbox, landlock_looks_at_the_path, .timeout = 20)
+Test(sandbox, landlock_looks_at_the_path, .timeout = 60)
 {
 	if (syscall(SYS_landlock_create_ruleset, NULL, 0, 1) < 1)
 		return;
@@ -431,7 +431,7 @@ Test(sandbox, landlock_looks_at_the_path, .timeout = 20)
 }
 
 /* Looked at from outside: inside nobody may ask. */
-Test(sandbox, process_has_given_up_its_rights, .timeout = 20)
+Test(sandbox, process_has_given_up_its_rights, .timeout = 60)
 {
 	int fds[2], status;
 	char byte, path[64], text[4096];

@@ -44,7 +44,7 @@ static void teardown(void)
 	domain_stop(&domain);
 }
 
-TestSuite(session_list, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(session_list, .init = setup, .fini = teardown, .timeout = 60);
 
 enum { ACCEPTED = SESSION_SIDE_ACCEPTED, CONNECTED = SESSION_SIDE_CONNECTED };
 

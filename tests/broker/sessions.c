@@ -53,7 +53,7 @@ static void teardown(void)
 	domain_stop(&domain);
 }
 
-TestSuite(sessions, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(sessions, .init = setup, .fini = teardown, .timeout = 60);
 
 enum { ACCEPTED = SESSION_SIDE_ACCEPTED, CONNECTED = SESSION_SIDE_CONNECTED };
 

@@ -20,7 +20,7 @@
 
 /* ---- names ---- */
 
-Test(store, names_are_short_and_come_back, .timeout = 20)
+Test(store, names_are_short_and_come_back, .timeout = 60)
 {
 	static const uint32_t slots[] = {0, 9, 10, 15, 16, 0xf0, 8191, 65535},
 			      generations[] = {0, 1, 0xa, 0xffff, 0x10000, 0xdeadbeef};
@@ -45,7 +45,7 @@ Test(store, names_are_short_and_come_back, .timeout = 20)
 }
 
 /* "cf0.1" would be channel 240 otherwise. */
-Test(store, no_slot_has_the_name_of_listener_state_or_configuration, .timeout = 20)
+Test(store, no_slot_has_the_name_of_listener_state_or_configuration, .timeout = 60)
 {
 	char name[STORE_NAME_SIZE], kind;
 	uint32_t slot, generation;
@@ -57,7 +57,7 @@ Test(store, no_slot_has_the_name_of_listener_state_or_configuration, .timeout = 
 	cr_assert_eq(store_parse_name(STORE_NAME_LISTENER, &kind, &slot, &generation), -1);
 }
 
-Test(store, only_what_store_name_writes_is_a_name, .timeout = 20)
+Test(store, only_what_store_name_writes_is_a_name, .timeout = 60)
 {
 	static const char *const wrong[] = {
 		"",       "c",     "c5",         "c5.",      "c.1",          ".1",
@@ -94,7 +94,7 @@ static void table_check(unsigned n, unsigned removed_every)
 	}
 }
 
-Test(fdstore, every_name_is_found_until_it_is_taken_out, .timeout = 20)
+Test(fdstore, every_name_is_found_until_it_is_taken_out, .timeout = 60)
 {
 	char name[STORE_NAME_SIZE];
 
@@ -142,7 +142,7 @@ static int worker_begin(struct store *store, int notify_fd, int spare_fd)
 	return store_init(store);
 }
 
-Test(store, what_is_stored_is_named_and_what_is_removed_is_told_once, .timeout = 20)
+Test(store, what_is_stored_is_named_and_what_is_removed_is_told_once, .timeout = 60)
 {
 	struct notice notice;
 	struct store store;
@@ -178,7 +178,7 @@ Test(store, what_is_stored_is_named_and_what_is_removed_is_told_once, .timeout =
 }
 
 /* D12: counted and refused in time; a full store can still replace and remove */
-Test(store, no_more_than_the_keeper_holds, .timeout = 20)
+Test(store, no_more_than_the_keeper_holds, .timeout = 60)
 {
 	struct notice notice;
 	struct store store;
@@ -205,7 +205,7 @@ Test(store, no_more_than_the_keeper_holds, .timeout = 20)
 	close(fd);
 }
 
-Test(store, keeper_that_is_gone_is_told, .timeout = 20)
+Test(store, keeper_that_is_gone_is_told, .timeout = 60)
 {
 	struct store store;
 	int sockets[2];
@@ -220,7 +220,7 @@ Test(store, keeper_that_is_gone_is_told, .timeout = 20)
 	store_deinit(&store);
 }
 
-Test(store, environment_that_is_no_keepers_is_refused, .timeout = 20)
+Test(store, environment_that_is_no_keepers_is_refused, .timeout = 60)
 {
 	struct store store;
 

@@ -27,7 +27,7 @@ static const struct channel *earliest(void)
 }
 
 /* C-16 */
-Test(windows, the_first_is_the_earliest, .timeout = 20)
+Test(windows, the_first_is_the_earliest, .timeout = 60)
 {
 	struct registry *registry = calloc(1, sizeof(*registry));
 
@@ -49,7 +49,7 @@ Test(windows, the_first_is_the_earliest, .timeout = 20)
 }
 
 /* C-2 */
-Test(windows, for_ever_is_no_window, .timeout = 20)
+Test(windows, for_ever_is_no_window, .timeout = 60)
 {
 	struct registry *registry = calloc(1, sizeof(*registry));
 

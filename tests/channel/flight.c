@@ -21,7 +21,7 @@
 /* ---- make, attach ---- */
 
 /* M-76 */
-Test(flight, shapes_that_cannot_be_are_refused, .timeout = 20)
+Test(flight, shapes_that_cannot_be_are_refused, .timeout = 60)
 {
 	const uint64_t none[][4] = {
 		{0, 1, 1, 1},
@@ -46,7 +46,7 @@ Test(flight, shapes_that_cannot_be_are_refused, .timeout = 20)
 	cr_expect_gt(flight_segment_size(usual_shape), sizeof(struct flight_segment));
 }
 
-Test(flight, parts_of_the_segment_do_not_overlap, .timeout = 20)
+Test(flight, parts_of_the_segment_do_not_overlap, .timeout = 60)
 {
 	for (uint64_t n = 1; n < 40; ++n) {
 		const uint64_t shape[4] = {n * 37 % 200 + 1, n, n * 29 % 100 + 1, 1};
@@ -69,7 +69,7 @@ Test(flight, parts_of_the_segment_do_not_overlap, .timeout = 20)
 
 /* M-60, M-62 */
 Test(flight, segment_that_does_not_fit_is_refused_at_attach, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct channel_header *header = scene.segment;
 	const uint64_t other[4] = {RESULT_SIZE + 1, N_KEYS, KEY_SIZE, N_ATTEMPTS};
@@ -100,7 +100,7 @@ Test(flight, segment_that_does_not_fit_is_refused_at_attach, .init = setup, .fin
 	cr_expect_eq(flight_make(scene.segment, scene.size, none, 0), IPC_EINVAL);
 }
 
-Test(flight, is_made_over_what_a_dead_creator_left, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight, is_made_over_what_a_dead_creator_left, .init = setup, .fini = teardown, .timeout = 60)
 {
 	memset(scene.segment, 0xa5, scene.size);
 	cr_assert_eq(flight_make(scene.segment, scene.size, scene.shape, 0), 0);
@@ -111,7 +111,7 @@ Test(flight, is_made_over_what_a_dead_creator_left, .init = setup, .fini = teard
 /* ---- join and land ---- */
 
 /* F-1, F-5 */
-Test(flight, first_leads_others_get_its_bytes, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight, first_leads_others_get_its_bytes, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct ipc_flight_result result;
 
@@ -141,7 +141,7 @@ Test(flight, first_leads_others_get_its_bytes, .init = setup, .fini = teardown, 
 }
 
 /* F-5: nothing is cached, and what is held is not written over. */
-Test(flight, caller_after_the_landing_starts_anew, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight, caller_after_the_landing_starts_anew, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(join(&a, &first, "key"), 1);
 	cr_assert_eq(join(&b, &second, "key"), 2);
@@ -161,7 +161,7 @@ Test(flight, caller_after_the_landing_starts_anew, .init = setup, .fini = teardo
 
 /* F-6, F-10 */
 Test(flight, failure_is_shared_with_who_waits_and_nobody_later, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	for (int failure = IPC_FAILURE_NOT_FOUND; failure <= IPC_FAILURE_TOO_BIG; ++failure) {
 		struct ipc_flight_result result;
@@ -187,7 +187,7 @@ Test(flight, failure_is_shared_with_who_waits_and_nobody_later, .init = setup, .
 }
 
 /* F-7 */
-Test(flight, result_has_up_to_its_largest_size, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight, result_has_up_to_its_largest_size, .init = setup, .fini = teardown, .timeout = 60)
 {
 	char large[RESULT_SIZE + 1];
 	struct ipc_flight_result result;
@@ -221,7 +221,7 @@ static int join_bytes(struct flight_member *member, struct flight_part *part, un
 
 /* F-7 */
 Test(flight, key_has_one_byte_up_to_its_largest_size, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	const char zeros[KEY_SIZE + 1] = {0};
 	struct flight_part parts[N_KEYS];
@@ -248,7 +248,7 @@ Test(flight, key_has_one_byte_up_to_its_largest_size, .init = setup, .fini = tea
 }
 
 Test(flight, keys_that_differ_in_their_last_byte_are_different, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	char key[KEY_SIZE] = "abcdefghijklmnopqrstuvwxyz";
 
@@ -336,7 +336,7 @@ static void fly_without_system_calls(void)
 }
 
 /* F-11 */
-Test(flight, alone_it_needs_no_system_call, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight, alone_it_needs_no_system_call, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pid_t pid = process_fork();
 
@@ -354,7 +354,7 @@ static void count_ring(void *userdata)
 
 /* M-27, M-29 */
 Test(flight, landing_rings_for_who_is_armed_and_nobody_else, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	unsigned n_rings = 0;
 

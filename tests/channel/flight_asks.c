@@ -121,7 +121,7 @@ static void expect_all_cells_usable(void)
 /* ---- ask, take, answer ---- */
 
 /* F-9 */
-Test(flight_asks, handler_answers_all_who_asked, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight_asks, handler_answers_all_who_asked, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint64_t fence;
 
@@ -159,7 +159,7 @@ Test(flight_asks, handler_answers_all_who_asked, .init = setup, .fini = teardown
 }
 
 /* F-9 */
-Test(flight_asks, nobody_to_ask_is_told_at_once, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight_asks, nobody_to_ask_is_told_at_once, .init = setup, .fini = teardown, .timeout = 60)
 {
 	flight_scene_handlers(&scene, 0, 0, 0);
 	cr_expect_eq(flight_scene_ask(&a, &first, 0, "key", 0), IPC_ENOTCONN);
@@ -173,7 +173,7 @@ Test(flight_asks, nobody_to_ask_is_told_at_once, .init = setup, .fini = teardown
 }
 
 /* F-9 */
-Test(flight_asks, most_urgent_first_then_the_oldest, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight_asks, most_urgent_first_then_the_oldest, .init = setup, .fini = teardown, .timeout = 60)
 {
 	static const struct {
 		const char *key;
@@ -201,7 +201,7 @@ Test(flight_asks, most_urgent_first_then_the_oldest, .init = setup, .fini = tear
 
 /* F-9, F-18: a key is as old as its being asked for, whatever its cell was before. */
 Test(flight_asks, joined_key_is_as_old_as_its_first_ask, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct flight_part parts[4];
 
@@ -243,7 +243,7 @@ Test(flight_asks, joined_key_is_as_old_as_its_first_ask, .init = setup, .fini = 
 
 /* F-9: the result of before is not the answer. */
 Test(flight_asks, ask_after_the_answer_is_a_new_call, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	for (unsigned i = 0; i < 3 * N_KEYS; ++i) {
 		cr_assert_eq(flight_scene_ask(&a, &first, 0, "key", i), 2);
@@ -266,7 +266,7 @@ Test(flight_asks, ask_after_the_answer_is_a_new_call, .init = setup, .fini = tea
 
 /* F-9 */
 Test(flight_asks, handler_that_leaves_without_an_answer_fails_it, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct ipc_flight_result result;
 
@@ -283,7 +283,7 @@ Test(flight_asks, handler_that_leaves_without_an_answer_fails_it, .init = setup,
 
 /* F-9 */
 Test(flight_asks, key_that_nobody_asks_for_any_more_is_not_taken, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(flight_scene_ask(&a, &first, 0, "left", 9), 2);
 	cr_assert_eq(flight_scene_ask(&b, &second, 0, "died", 8), 2);
@@ -302,7 +302,7 @@ Test(flight_asks, key_that_nobody_asks_for_any_more_is_not_taken, .init = setup,
 }
 
 /* F-7 */
-Test(flight_asks, full_table_is_told, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight_asks, full_table_is_told, .init = setup, .fini = teardown, .timeout = 60)
 {
 	for (unsigned i = 0; i < N_KEYS; ++i) {
 		char key[] = {'f', (char)('a' + i), 0};
@@ -321,7 +321,7 @@ Test(flight_asks, full_table_is_told, .init = setup, .fini = teardown, .timeout 
 
 /* F-9 */
 Test(flight_asks, key_of_a_dead_handler_goes_to_another, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint64_t fence, fence_before;
 
@@ -344,7 +344,7 @@ Test(flight_asks, key_of_a_dead_handler_goes_to_another, .init = setup, .fini = 
 
 /* F-9 */
 Test(flight_asks, dead_handlers_are_counted_as_attempts, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct flight_member handler;
 
@@ -364,7 +364,7 @@ Test(flight_asks, dead_handlers_are_counted_as_attempts, .init = setup, .fini = 
 
 /* F-9 */
 Test(flight_asks, last_handlers_end_is_told_as_it_was, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(flight_scene_ask(&a, &first, 0, "key", 0), 2);
 	flight_scene_handlers(&scene, 0, 1, SIDE_EVER);
@@ -384,7 +384,7 @@ Test(flight_asks, last_handlers_end_is_told_as_it_was, .init = setup, .fini = te
 
 /* F-9: of a key that was handed out. */
 Test(flight_asks, death_of_the_last_handler_ends_what_it_had, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(flight_scene_ask(&a, &first, 0, "key", 0), 2);
 	cr_assert_eq(take(&h, &taken, 0), 0);
@@ -396,7 +396,7 @@ Test(flight_asks, death_of_the_last_handler_ends_what_it_had, .init = setup, .fi
 
 /* F-9: the queue of before its end is not the new handlers'. */
 Test(flight_asks, handlers_that_were_gone_and_came_back, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(flight_scene_ask(&a, &first, 0, "key", 0), 2);
 	flight_scene_handlers(&scene, 1, 1, SIDE_EVER | SIDE_DIED);
@@ -416,7 +416,7 @@ Test(flight_asks, handlers_that_were_gone_and_came_back, .init = setup, .fini = 
 
 /* F-9, F-18 */
 Test(flight_asks, key_of_a_live_handler_survives_the_others, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(flight_scene_ask(&a, &first, 0, "key", 0), 2);
 	cr_assert_eq(take(&h, &taken, 0), 0);
@@ -432,7 +432,7 @@ Test(flight_asks, key_of_a_live_handler_survives_the_others, .init = setup, .fin
 /* ---- who stays ---- */
 
 /* F-18 */
-Test(flight_asks, who_stays_asks_without_a_handler, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight_asks, who_stays_asks_without_a_handler, .init = setup, .fini = teardown, .timeout = 60)
 {
 	flight_scene_handlers(&scene, 0, 0, 0);
 	cr_assert_eq(flight_scene_ask_stay(&a, &first, 0, "key", 0), 2);
@@ -459,7 +459,7 @@ Test(flight_asks, who_stays_asks_without_a_handler, .init = setup, .fini = teard
 
 /* F-9, F-18: each has its own end. */
 Test(flight_asks, who_does_not_stay_is_told_beside_one_who_does, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(flight_scene_ask_stay(&a, &first, 0, "key", 0), 2);
 	cr_assert_eq(flight_scene_ask(&b, &second, 0, "key", 0), 2);
@@ -486,7 +486,7 @@ Test(flight_asks, who_does_not_stay_is_told_beside_one_who_does, .init = setup, 
 
 /* F-18 */
 Test(flight_asks, joiner_of_an_asked_key_is_never_promoted, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(flight_scene_ask(&a, &first, 0, "key", 0), 2);
 	cr_assert_eq(flight_scene_join(&b, &second, 0, "key"), 2);
@@ -513,7 +513,7 @@ Test(flight_asks, joiner_of_an_asked_key_is_never_promoted, .init = setup, .fini
 
 /* F-18 */
 Test(flight_asks, asker_of_a_joined_key_follows_its_leader, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	lead_as_another_thread(&a, &first, 0, "key");
 	cr_assert_eq(flight_scene_ask(&b, &second, 0, "key", 4), 2);
@@ -525,7 +525,7 @@ Test(flight_asks, asker_of_a_joined_key_follows_its_leader, .init = setup, .fini
 
 /* F-18 */
 Test(flight_asks, asked_key_goes_to_a_handler_at_its_leaders_end, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	for (unsigned dies = 0; dies < 2; ++dies) {
 		lead_as_another_thread(&g, &first, 0, "key");
@@ -554,7 +554,7 @@ Test(flight_asks, asked_key_goes_to_a_handler_at_its_leaders_end, .init = setup,
 
 /* F-2, F-18: with nobody to take it, those who joined have one who leads. */
 Test(flight_asks, joiner_leads_on_when_no_handler_is_there, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	lead_as_another_thread(&g, &first, 0, "key");
 	cr_assert_eq(flight_scene_ask(&b, &second, 0, "key", 0), 2);
@@ -571,7 +571,7 @@ Test(flight_asks, joiner_leads_on_when_no_handler_is_there, .init = setup, .fini
 
 /* F-9, F-18 */
 Test(flight_asks, close_of_the_last_handler_is_told_in_a_joined_flight, .init = setup,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	lead_as_another_thread(&g, &first, 0, "key");
 	cr_assert_eq(flight_scene_ask(&b, &second, 0, "key", 0), 2);
@@ -583,7 +583,7 @@ Test(flight_asks, close_of_the_last_handler_is_told_in_a_joined_flight, .init = 
 
 /* F-2 */
 Test(flight_asks, without_promotion_a_dead_handler_ends_the_flight, .init = setup_no_promote,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(flight_scene_ask(&a, &first, 0, "key", 0), 2);
 	cr_assert_eq(take(&h, &taken, 0), 0);
@@ -600,7 +600,7 @@ static void count_ring(void *userdata)
 	++*(unsigned *)userdata;
 }
 
-Test(flight_asks, ask_rings_for_the_handlers, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight_asks, ask_rings_for_the_handlers, .init = setup, .fini = teardown, .timeout = 60)
 {
 	unsigned n_rings = 0;
 

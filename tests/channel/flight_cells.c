@@ -25,7 +25,7 @@ static void fill(struct flight_part *parts, unsigned n)
 }
 
 /* F-7 */
-Test(flight_cells, full_table_says_so_and_goes_on, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight_cells, full_table_says_so_and_goes_on, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct flight_part parts[N_KEYS];
 
@@ -41,7 +41,7 @@ Test(flight_cells, full_table_says_so_and_goes_on, .init = setup, .fini = teardo
 }
 
 /* F-13 */
-Test(flight_cells, held_result_costs_one_cell, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight_cells, held_result_costs_one_cell, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct flight_part parts[N_KEYS];
 
@@ -59,7 +59,7 @@ Test(flight_cells, held_result_costs_one_cell, .init = setup, .fini = teardown, 
 }
 
 /* F-13: the leader's own result, with nobody else. */
-Test(flight_cells, leader_holds_its_result, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight_cells, leader_holds_its_result, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct flight_part parts[N_KEYS];
 
@@ -76,7 +76,7 @@ Test(flight_cells, leader_holds_its_result, .init = setup, .fini = teardown, .ti
 
 /* M-25: cells with followers are found by a sweep over all seats. */
 Test(flight_cells, cells_whose_followers_died_or_left_are_used_again, .init = setup,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	struct flight_part led[N_KEYS], followed[N_KEYS];
 	struct flight_member died;
@@ -105,7 +105,7 @@ Test(flight_cells, cells_whose_followers_died_or_left_are_used_again, .init = se
 
 /* M-25: nobody is there to notice that these are over. */
 Test(flight_cells, flights_of_which_all_died_are_used_again, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct flight_part led[N_KEYS], followed[N_KEYS];
 	pid_t pid;
@@ -149,7 +149,7 @@ Test(flight_cells, flights_of_which_all_died_are_used_again, .init = setup, .fin
 
 /* F-1 */
 Test(flight_cells, finished_cell_of_the_key_is_used_again_at_once, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint32_t cell = fly(&a, "key");
 
@@ -167,7 +167,7 @@ Test(flight_cells, finished_cell_of_the_key_is_used_again_at_once, .init = setup
 }
 
 /* F-1: a held result makes way for a new cell, and is not revived beside that. */
-Test(flight_cells, key_has_one_cell_that_can_fly, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight_cells, key_has_one_cell_that_can_fly, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint32_t old, new;
 
@@ -197,7 +197,7 @@ Test(flight_cells, key_has_one_cell_that_can_fly, .init = setup, .fini = teardow
 }
 
 /* A cell's turn comes round after 2^37 flights. */
-Test(flight_cells, turn_comes_round, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight_cells, turn_comes_round, .init = setup, .fini = teardown, .timeout = 60)
 {
 	for (unsigned before = 0; before < 3; ++before) {
 		uint64_t last = (UINT64_C(1) << (64 - FLIGHT_TURN_SHIFT)) - 1 - before;

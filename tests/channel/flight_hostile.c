@@ -232,7 +232,7 @@ Test(flight_hostile, chain_in_a_circle_breaks_the_table_soon, .fini = teardown, 
 
 /* M-60 */
 Test(flight_hostile, result_that_cannot_be_is_not_given_out, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct ipc_flight_result result;
 	struct flight_part part;

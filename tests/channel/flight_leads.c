@@ -16,7 +16,7 @@
 
 /* F-2 */
 Test(flight_leads, leave_of_the_leader_promotes_one_follower, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint32_t cell;
 
@@ -41,7 +41,7 @@ Test(flight_leads, leave_of_the_leader_promotes_one_follower, .init = setup, .fi
 
 /* F-2, F-3, F-4 */
 Test(flight_leads, dead_leader_is_passed_over_and_lands_no_more, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint64_t fence_before, fence;
 
@@ -69,7 +69,7 @@ Test(flight_leads, dead_leader_is_passed_over_and_lands_no_more, .init = setup, 
 }
 
 /* F-2 */
-Test(flight_leads, attempts_are_counted, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight_leads, attempts_are_counted, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct flight_member members[N_ATTEMPTS];
 	struct flight_part parts[N_ATTEMPTS];
@@ -101,7 +101,7 @@ Test(flight_leads, attempts_are_counted, .init = setup, .fini = teardown, .timeo
 
 /* F-2 */
 Test(flight_leads, without_promotion_a_dead_leader_ends_the_flight, .init = setup_no_promote,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	for (unsigned dies = 0; dies < 2; ++dies) {
 		cr_assert_eq(join(&a, &first, "key"), 1);
@@ -121,7 +121,7 @@ Test(flight_leads, without_promotion_a_dead_leader_ends_the_flight, .init = setu
 
 /* F-4 */
 Test(flight_leads, end_of_a_follower_does_not_touch_the_flight, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(join(&a, &first, "key"), 1);
 	cr_assert_eq(join(&b, &second, "key"), 2);
@@ -142,7 +142,7 @@ Test(flight_leads, end_of_a_follower_does_not_touch_the_flight, .init = setup, .
 
 /* F-4, F-5 */
 Test(flight_leads, leader_that_leaves_alone_leaves_nothing, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(join(&a, &first, "key"), 1);
 	leave(&a, &first);
@@ -165,7 +165,7 @@ Test(flight_leads, leader_that_leaves_alone_leaves_nothing, .init = setup, .fini
 
 /* M-25: the key of a leader that died alone is nobody's. */
 Test(flight_leads, key_of_a_leader_that_died_alone_starts_anew, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(join(&a, &first, "key"), 1);
 	flight_scene_end(&scene, a.id);
@@ -180,7 +180,7 @@ Test(flight_leads, key_of_a_leader_that_died_alone_starts_anew, .init = setup, .
 
 /* M-25: and whoever comes by the very seat of the dead one is somebody else. */
 Test(flight_leads, successor_in_the_row_is_not_the_dead_leader, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	static const char *const keys[] = {"alone", "followed"};
 	struct flight_member next;
@@ -275,7 +275,7 @@ static void *write_on(void *arg)
 
 /* F-3: two must not write into the same memory. */
 Test(flight_leads, promoted_over_one_that_still_writes_ends_the_flight, .init = setup,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	struct flight_segment *segment = scene.segment;
 	struct writing writing;
@@ -320,7 +320,7 @@ Test(flight_leads, promoted_over_one_that_still_writes_ends_the_flight, .init = 
 
 /* F-8 */
 Test(flight_leads, thread_that_leads_the_key_does_not_wait_for_itself, .init = setup,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(flight_scene_join(&a, &first, 0, "key"), 1);
 	cr_expect_eq(flight_scene_join(&a, &second, 1, "key"), IPC_EDEADLK);
@@ -338,7 +338,7 @@ Test(flight_leads, thread_that_leads_the_key_does_not_wait_for_itself, .init = s
 
 /* F-17 */
 Test(flight_leads, only_the_leader_ends_a_flight_and_once, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint64_t fence, again;
 
@@ -359,7 +359,7 @@ Test(flight_leads, only_the_leader_ends_a_flight_and_once, .init = setup, .fini 
 }
 
 Test(flight_leads, what_began_by_an_earlier_use_of_the_part_does_not_end_this_one, .init = setup,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	uint64_t use;
 
@@ -374,7 +374,7 @@ Test(flight_leads, what_began_by_an_earlier_use_of_the_part_does_not_end_this_on
 
 /* F-12 */
 Test(flight_leads, fences_grow_over_keys_and_leaders, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint64_t last = 0, fence;
 
@@ -392,7 +392,7 @@ Test(flight_leads, fences_grow_over_keys_and_leaders, .init = setup, .fini = tea
 }
 
 /* F-12: each uid counts for itself, with a clock that may be behind. */
-Test(flight_leads, fences_grow_from_uid_to_uid, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight_leads, fences_grow_from_uid_to_uid, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint64_t last = 0, fence;
 
@@ -413,7 +413,7 @@ Test(flight_leads, fences_grow_from_uid_to_uid, .init = setup, .fini = teardown,
 }
 
 /* F-12, M-60: a number that nobody can have reached by counting is not believed. */
-Test(flight_leads, a_made_up_fence_moves_nobody_on, .init = setup, .fini = teardown, .timeout = 20)
+Test(flight_leads, a_made_up_fence_moves_nobody_on, .init = setup, .fini = teardown, .timeout = 60)
 {
 	const uint64_t made_up[] = {UINT64_MAX, UINT64_MAX >> FENCE_LANE_BITS, UINT64_C(1) << 60};
 	uint64_t last = 0, fence;

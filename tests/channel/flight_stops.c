@@ -291,7 +291,7 @@ static void count_ring(void *userdata)
 }
 
 /* F-18: handlers that heard of the death when there was nothing to take hear of the ask. */
-Test(flight_stops, ask_after_the_leaders_death_wakes_a_handler, .timeout = 20)
+Test(flight_stops, ask_after_the_leaders_death_wakes_a_handler, .timeout = 60)
 {
 	unsigned n_rings = 0;
 

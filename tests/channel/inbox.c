@@ -6,8 +6,8 @@
  */
 #include "tests/channel/inbox_stage.h"
 
-#define Case(name)      Test(inbox, name, .init = setup, .fini = teardown, .timeout = 30)
-#define Collapses(name) Test(inbox, name, .init = setup_collapses, .fini = teardown, .timeout = 30)
+#define Case(name)      Test(inbox, name, .init = setup, .fini = teardown, .timeout = 60)
+#define Collapses(name) Test(inbox, name, .init = setup_collapses, .fini = teardown, .timeout = 60)
 
 /* ---- order ---- */
 

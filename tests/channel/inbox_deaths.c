@@ -5,7 +5,7 @@
  */
 #include "tests/channel/inbox_stage.h"
 
-#define Case(name) Test(inbox_deaths, name, .init = setup, .fini = teardown, .timeout = 30)
+#define Case(name) Test(inbox_deaths, name, .init = setup, .fini = teardown, .timeout = 60)
 
 static struct inbox_sender other_sender;
 static struct inbox_receiver other_receiver;

@@ -7,7 +7,7 @@
 
 #include "tests/channel/inbox_stage.h"
 
-#define Case(name) Test(inbox_snapshot, name, .init = setup, .fini = teardown, .timeout = 30)
+#define Case(name) Test(inbox_snapshot, name, .init = setup, .fini = teardown, .timeout = 60)
 
 /* ---- all or nothing ---- */
 

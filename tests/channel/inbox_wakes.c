@@ -5,7 +5,7 @@
  */
 #include "tests/channel/inbox_stage.h"
 
-#define Case(name) Test(inbox_wakes, name, .init = setup, .fini = teardown, .timeout = 30)
+#define Case(name) Test(inbox_wakes, name, .init = setup, .fini = teardown, .timeout = 60)
 
 static uint32_t asleep;
 

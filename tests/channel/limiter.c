@@ -87,7 +87,7 @@ static void until_window_is_over(void)
 
 /* ---- permits ---- */
 
-Test(limiter, grants_as_many_as_there_are, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter, grants_as_many_as_there_are, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_expect_eq(limiter_scene_acquire(&a, &first, 0, 3), 0);
 	cr_expect_eq(limiter_scene_acquire(&b, &second, 0, 1), 0);
@@ -96,7 +96,7 @@ Test(limiter, grants_as_many_as_there_are, .init = setup, .fini = teardown, .tim
 }
 
 /* L-1 */
-Test(limiter, without_permits_it_says_so, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter, without_permits_it_says_so, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 3), 0);
 
@@ -105,7 +105,7 @@ Test(limiter, without_permits_it_says_so, .init = setup, .fini = teardown, .time
 }
 
 /* L-1 */
-Test(limiter, what_can_never_be_had_is_refused, .init = setup_all, .fini = teardown, .timeout = 20)
+Test(limiter, what_can_never_be_had_is_refused, .init = setup_all, .fini = teardown, .timeout = 60)
 {
 	cr_expect_eq(limiter_check(&a.view, 0), IPC_EINVAL);
 	cr_expect_eq(limiter_check(&a.view, 3), 0);
@@ -113,13 +113,13 @@ Test(limiter, what_can_never_be_had_is_refused, .init = setup_all, .fini = teard
 }
 
 /* L-1 */
-Test(limiter, more_than_there_are_is_refused, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter, more_than_there_are_is_refused, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_expect_eq(limiter_check(&a.view, N_PERMITS), 0);
 	cr_expect_eq(limiter_check(&a.view, N_PERMITS + 1), IPC_EMSGSIZE);
 }
 
-Test(limiter, released_permits_are_free, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter, released_permits_are_free, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 4), 0);
 
@@ -129,7 +129,7 @@ Test(limiter, released_permits_are_free, .init = setup, .fini = teardown, .timeo
 }
 
 /* L-2 */
-Test(limiter, released_twice_counts_once, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter, released_twice_counts_once, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 2), 0);
 	cr_assert_eq(limiter_scene_acquire(&b, &second, 0, 2), 0);
@@ -140,7 +140,7 @@ Test(limiter, released_twice_counts_once, .init = setup, .fini = teardown, .time
 }
 
 /* L-2, with another operation between */
-Test(limiter, released_twice_later_counts_once, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter, released_twice_later_counts_once, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct limiter_part old;
 
@@ -154,7 +154,7 @@ Test(limiter, released_twice_later_counts_once, .init = setup, .fini = teardown,
 }
 
 /* L-2: after 2^37 changes of a cell's word its turn begins with 0 again. */
-Test(limiter, turns_of_a_cell_go_round, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter, turns_of_a_cell_go_round, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct limiter_segment *segment = scene.segment;
 
@@ -173,7 +173,7 @@ Test(limiter, turns_of_a_cell_go_round, .init = setup, .fini = teardown, .timeou
 	}
 }
 
-Test(limiter, permits_up_to_the_largest_number, .timeout = 20)
+Test(limiter, permits_up_to_the_largest_number, .timeout = 60)
 {
 	setup_shape(UINT32_MAX, 0, 0, 0);
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, UINT32_MAX), 0);
@@ -188,7 +188,7 @@ Test(limiter, permits_up_to_the_largest_number, .timeout = 20)
 
 /* L-2, M-25 */
 Test(limiter, permits_of_a_dead_one_are_free_at_once, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 4), 0);
 	limiter_scene_end(&scene, a.id);
@@ -198,7 +198,7 @@ Test(limiter, permits_of_a_dead_one_are_free_at_once, .init = setup, .fini = tea
 }
 
 /* L-2 */
-Test(limiter, permits_of_a_dead_one_come_back_once, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter, permits_of_a_dead_one_come_back_once, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 2), 0);
 	cr_assert_eq(limiter_scene_acquire(&b, &second, 0, 2), 0);
@@ -212,7 +212,7 @@ Test(limiter, permits_of_a_dead_one_come_back_once, .init = setup, .fini = teard
 
 /* L-2: a process that is held dead lives, and lets go of what is not its own any more. */
 Test(limiter, one_that_is_held_dead_gives_nothing_back_twice, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 3), 0);
 	limiter_scene_end(&scene, a.id);
@@ -224,7 +224,7 @@ Test(limiter, one_that_is_held_dead_gives_nothing_back_twice, .init = setup, .fi
 
 /* L-2 */
 Test(limiter, row_of_a_dead_one_is_cleared_by_the_next, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct limiter_member next;
 
@@ -242,7 +242,7 @@ Test(limiter, row_of_a_dead_one_is_cleared_by_the_next, .init = setup, .fini = t
 /* ---- the queue ---- */
 
 /* L-3 */
-Test(limiter, first_come_first_served, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter, first_come_first_served, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 4), 0);
 	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 1), 1);
@@ -262,7 +262,7 @@ Test(limiter, first_come_first_served, .init = setup, .fini = teardown, .timeout
 }
 
 /* L-7 */
-Test(limiter, acquire_does_not_overtake, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter, acquire_does_not_overtake, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 3), 0);
 	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 2), 1);
@@ -272,7 +272,7 @@ Test(limiter, acquire_does_not_overtake, .init = setup, .fini = teardown, .timeo
 }
 
 /* L-3 */
-Test(limiter, who_gives_up_is_passed_over, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter, who_gives_up_is_passed_over, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 3), 0);
 	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 2), 1);
@@ -285,7 +285,7 @@ Test(limiter, who_gives_up_is_passed_over, .init = setup, .fini = teardown, .tim
 }
 
 /* L-3 */
-Test(limiter, a_dead_one_is_passed_over, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter, a_dead_one_is_passed_over, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 3), 0);
 	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 2), 1);
@@ -298,7 +298,7 @@ Test(limiter, a_dead_one_is_passed_over, .init = setup, .fini = teardown, .timeo
 }
 
 /* L-3: what was granted while it gave up is kept. */
-Test(limiter, who_gives_up_too_late_holds, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter, who_gives_up_too_late_holds, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 4), 0);
 	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 2), 1);
@@ -311,7 +311,7 @@ Test(limiter, who_gives_up_too_late_holds, .init = setup, .fini = teardown, .tim
 }
 
 Test(limiter, one_that_is_held_dead_learns_that_it_waits_no_more, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 4), 0);
 	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 1), 1);
@@ -326,7 +326,7 @@ Test(limiter, one_that_is_held_dead_learns_that_it_waits_no_more, .init = setup,
 /* ---- the user's bound ---- */
 
 /* L-1 */
-Test(limiter, a_users_bound_is_told, .init = setup_user, .fini = teardown, .timeout = 20)
+Test(limiter, a_users_bound_is_told, .init = setup_user, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 1), 0);
 
@@ -336,7 +336,7 @@ Test(limiter, a_users_bound_is_told, .init = setup_user, .fini = teardown, .time
 
 /* L-1, L-2 */
 Test(limiter, what_a_dead_one_holds_is_not_in_its_users_bound, .init = setup_user, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 2), 0);
 	limiter_scene_end(&scene, a.id);
@@ -346,7 +346,7 @@ Test(limiter, what_a_dead_one_holds_is_not_in_its_users_bound, .init = setup_use
 
 /* L-7 */
 Test(limiter, who_lacks_its_users_bound_holds_up_no_other_user, .init = setup_user,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 2), 0);
 	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 1), 1);
@@ -357,7 +357,7 @@ Test(limiter, who_lacks_its_users_bound_holds_up_no_other_user, .init = setup_us
 
 /* L-3, L-7: first come first served among the requests of one user. */
 Test(limiter, who_lacks_its_users_bound_holds_up_its_user, .init = setup_user, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 1), 0);
 	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 2), 1);
@@ -367,7 +367,7 @@ Test(limiter, who_lacks_its_users_bound_holds_up_its_user, .init = setup_user, .
 
 /* L-7 */
 Test(limiter, who_lacks_permits_holds_up_other_users, .init = setup_user, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&c, &first, 0, 2), 0);
 	cr_assert_eq(limiter_scene_acquire(&a, &second, 0, 1), 0);
@@ -380,7 +380,7 @@ Test(limiter, who_lacks_permits_holds_up_other_users, .init = setup_user, .fini 
 /* ---- the window ---- */
 
 /* L-1, L-6 */
-Test(limiter, the_window_is_told, .init = setup_window, .fini = teardown, .timeout = 20)
+Test(limiter, the_window_is_told, .init = setup_window, .fini = teardown, .timeout = 60)
 {
 	struct limiter_denial denial;
 
@@ -397,7 +397,7 @@ Test(limiter, the_window_is_told, .init = setup_window, .fini = teardown, .timeo
 }
 
 /* L-1: window, then user, then permits. */
-Test(limiter, reasons_are_told_in_order, .init = setup_all, .fini = teardown, .timeout = 20)
+Test(limiter, reasons_are_told_in_order, .init = setup_all, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&c, &first, 0, 2), 0);
 	cr_assert_eq(limiter_scene_acquire(&a, &second, 0, 2), 0);
@@ -414,7 +414,7 @@ Test(limiter, reasons_are_told_in_order, .init = setup_all, .fini = teardown, .t
 
 /* L-6 */
 Test(limiter, the_window_begins_with_the_first_unit, .init = setup_window_short, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_expect_eq(limiter_scene_state(&a).window_left_ns, 0);
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 1), 0);
@@ -427,7 +427,7 @@ Test(limiter, the_window_begins_with_the_first_unit, .init = setup_window_short,
 
 /* L-6 */
 Test(limiter, the_next_window_has_all_units, .init = setup_window_short, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	for (unsigned i = 0; i < WINDOW_UNITS; ++i) {
 		cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 1), 0);
@@ -442,7 +442,7 @@ Test(limiter, the_next_window_has_all_units, .init = setup_window_short, .fini =
 }
 
 /* L-6 */
-Test(limiter, refund_gives_units_back, .init = setup_window, .fini = teardown, .timeout = 20)
+Test(limiter, refund_gives_units_back, .init = setup_window, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 3), 0);
 	cr_assert_eq(limiter_scene_acquire(&a, &second, 1, 1), 0);
@@ -454,7 +454,7 @@ Test(limiter, refund_gives_units_back, .init = setup_window, .fini = teardown, .
 
 /* L-6 */
 Test(limiter, refund_of_an_earlier_window_gives_nothing_back, .init = setup_window_short,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 2), 0);
 	until_window_is_over();
@@ -467,7 +467,7 @@ Test(limiter, refund_of_an_earlier_window_gives_nothing_back, .init = setup_wind
 
 /* L-6: also of a grant that somebody else made. */
 Test(limiter, refund_of_a_request_that_waited, .init = setup_window, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 4), 0);
 	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 2), 1);
@@ -481,7 +481,7 @@ Test(limiter, refund_of_a_request_that_waited, .init = setup_window, .fini = tea
 }
 
 /* L-2 */
-Test(limiter, units_of_a_dead_one_stay_used, .init = setup_window, .fini = teardown, .timeout = 20)
+Test(limiter, units_of_a_dead_one_stay_used, .init = setup_window, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 4), 0);
 	limiter_scene_end(&scene, a.id);
@@ -493,7 +493,7 @@ Test(limiter, units_of_a_dead_one_stay_used, .init = setup_window, .fini = teard
 
 /* L-7 */
 Test(limiter, who_lacks_units_holds_up_nobody_whose_units_are_left, .init = setup_window,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	for (unsigned i = 0; i < 2; ++i) {
 		cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 4), 0);
@@ -507,7 +507,7 @@ Test(limiter, who_lacks_units_holds_up_nobody_whose_units_are_left, .init = setu
 
 /* L-1, L-6 */
 Test(limiter, who_lacks_units_is_granted_in_the_next_window, .init = setup_window_short,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	for (unsigned i = 0; i < 2; ++i) {
 		cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 4), 0);
@@ -523,7 +523,7 @@ Test(limiter, who_lacks_units_is_granted_in_the_next_window, .init = setup_windo
 
 /* L-1 */
 Test(limiter, who_would_wait_too_long_for_the_window_does_not_wait, .init = setup_window,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	struct limiter_denial denial;
 
@@ -540,7 +540,7 @@ Test(limiter, who_would_wait_too_long_for_the_window_does_not_wait, .init = setu
 /* ---- holders ---- */
 
 /* M-45 */
-Test(limiter, the_oldest_holder_is_known, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter, the_oldest_holder_is_known, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_expect_eq(limiter_holder(&c.view), 0);
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 1), 0);
@@ -559,7 +559,7 @@ Test(limiter, the_oldest_holder_is_known, .init = setup, .fini = teardown, .time
 
 /* M-62, M-60 */
 Test(limiter, attach_takes_its_own_kind_and_shape_alone, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	const uint64_t other[4] = {N_PERMITS + 1, 0, 0, 0};
 	const uint64_t illegal[4] = {N_PERMITS, 0, 5, 0};
@@ -575,7 +575,7 @@ Test(limiter, attach_takes_its_own_kind_and_shape_alone, .init = setup, .fini = 
 	cr_expect_eq(limiter_attach(&view, scene.segment, scene.size, scene.shape, 9), IPC_EBADMSG);
 }
 
-Test(limiter, shapes_without_permits_or_with_half_a_window_are_none, .timeout = 20)
+Test(limiter, shapes_without_permits_or_with_half_a_window_are_none, .timeout = 60)
 {
 	cr_expect_eq(limiter_segment_size((const uint64_t[4]){0, 0, 0, 0}), 0);
 	cr_expect_eq(limiter_segment_size((const uint64_t[4]){1, 0, 1, 0}), 0);
@@ -587,7 +587,7 @@ Test(limiter, shapes_without_permits_or_with_half_a_window_are_none, .timeout = 
 
 /* M-60, M-61: results within bounds, and then the same for everybody. */
 Test(limiter, a_record_that_cannot_be_breaks_it_for_everybody, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct limiter_denial denial;
 	struct ipc_limiter_state state;

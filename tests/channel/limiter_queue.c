@@ -86,7 +86,7 @@ static int probe(struct limiter_member *member)
 /* ---- probing ---- */
 
 /* M-34 */
-Test(limiter_probe, says_what_acquire_would, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter_probe, says_what_acquire_would, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct limiter_denial denial;
 
@@ -98,7 +98,7 @@ Test(limiter_probe, says_what_acquire_would, .init = setup, .fini = teardown, .t
 }
 
 /* M-34 */
-Test(limiter_probe, does_not_overtake, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter_probe, does_not_overtake, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct limiter_denial denial;
 
@@ -110,7 +110,7 @@ Test(limiter_probe, does_not_overtake, .init = setup, .fini = teardown, .timeout
 
 /* M-34 */
 Test(limiter_probe, tells_when_the_window_ends, .init = setup_window, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct limiter_denial denial;
 
@@ -125,7 +125,7 @@ Test(limiter_probe, tells_when_the_window_ends, .init = setup_window, .fini = te
 }
 
 /* M-34: what is left after those who wait, of whom none has looked yet. */
-Test(limiter_probe, grants_first_to_those_who_wait, .init = setup, .fini = teardown, .timeout = 20)
+Test(limiter_probe, grants_first_to_those_who_wait, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 4), 0);
 	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 1), 1);
@@ -140,7 +140,7 @@ Test(limiter_probe, grants_first_to_those_who_wait, .init = setup, .fini = teard
 
 /* M-34 */
 Test(limiter_probe, leaves_to_those_who_wait_what_is_theirs, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 4), 0);
 	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 2), 1);
@@ -153,7 +153,7 @@ Test(limiter_probe, leaves_to_those_who_wait_what_is_theirs, .init = setup, .fin
 
 /* M-34, L-6 */
 Test(limiter_probe, counts_the_next_window_for_those_who_wait, .init = setup_window_short,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	use_up(&a, 8);
 	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 3), 1);
@@ -166,7 +166,7 @@ Test(limiter_probe, counts_the_next_window_for_those_who_wait, .init = setup_win
 
 /* M-34, L-7 */
 Test(limiter_probe, counts_those_who_wait_in_their_users_bound, .init = setup_user,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(limiter_scene_acquire(&a, &first, 0, 2), 0);
 	cr_assert_eq(limiter_scene_queue(&b, &second, 0, 2), 1);
@@ -341,7 +341,7 @@ static bool is_woken(struct limiter_member *member, struct limiter_part *part, u
 
 /* M-27 */
 Test(limiter_wakes, who_knows_that_units_lack_sleeps_on, .init = setup_window, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint32_t word;
 
@@ -357,7 +357,7 @@ Test(limiter_wakes, who_knows_that_units_lack_sleeps_on, .init = setup_window, .
 
 /* M-27, L-1: it waits for permits until then. */
 Test(limiter_wakes, who_loses_its_units_is_woken, .init = setup_window, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint32_t lost, left;
 
@@ -379,7 +379,7 @@ Test(limiter_wakes, who_loses_its_units_is_woken, .init = setup_window, .fini = 
 }
 
 /* M-27, L-6: it knew it of the window before. */
-Test(limiter_wakes, who_lacks_units_of_the_next_window_is_woken, .timeout = 20)
+Test(limiter_wakes, who_lacks_units_of_the_next_window_is_woken, .timeout = 60)
 {
 	uint32_t word;
 
@@ -401,7 +401,7 @@ Test(limiter_wakes, who_lacks_units_of_the_next_window_is_woken, .timeout = 20)
 
 /* M-27, L-1: they were given back in between, and it has seen that. */
 Test(limiter_wakes, who_loses_its_units_again_is_woken_again, .init = setup_window,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	struct limiter_part small;
 	uint32_t word;

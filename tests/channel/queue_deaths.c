@@ -178,9 +178,9 @@ Test(queue_deaths, claim_of_one_held_dead_stays_until_its_process_is_gone, .init
 
 /* M-24: nobody is told when the process of one held dead ends. */
 Test(queue_deaths, claim_of_one_held_dead_vanishes_when_its_process_does, .init = setup,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
-	struct timespec limit = process_deadline(10000);
+	struct timespec limit = process_deadline(30000);
 	void *data;
 	int r;
 
@@ -198,9 +198,9 @@ Test(queue_deaths, claim_of_one_held_dead_vanishes_when_its_process_does, .init 
 
 /* Q-5, M-24: one that is held dead takes an item when the others have looked already. */
 Test(queue_deaths, late_lease_of_one_held_dead_comes_back_when_its_process_is_gone, .init = setup,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
-	struct timespec limit = process_deadline(10000);
+	struct timespec limit = process_deadline(30000);
 	int r;
 
 	push(&a, 1, 100);
@@ -443,7 +443,7 @@ Test(queue_deaths, copy_that_may_have_come_is_followed_by_another_attempt, .init
 
 /* A member that had nothing changes nothing. */
 Test(queue_deaths, any_number_of_deaths_leaves_all_rooms, .init = setup, .fini = teardown,
-     .timeout = 30)
+     .timeout = 60)
 {
 	for (uint64_t i = 0; i < 300; ++i) {
 		void *data;

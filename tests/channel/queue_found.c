@@ -62,7 +62,7 @@ Test(queue_found, lease_of_another_queue_is_stale)
 }
 
 /* one look at the blocks puts away all of them; a look for each would take minutes. */
-Test(queue_found, one_take_puts_away_all_that_came_too_often, .timeout = 20)
+Test(queue_found, one_take_puts_away_all_that_came_too_often, .timeout = 60)
 {
 	enum { N = 100000 };
 	const uint64_t shape[4] = QUEUE_SHAPE(1, N, (uint64_t)N * 8, 8, 1);

@@ -107,7 +107,7 @@ static void expect_layout(uint64_t items, uint64_t bytes, uint64_t item_size)
 	cr_expect_eq(queue_segment_size(shape), layout.size);
 }
 
-Test(queue_layout, blocks_lie_beside_each_other_and_fall_in_size, .timeout = 30)
+Test(queue_layout, blocks_lie_beside_each_other_and_fall_in_size, .timeout = 60)
 {
 	static const uint64_t items[] = {1, 2, 3, 7, 64, 100, 1000, 4095, 100000, QUEUE_ITEMS_MAX};
 	static const uint64_t bytes[] = {1,    63,      64,        1000,

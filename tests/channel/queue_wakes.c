@@ -165,7 +165,7 @@ static int push_one(uint64_t *ret_due_ns)
 }
 
 /* never more than the burst and what has come since, and always one when it is due. */
-Test(queue_wakes, tokens_come_at_their_rate, .fini = teardown, .timeout = 30)
+Test(queue_wakes, tokens_come_at_their_rate, .fini = teardown, .timeout = 60)
 {
 	const uint64_t rate = 500, burst = 5;
 	uint64_t begun, n = 0;

@@ -34,7 +34,7 @@ static void teardown(void)
 	session_scene_deinit(&scene);
 }
 
-#define Case(name) Test(session, name, .init = setup, .fini = teardown, .timeout = 30)
+#define Case(name) Test(session, name, .init = setup, .fini = teardown, .timeout = 60)
 
 static void expect_receive(struct session_member *member, uint64_t number, uint64_t value,
 			   struct ipc_session_message *ret)

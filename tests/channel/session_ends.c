@@ -46,7 +46,7 @@ static void teardown(void)
 	session_scene_deinit(&scene);
 }
 
-#define Case(name) Test(session_ends, name, .init = setup, .fini = teardown, .timeout = 30)
+#define Case(name) Test(session_ends, name, .init = setup, .fini = teardown, .timeout = 60)
 
 static void die(struct session_member *member)
 {

@@ -46,7 +46,7 @@ static void teardown(void)
 	session_scene_deinit(&scene);
 }
 
-#define Case(name) Test(session_fd, name, .init = setup, .fini = teardown, .timeout = 30)
+#define Case(name) Test(session_fd, name, .init = setup, .fini = teardown, .timeout = 60)
 
 static void send_file(struct session_member *member, unsigned i)
 {

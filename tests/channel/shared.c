@@ -125,7 +125,7 @@ static uint32_t event_word(void)
 }
 
 /* M-76 */
-Test(shared, sizes_that_cannot_be_are_refused, .timeout = 20)
+Test(shared, sizes_that_cannot_be_are_refused, .timeout = 60)
 {
 	cr_expect_eq(shared_segment_size(0, SHARED_TRANSACTIONAL), 0);
 	cr_expect_eq(shared_segment_size(IPC_VALUE_SIZE_MAX + 1, SHARED_IN_PLACE), 0);
@@ -141,7 +141,7 @@ Test(shared, sizes_that_cannot_be_are_refused, .timeout = 20)
 
 /* M-60, M-62 */
 Test(shared, segment_that_does_not_fit_is_refused_at_attach, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	const uint64_t larger[4] = {VALUE_SIZE * 2, SHARED_TRANSACTIONAL};
 	const uint64_t other[4] = {VALUE_SIZE, SHARED_IN_PLACE};
@@ -170,7 +170,7 @@ Test(shared, segment_that_does_not_fit_is_refused_at_attach, .init = setup, .fin
 }
 
 /* S-2, S-11, M-71 */
-Test(shared, commit_makes_the_edit_the_value, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, commit_makes_the_edit_the_value, .init = setup, .fini = teardown, .timeout = 60)
 {
 	static const unsigned char zeros[VALUE_SIZE];
 	void *copy, *same;
@@ -200,7 +200,7 @@ Test(shared, commit_makes_the_edit_the_value, .init = setup, .fini = teardown, .
 }
 
 /* S-2, S-6 */
-Test(shared, unlock_drops_edits, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, unlock_drops_edits, .init = setup, .fini = teardown, .timeout = 60)
 {
 	commit_word(5);
 
@@ -213,7 +213,7 @@ Test(shared, unlock_drops_edits, .init = setup, .fini = teardown, .timeout = 20)
 }
 
 /* S-3, S-10 */
-Test(shared, unlock_in_place_keeps_edits, .init = setup_in_place, .fini = teardown, .timeout = 20)
+Test(shared, unlock_in_place_keeps_edits, .init = setup_in_place, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(edit_all(&view, 6), 0);
 	cr_expect_eq(value_word(), 6, "edit gives another place than the value");
@@ -225,7 +225,7 @@ Test(shared, unlock_in_place_keeps_edits, .init = setup_in_place, .fini = teardo
 }
 
 /* S-6, S-9, S-10: the event moves only when it is woken. */
-Test(shared, only_a_commit_of_an_edit_wakes, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, only_a_commit_of_an_edit_wakes, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint32_t word = eventcount_announce(&scene.segment->event);
 
@@ -257,7 +257,7 @@ Test(shared, only_a_commit_of_an_edit_wakes, .init = setup, .fini = teardown, .t
 
 /* S-8 */
 Test(shared, same_thread_twice_would_wait_for_itself, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct shared second = shared_scene_attach(&scene, 12);
 
@@ -294,7 +294,7 @@ static void *locking_thread(void *arg)
 }
 
 /* S-9, M-42 */
-Test(shared, only_the_holding_thread_edits, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, only_the_holding_thread_edits, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pthread_t thread;
 
@@ -311,7 +311,7 @@ Test(shared, only_the_holding_thread_edits, .init = setup, .fini = teardown, .ti
 
 /* M-42 */
 Test(shared, thread_that_ends_holding_counts_as_dead, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	pthread_t thread;
 	void *result;
@@ -326,7 +326,7 @@ Test(shared, thread_that_ends_holding_counts_as_dead, .init = setup, .fini = tea
 }
 
 /* S-1, S-2 */
-Test(shared, death_of_a_holder_is_told_once, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, death_of_a_holder_is_told_once, .init = setup, .fini = teardown, .timeout = 60)
 {
 	commit_word(7);
 	die_holding(8);
@@ -342,7 +342,7 @@ Test(shared, death_of_a_holder_is_told_once, .init = setup, .fini = teardown, .t
 
 /* S-1: a look at a predicate takes the lock, and is not a user. */
 Test(shared, death_is_not_swallowed_by_a_predicate_that_does_not_hold, .init = setup,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	die_holding(1);
 
@@ -364,7 +364,7 @@ Test(shared, death_is_not_swallowed_by_a_predicate_that_does_not_hold, .init = s
 
 /* A closed handle gives a lock back that nobody asked for any more: the death goes to the next. */
 Test(shared, death_that_was_put_back_is_told_again, .init = setup_in_place, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	die_holding(1);
 
@@ -379,7 +379,7 @@ Test(shared, death_that_was_put_back_is_told_again, .init = setup_in_place, .fin
 }
 
 /* The death may have come between commit and wake: whoever finds it wakes for the dead. */
-Test(shared, finder_of_a_death_wakes_for_the_dead, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, finder_of_a_death_wakes_for_the_dead, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint32_t word;
 
@@ -398,7 +398,7 @@ Test(shared, finder_of_a_death_wakes_for_the_dead, .init = setup, .fini = teardo
 
 /* S-3, S-10 */
 Test(shared, in_place_a_death_has_to_be_marked, .init = setup_in_place, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	void *memory;
 
@@ -418,7 +418,7 @@ Test(shared, in_place_a_death_has_to_be_marked, .init = setup_in_place, .fini = 
 
 /* S-9, S-10 */
 Test(shared, mark_on_a_transactional_value_is_refused, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	die_holding(3);
 	cr_assert_eq(shared_lock_try(&view), 1);
@@ -437,7 +437,7 @@ static void expect_given_up(void)
 
 /* S-3, M-61 */
 Test(shared, in_place_unlock_without_the_mark_gives_up, .init = setup_in_place, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint32_t word;
 
@@ -454,7 +454,7 @@ Test(shared, in_place_unlock_without_the_mark_gives_up, .init = setup_in_place, 
 
 /* S-3, S-9, M-61 */
 Test(shared, in_place_commit_without_the_mark_is_refused, .init = setup_in_place, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	void *memory;
 
@@ -480,7 +480,7 @@ static void take_death_and_die(struct actor *self, void *arg)
 
 /* S-3: who was told and died is a new death, marked or not. */
 Test(shared, in_place_death_of_the_one_that_was_told_is_told_again, .init = setup_in_place,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	for (int marks = 0; marks < 2; ++marks) {
 		bool arg = marks;
@@ -501,7 +501,7 @@ Test(shared, in_place_death_of_the_one_that_was_told_is_told_again, .init = setu
 
 /* S-10 */
 Test(shared, in_place_a_death_comes_before_the_predicate, .init = setup_in_place, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	die_holding(0);
 
@@ -524,7 +524,7 @@ static bool holds_the_second_time(const void *value, uint64_t size, void *userda
 
 /* S-4, M-21 */
 Test(shared, predicate_is_asked_once_more_before_an_end_is_told, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct waiter waiter = shared_scene_waiter(&scene, CLOCK_FOREVER);
 	struct shared_condition condition = shared_scene_condition(&scene);
@@ -547,7 +547,7 @@ Test(shared, predicate_is_asked_once_more_before_an_end_is_told, .init = setup, 
 
 /* S-12 */
 Test(shared, shutdown_ends_predicates_and_nothing_else, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint32_t word = eventcount_announce(&scene.segment->event);
 
@@ -592,7 +592,7 @@ static void sleep_for_lock(struct actor *self, void *arg)
 
 /* M-27, S-6 */
 Test(shared, sleeper_is_woken_by_the_commit_that_it_waits_for, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct actor actors[2];
 	uint32_t n_asked;
@@ -616,7 +616,7 @@ Test(shared, sleeper_is_woken_by_the_commit_that_it_waits_for, .init = setup, .f
 
 /* S-10 */
 Test(shared, in_place_exactly_one_sleeper_is_told_a_death, .init = setup_in_place, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct actor actors[3];
 	int64_t n_told = 0;
@@ -642,7 +642,7 @@ Test(shared, in_place_exactly_one_sleeper_is_told_a_death, .init = setup_in_plac
 }
 
 /* S-3, M-61 */
-Test(shared, giving_up_ends_every_wait, .init = setup_in_place, .fini = teardown, .timeout = 20)
+Test(shared, giving_up_ends_every_wait, .init = setup_in_place, .fini = teardown, .timeout = 60)
 {
 	struct actor for_predicate, for_lock;
 
@@ -663,7 +663,7 @@ Test(shared, giving_up_ends_every_wait, .init = setup_in_place, .fini = teardown
 
 /* M-33, S-1 */
 Test(shared, lock_wait_gets_the_lock_of_a_holder_that_dies, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct actor holder, waiting;
 	bool marks = false;
@@ -697,7 +697,7 @@ static void hold_until_told(struct actor *self, void *arg)
 
 /* M-20 */
 Test(shared, waits_for_a_held_lock_end_at_their_deadline, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint64_t deadline_ns;
 	struct actor holder;
@@ -723,7 +723,7 @@ Test(shared, waits_for_a_held_lock_end_at_their_deadline, .init = setup, .fini =
 }
 
 /* M-60: bytes that are no lock break the channel for everybody, and nobody crashes. */
-Test(shared, lock_that_is_none_breaks_the_channel, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, lock_that_is_none_breaks_the_channel, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint32_t word = eventcount_announce(&scene.segment->event);
 
@@ -738,7 +738,7 @@ Test(shared, lock_that_is_none_breaks_the_channel, .init = setup, .fini = teardo
 }
 
 /* Whoever looks sees who holds the lock, and that it let go. */
-Test(shared, holder_is_shown_while_it_holds, .init = setup, .fini = teardown, .timeout = 20)
+Test(shared, holder_is_shown_while_it_holds, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(shared_lock_try(&view), 0);
 	cr_expect_eq(atomic_load(&scene.segment->header.holder_id), 11);

@@ -139,7 +139,7 @@ static void until_ready(uint32_t n)
 /* ---- size, make, attach ---- */
 
 /* M-76 */
-Test(watch, shapes_that_cannot_be_have_no_size, .timeout = 20)
+Test(watch, shapes_that_cannot_be_have_no_size, .timeout = 60)
 {
 	const uint64_t largest[4] = {IPC_VALUE_SIZE_MAX, 1},
 		       larger[4] = {IPC_VALUE_SIZE_MAX + 1, 1};
@@ -154,7 +154,7 @@ Test(watch, shapes_that_cannot_be_have_no_size, .timeout = 20)
 }
 
 /* M-71 */
-Test(watch, values_are_aligned_to_64, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, values_are_aligned_to_64, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct value_edit edit;
 	uint64_t size;
@@ -168,7 +168,7 @@ Test(watch, values_are_aligned_to_64, .init = setup, .fini = teardown, .timeout 
 
 /* M-62, M-60 */
 Test(watch, attach_refuses_what_is_not_such_a_segment, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	const uint64_t other[4] = {257, 4};
 	struct channel_header *header = segment;
@@ -195,7 +195,7 @@ Test(watch, attach_refuses_what_is_not_such_a_segment, .init = setup, .fini = te
 }
 
 /* W-9: a consumer stores nothing, so it works on memory that it cannot write. */
-Test(watch, reading_needs_no_right_to_write, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, reading_needs_no_right_to_write, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint64_t number = 42, version = 0;
 
@@ -211,7 +211,7 @@ Test(watch, reading_needs_no_right_to_write, .init = setup, .fini = teardown, .t
 /* ---- publish ---- */
 
 /* W-1, M-76 */
-Test(watch, value_of_the_largest_size_and_one_more, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, value_of_the_largest_size_and_one_more, .init = setup, .fini = teardown, .timeout = 60)
 {
 	unsigned char data[257], copy[257];
 	uint64_t size, version;
@@ -229,7 +229,7 @@ Test(watch, value_of_the_largest_size_and_one_more, .init = setup, .fini = teard
 
 /* W-11, W-12 */
 Test(watch, the_editing_thread_cannot_publish_or_edit_beside_its_edit, .init = setup,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	struct value_edit edit, second;
 	uint64_t number = 1, size;
@@ -263,7 +263,7 @@ static void *publish_beside(void *arg)
 
 /* W-11 */
 Test(watch, open_edit_of_another_thread_keeps_publishers_out, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct value_edit edit;
 	pthread_t thread;
@@ -283,7 +283,7 @@ Test(watch, open_edit_of_another_thread_keeps_publishers_out, .init = setup, .fi
 
 /* W-13: the copy is of the latest value, and nobody sees it change before the commit. */
 Test(watch, edit_is_invisible_until_the_commit_and_gone_after_the_abort, .init = setup,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	uint64_t number = 5, size = 0, version, *copy;
 	struct value_edit edit;
@@ -310,7 +310,7 @@ Test(watch, edit_is_invisible_until_the_commit_and_gone_after_the_abort, .init =
 }
 
 /* W-4 */
-Test(watch, only_publish_and_commit_wake, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, only_publish_and_commit_wake, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint64_t number = 5, size, version;
 	struct value_edit edit;
@@ -345,7 +345,7 @@ Test(watch, only_publish_and_commit_wake, .init = setup, .fini = teardown, .time
 
 /* W-10: with nobody asleep the event word is not even written. */
 Test(watch, publish_without_sleepers_leaves_the_event_alone, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint64_t number = 5;
 
@@ -372,7 +372,7 @@ static void die_in_edit(void)
 
 /* W-3 */
 Test(watch, edit_of_a_killed_producer_is_dropped_and_the_next_publishes_at_once, .init = setup,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	uint64_t number = 5, version;
 	pid_t pid;
@@ -409,7 +409,7 @@ static void edit_and_commit(void)
 
 /* W-3, M-25 */
 Test(watch, waiting_editor_gets_the_lock_of_a_killed_one, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	pid_t holder, next;
 	uint64_t version;
@@ -437,7 +437,7 @@ static void *end_in_edit(void *arg)
 }
 
 /* M-42: a thread that ends holding a lock counts as dead for it. */
-Test(watch, edit_of_a_thread_that_ended_is_dropped, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, edit_of_a_thread_that_ended_is_dropped, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint64_t number = 5;
 	pthread_t thread;
@@ -455,7 +455,7 @@ Test(watch, edit_of_a_thread_that_ended_is_dropped, .init = setup, .fini = teard
 
 /* W-16 */
 Test(watch, after_a_shutdown_nothing_is_published_and_the_value_stays, .init = setup,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	uint64_t number = 5, size, version;
 	struct value_edit edit;
@@ -486,7 +486,7 @@ static void edit_until_shutdown(void)
 }
 
 /* M-33 */
-Test(watch, shutdown_ends_every_wait_for_the_lock, .init = setup, .fini = teardown, .timeout = 20)
+Test(watch, shutdown_ends_every_wait_for_the_lock, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct value_edit edit;
 	pid_t waiting[4];
@@ -508,7 +508,7 @@ Test(watch, shutdown_ends_every_wait_for_the_lock, .init = setup, .fini = teardo
 
 /* M-61 */
 Test(watch, overwritten_lock_breaks_the_channel_for_everybody, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint64_t number = 5, size, version;
 	struct value_edit edit;
@@ -536,7 +536,7 @@ Test(watch, overwritten_lock_breaks_the_channel_for_everybody, .init = setup, .f
 
 /* M-60, M-61: what consumers call broken is not covered up by the next publish. */
 Test(watch, overwritten_value_breaks_the_channel_for_everybody, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint64_t number = 5, size, version;
 

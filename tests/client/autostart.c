@@ -81,7 +81,7 @@ static void broker_end(pid_t pid)
 
 /* M-40 */
 Test(autostart, broker_is_started_where_none_listens, .init = setup, .fini = teardown,
-     .timeout = 30)
+     .timeout = 60)
 {
 	struct leaks leaks;
 	ipc_client *client, *second;
@@ -89,8 +89,8 @@ Test(autostart, broker_is_started_where_none_listens, .init = setup, .fini = tea
 	pid_t broker;
 
 	leaks_begin(&leaks);
-	cr_assert_eq(ipc_client_connect_wait(&client, NULL, DEADLINE(10000)), 0);
-	cr_assert_eq(ipc_client_connect_wait(&second, NULL, DEADLINE(10000)), 0);
+	cr_assert_eq(ipc_client_connect_wait(&client, NULL, DEADLINE(30000)), 0);
+	cr_assert_eq(ipc_client_connect_wait(&second, NULL, DEADLINE(30000)), 0);
 	broker = broker_of(client);
 	cr_assert_eq(broker_of(second), broker);
 
@@ -106,7 +106,7 @@ Test(autostart, broker_is_started_where_none_listens, .init = setup, .fini = tea
 }
 
 /* M-40, X-8: a call that uses a domain starts one, a call that looks does not. */
-Test(autostart, ipcctl_starts_one_for_once_alone, .init = setup, .fini = teardown, .timeout = 30)
+Test(autostart, ipcctl_starts_one_for_once_alone, .init = setup, .fini = teardown, .timeout = 60)
 {
 	static const char *const list[] = {"list", NULL};
 	static const char *const once[] = {"once", "key", "--", "echo", "a", NULL};
@@ -128,7 +128,7 @@ Test(autostart, ipcctl_starts_one_for_once_alone, .init = setup, .fini = teardow
 
 	cr_assert_eq(ipc_client_connect_wait(&client,
 					     IPC_CLIENT_OPTIONS(.flags = IPC_CLIENT_NO_AUTOSTART),
-					     DEADLINE(10000)),
+					     DEADLINE(30000)),
 		     0);
 	broker = broker_of(client);
 	ipc_client_unref(client);
@@ -137,7 +137,7 @@ Test(autostart, ipcctl_starts_one_for_once_alone, .init = setup, .fini = teardow
 
 /* M-40 */
 Test(autostart, is_refused_by_a_flag_and_for_the_callers_address, .init = setup, .fini = teardown,
-     .timeout = 30)
+     .timeout = 60)
 {
 	ipc_client *client = NULL;
 
@@ -150,7 +150,7 @@ Test(autostart, is_refused_by_a_flag_and_for_the_callers_address, .init = setup,
 }
 
 /* M-20: to look is not to start. */
-Test(autostart, past_deadline_starts_nothing, .init = setup, .fini = teardown, .timeout = 30)
+Test(autostart, past_deadline_starts_nothing, .init = setup, .fini = teardown, .timeout = 60)
 {
 	const struct timespec past = {0, 0};
 	ipc_client *client = NULL;
@@ -174,7 +174,7 @@ static void script_write(const char *text)
 }
 
 Test(autostart, program_that_is_not_there_refuses_the_connection, .init = setup, .fini = teardown,
-     .timeout = 30)
+     .timeout = 60)
 {
 	ipc_client *client = NULL;
 
@@ -187,7 +187,7 @@ Test(autostart, program_that_is_not_there_refuses_the_connection, .init = setup,
 }
 
 Test(autostart, broker_that_fails_refuses_the_connection, .init = setup, .fini = teardown,
-     .timeout = 30)
+     .timeout = 60)
 {
 	struct leaks leaks;
 	ipc_client *client = NULL;
@@ -205,7 +205,7 @@ Test(autostart, broker_that_fails_refuses_the_connection, .init = setup, .fini =
 /* Ends in good order, as one that lost the race for the lock: its client looks again until the
  * deadline. */
 Test(autostart, broker_that_never_comes_up_ends_at_the_deadline, .init = setup, .fini = teardown,
-     .timeout = 30)
+     .timeout = 60)
 {
 	ipc_client *client = NULL;
 
@@ -218,7 +218,7 @@ Test(autostart, broker_that_never_comes_up_ends_at_the_deadline, .init = setup, 
 
 /* What it inherits: signals as at login, no descriptors, nothing that makes it talk to our service
  * manager. */
-Test(autostart, broker_inherits_nothing_of_ours, .init = setup, .fini = teardown, .timeout = 30)
+Test(autostart, broker_inherits_nothing_of_ours, .init = setup, .fini = teardown, .timeout = 60)
 {
 	ipc_client *client = NULL;
 	char path[192], line[256] = "";
@@ -304,7 +304,7 @@ Test(autostart, several_processes_at_once_end_up_with_one_broker, .init = setup,
 
 /* M-40: a program's own children are its own business. */
 Test(autostart, start_is_no_child_that_the_program_sees, .init = setup, .fini = teardown,
-     .timeout = 30)
+     .timeout = 60)
 {
 	ipc_client *client;
 	pid_t broker;
@@ -312,7 +312,7 @@ Test(autostart, start_is_no_child_that_the_program_sees, .init = setup, .fini = 
 	prctl(PR_SET_CHILD_SUBREAPER, 0);
 	signal(SIGCHLD, SIG_DFL);
 
-	cr_assert_eq(ipc_client_connect_wait(&client, NULL, DEADLINE(10000)), 0);
+	cr_assert_eq(ipc_client_connect_wait(&client, NULL, DEADLINE(30000)), 0);
 
 	cr_assert_eq(waitpid(-1, NULL, WNOHANG), -1);
 	cr_assert_eq(errno, ECHILD);

@@ -65,7 +65,7 @@ static struct timespec now(void)
 /* ---- before WELCOME ---- */
 
 /* M-40 */
-Test(connection, nobody_listening_is_told_at_once, .timeout = 20)
+Test(connection, nobody_listening_is_told_at_once, .timeout = 60)
 {
 	ipc_client *client = NULL;
 	struct timespec begin = now();
@@ -90,7 +90,7 @@ static void run_hang_up_twice(struct script *script)
 }
 
 /* M-40 */
-Test(connection, end_of_stream_before_the_welcome_is_tried_again, .timeout = 20)
+Test(connection, end_of_stream_before_the_welcome_is_tried_again, .timeout = 60)
 {
 	ipc_client *client = connected(run_hang_up_twice);
 
@@ -105,7 +105,7 @@ static void run_hang_up_always(struct script *script)
 		close(script_accept(script));
 }
 
-Test(connection, listener_that_always_hangs_up_is_no_broker, .timeout = 20)
+Test(connection, listener_that_always_hangs_up_is_no_broker, .timeout = 60)
 {
 	ipc_client *client = NULL;
 
@@ -126,7 +126,7 @@ static void run_refuse(struct script *script)
 }
 
 /* M-62 */
-Test(connection, refusal_of_the_broker_is_the_result, .timeout = 20)
+Test(connection, refusal_of_the_broker_is_the_result, .timeout = 60)
 {
 	ipc_client *client = NULL;
 	struct leaks leaks;
@@ -150,7 +150,7 @@ static void run_garbage(struct script *script)
 	(void)actor_hear(script->test);
 }
 
-Test(connection, garbage_is_a_protocol_error, .timeout = 20)
+Test(connection, garbage_is_a_protocol_error, .timeout = 60)
 {
 	ipc_client *client = NULL;
 
@@ -167,7 +167,7 @@ static void run_silence(struct script *script)
 }
 
 /* M-20 */
-Test(connection, silent_listener_ends_at_the_deadline, .timeout = 20)
+Test(connection, silent_listener_ends_at_the_deadline, .timeout = 60)
 {
 	ipc_client *client = NULL;
 	struct timespec begin = now();
@@ -188,7 +188,7 @@ static void run_welcome(struct script *script)
 }
 
 /* M-20 */
-Test(connection, past_deadline_looks_once, .timeout = 20)
+Test(connection, past_deadline_looks_once, .timeout = 60)
 {
 	const struct timespec past = {0, 0};
 	ipc_client *client = NULL;
@@ -202,7 +202,7 @@ Test(connection, past_deadline_looks_once, .timeout = 20)
 	standin_stop(&standin);
 }
 
-Test(connection, socket_of_another_type_is_refused, .timeout = 20)
+Test(connection, socket_of_another_type_is_refused, .timeout = 60)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	char dir[] = "/tmp/ipc-test-XXXXXX";
@@ -223,7 +223,7 @@ Test(connection, socket_of_another_type_is_refused, .timeout = 20)
 	rmdir(dir);
 }
 
-Test(connection, welcome_and_unref_leave_nothing, .timeout = 20)
+Test(connection, welcome_and_unref_leave_nothing, .timeout = 60)
 {
 	struct leaks leaks;
 	ipc_client *client;
@@ -267,16 +267,16 @@ static void run_twice(struct script *script)
 }
 
 /* M-31 */
-Test(connection, answers_that_come_twice_do_no_harm, .timeout = 20)
+Test(connection, answers_that_come_twice_do_no_harm, .timeout = 60)
 {
 	ipc_client *client = connected(run_twice);
 	struct thing *thing;
 	struct leaks leaks;
 
 	leaks_begin(&leaks);
-	cr_assert_eq(
-		thing_open_wait(&thing, client, "a", IPC_ROLE_SHARED_A, IPC_CREATE, DEADLINE(5000)),
-		0);
+	cr_assert_eq(thing_open_wait(&thing, client, "a", IPC_ROLE_SHARED_A, IPC_CREATE,
+				     DEADLINE(30000)),
+		     0);
 
 	/* The second OPENED waits in the socket: this look takes it, with its descriptor. */
 	cr_assert_eq(client_check(client), 0);
@@ -312,7 +312,7 @@ static void run_late(struct script *script)
 }
 
 /* M-20 */
-Test(connection, open_that_is_late_is_withdrawn_and_leaves_nothing, .timeout = 20)
+Test(connection, open_that_is_late_is_withdrawn_and_leaves_nothing, .timeout = 60)
 {
 	ipc_client *client = connected(run_late);
 	struct thing *thing = NULL;
@@ -348,7 +348,7 @@ static void run_no_room(struct script *script)
 }
 
 /* M-52 */
-Test(connection, segment_that_cannot_be_reserved_is_told_both_sides, .timeout = 20)
+Test(connection, segment_that_cannot_be_reserved_is_told_both_sides, .timeout = 60)
 {
 	ipc_client *client = connected(run_no_room);
 	struct thing *thing;
@@ -356,7 +356,7 @@ Test(connection, segment_that_cannot_be_reserved_is_told_both_sides, .timeout = 
 	int r;
 
 	leaks_begin(&leaks);
-	r = thing_open_wait(&thing, client, "a", IPC_ROLE_SHARED_A, IPC_CREATE, DEADLINE(5000));
+	r = thing_open_wait(&thing, client, "a", IPC_ROLE_SHARED_A, IPC_CREATE, DEADLINE(30000));
 
 	cr_assert_lt(r, 0);
 	cr_assert_eq(actor_hear(&standin.actor), r);
@@ -380,7 +380,7 @@ static void *opener_run(void *arg)
 	struct opener *opener = arg;
 
 	opener->result = thing_open_wait(&opener->thing, opener->client, opener->name,
-					 IPC_ROLE_SHARED_A, IPC_AWAIT, DEADLINE(10000));
+					 IPC_ROLE_SHARED_A, IPC_AWAIT, DEADLINE(30000));
 	return NULL;
 }
 
@@ -408,7 +408,7 @@ static void run_reverse(struct script *script)
 }
 
 /* M-42 */
-Test(connection, each_thread_gets_its_own_answer, .timeout = 20)
+Test(connection, each_thread_gets_its_own_answer, .timeout = 60)
 {
 	ipc_client *client = connected(run_reverse);
 	struct opener openers[OPENERS];
@@ -448,7 +448,7 @@ static void cancel_handler(int number)
 }
 
 /* M-28 */
-Test(connection, cancel_in_a_signal_handler_ends_all_opens, .timeout = 20)
+Test(connection, cancel_in_a_signal_handler_ends_all_opens, .timeout = 60)
 {
 	struct sigaction action = {.sa_handler = cancel_handler, .sa_flags = SA_RESTART};
 	ipc_client *client = connected(run_hold);
@@ -475,7 +475,7 @@ Test(connection, cancel_in_a_signal_handler_ends_all_opens, .timeout = 20)
 }
 
 /* M-6 */
-Test(connection, end_of_the_broker_ends_opens_for_good, .timeout = 20)
+Test(connection, end_of_the_broker_ends_opens_for_good, .timeout = 60)
 {
 	ipc_client *client = connected(run_hold);
 	struct opener openers[3];
@@ -497,7 +497,7 @@ Test(connection, end_of_the_broker_ends_opens_for_good, .timeout = 20)
 }
 
 /* M-6: an answer that nobody awaits does not hide the end of the stream. */
-Test(connection, end_of_the_broker_is_seen_behind_unread_answers, .timeout = 20)
+Test(connection, end_of_the_broker_is_seen_behind_unread_answers, .timeout = 60)
 {
 	ipc_client *client = connected(run_late);
 	struct thing *thing;
@@ -517,7 +517,7 @@ Test(connection, end_of_the_broker_is_seen_behind_unread_answers, .timeout = 20)
 /* ---- the socket under our feet ---- */
 
 /* M-24 */
-Test(connection, closed_socket_is_stale_and_what_stands_there_now_is_left_alone, .timeout = 20)
+Test(connection, closed_socket_is_stale_and_what_stands_there_now_is_left_alone, .timeout = 60)
 {
 	ipc_client *client = connected(run_welcome);
 	struct thing *thing;
@@ -572,16 +572,16 @@ static void run_deaf(struct script *script)
 }
 
 /* M-44 */
-Test(connection, close_does_not_sleep_when_the_socket_is_full, .timeout = 20)
+Test(connection, close_does_not_sleep_when_the_socket_is_full, .timeout = 60)
 {
 	ipc_client *client = connected(run_deaf);
 	union message message;
 	struct thing *thing;
 	unsigned n = 0;
 
-	cr_assert_eq(
-		thing_open_wait(&thing, client, "a", IPC_ROLE_SHARED_A, IPC_CREATE, DEADLINE(5000)),
-		0);
+	cr_assert_eq(thing_open_wait(&thing, client, "a", IPC_ROLE_SHARED_A, IPC_CREATE,
+				     DEADLINE(30000)),
+		     0);
 	message_init(&message, MESSAGE_CANCEL, 0);
 	while (n < FLOOD && connection_try_send(&client->connection, &message) == 0)
 		++n;
@@ -613,7 +613,7 @@ static void run_full_then_read(struct script *script)
 	(void)actor_hear(script->test);
 }
 
-Test(connection, withdrawal_that_found_no_room_is_sent_later, .timeout = 20)
+Test(connection, withdrawal_that_found_no_room_is_sent_later, .timeout = 60)
 {
 	ipc_client *client = connected(run_full_then_read);
 	union message message;

@@ -17,7 +17,7 @@
 #include "libipc/wire/codec.h"
 #include "tests/support/wakes.h"
 
-TestSuite(connection_share, .timeout = 30);
+TestSuite(connection_share, .timeout = 60);
 
 static struct connection connection;
 static int broker_fd;

@@ -254,7 +254,7 @@ Test(group_flow, threads_push_while_queues_come_and_go)
 	cr_expect_eq(atomic_load(&n_errors), 0);
 	cr_expect_geq(atomic_load(&n_queued), n_taken);
 	(void)group_push(group, 0, 1, IPC_FULL_FAIL);
-	EXPECT(ipc_group_count(group), 0);
+	until_count(group, 0);
 	ipc_group_close(group);
 	ipc_client_unref(own);
 }

@@ -21,7 +21,7 @@
 #include "tests/support/process.h"
 #include "tests/support/standin.h"
 
-enum { WAIT_MS = 10000, OFFERED_SEGMENT_ID = 500 };
+enum { WAIT_MS = 30000, OFFERED_SEGMENT_ID = 500 };
 
 static struct standin standin;
 static struct leaks leaks;
@@ -43,7 +43,7 @@ static void end(void)
 	leaks_check(&leaks);
 }
 
-TestSuite(listener_offers, .timeout = 30);
+TestSuite(listener_offers, .timeout = 60);
 
 static ipc_listener *listener_new(void)
 {

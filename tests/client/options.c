@@ -22,7 +22,7 @@ struct longer {
 };
 
 /* M-41 */
-Test(options, null_means_defaults, .timeout = 10)
+Test(options, null_means_defaults, .timeout = 60)
 {
 	struct known known = {1, 2, 3};
 
@@ -33,7 +33,7 @@ Test(options, null_means_defaults, .timeout = 10)
 }
 
 /* M-41 */
-Test(options, shorter_struct_is_filled_up_with_zeros, .timeout = 10)
+Test(options, shorter_struct_is_filled_up_with_zeros, .timeout = 60)
 {
 	struct known given = {offsetof(struct known, number), 2, 3}, known = {9, 9, 9};
 
@@ -44,7 +44,7 @@ Test(options, shorter_struct_is_filled_up_with_zeros, .timeout = 10)
 }
 
 /* M-41: not even the size field alone is too short; less than that is. */
-Test(options, smallest_size_is_the_size_field, .timeout = 10)
+Test(options, smallest_size_is_the_size_field, .timeout = 60)
 {
 	struct known given = {sizeof(size_t), 2, 3}, known;
 
@@ -58,7 +58,7 @@ Test(options, smallest_size_is_the_size_field, .timeout = 10)
 }
 
 /* M-41 */
-Test(options, longer_struct_must_be_zero_beyond_what_is_known, .timeout = 10)
+Test(options, longer_struct_must_be_zero_beyond_what_is_known, .timeout = 60)
 {
 	struct longer given = {{sizeof(given), 2, 3}, 0};
 	struct known known;
@@ -72,7 +72,7 @@ Test(options, longer_struct_must_be_zero_beyond_what_is_known, .timeout = 10)
 }
 
 /* M-41: a size that was never set is not followed into the woods. */
-Test(options, absurd_size_is_too_big, .timeout = 10)
+Test(options, absurd_size_is_too_big, .timeout = 60)
 {
 	struct known given = {SIZE_MAX, 0, 0}, known;
 
@@ -80,7 +80,7 @@ Test(options, absurd_size_is_too_big, .timeout = 10)
 }
 
 /* M-41, M-43, M-47, M-50 */
-Test(options, flags_and_mode_are_checked, .timeout = 10)
+Test(options, flags_and_mode_are_checked, .timeout = 60)
 {
 	const uint64_t allowed = IPC_CREATE | IPC_EXCLUSIVE;
 	uint32_t mode = 0;
@@ -105,7 +105,7 @@ Test(options, flags_and_mode_are_checked, .timeout = 10)
 }
 
 /* M-46 */
-Test(options, info_is_written_up_to_the_smaller_size, .timeout = 10)
+Test(options, info_is_written_up_to_the_smaller_size, .timeout = 60)
 {
 	struct known known = {sizeof(known), 5, 6};
 	struct longer given = {{sizeof(given), 1, 1}, 1};
@@ -125,7 +125,7 @@ Test(options, info_is_written_up_to_the_smaller_size, .timeout = 10)
 }
 
 /* M-41 */
-Test(options, of_a_client_are_checked_before_anything_is_done, .timeout = 10)
+Test(options, of_a_client_are_checked_before_anything_is_done, .timeout = 60)
 {
 	struct ipc_client_options options = IPC_CLIENT_OPTIONS_INIT;
 	const struct timespec wrong = {0, 1000000000};
@@ -149,7 +149,7 @@ Test(options, of_a_client_are_checked_before_anything_is_done, .timeout = 10)
 }
 
 /* M-40 */
-Test(location, is_found_in_this_order, .timeout = 10)
+Test(location, is_found_in_this_order, .timeout = 60)
 {
 	struct location location;
 
@@ -180,7 +180,7 @@ Test(location, is_found_in_this_order, .timeout = 10)
 }
 
 /* M-40 */
-Test(location, that_no_socket_can_have_is_refused, .timeout = 10)
+Test(location, that_no_socket_can_have_is_refused, .timeout = 60)
 {
 	struct location location;
 	char path[200];

@@ -23,7 +23,7 @@
 #include "tests/support/leaks.h"
 #include "tests/support/process.h"
 
-#define WAIT_MS 10000
+#define WAIT_MS 30000
 
 /* Nobody's: without an entry in /etc/passwd. */
 #define UID_A   61001

@@ -304,9 +304,9 @@ Test(session_connect, one_that_was_given_up_is_never_accepted)
 	PARTY_START(&actor, 0);
 	order_sleep(&actor, ORDER_CONNECT, 0, 0);
 	actor_kill(&actor);
+	until_no_session();
 	EXPECT(accept_in(listener, &session, 50), IPC_ETIMEDOUT);
 
-	until_no_session();
 	cr_expect_null(session);
 	ipc_client_unref(other);
 	ipc_listener_close(listener);

@@ -7,7 +7,7 @@
 #include "libipc/channel/session.h"
 #include "tests/client/session_scene.h"
 
-TestSuite(session_unfit, .init = scene_setup, .fini = scene_teardown, .timeout = 30);
+TestSuite(session_unfit, .init = scene_setup, .fini = scene_teardown, .timeout = 60);
 
 enum { SIZE_AT_LEAST = 256 << 10 };
 

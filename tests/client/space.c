@@ -25,7 +25,7 @@
 #include "tests/support/leaks.h"
 #include "tests/support/process.h"
 
-#define WAIT_MS 10000
+#define WAIT_MS 30000
 
 static struct leaks leaks;
 static struct domain domain;

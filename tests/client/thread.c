@@ -50,7 +50,7 @@ static struct object *object_new(void)
 /* A pair of steps between two threads. */
 static pthread_barrier_t barrier;
 
-Test(thread, object_without_visitors_is_freed_at_once, .init = init, .timeout = 10)
+Test(thread, object_without_visitors_is_freed_at_once, .init = init, .timeout = 60)
 {
 	thread_retire(&object_new()->object);
 
@@ -69,7 +69,7 @@ static void *stay_inside(void *arg)
 }
 
 /* M-44 */
-Test(thread, object_is_freed_by_the_thread_that_leaves_last, .init = init, .timeout = 10)
+Test(thread, object_is_freed_by_the_thread_that_leaves_last, .init = init, .timeout = 60)
 {
 	struct object *object = object_new();
 	pthread_t threads[2];
@@ -141,14 +141,14 @@ static void assert_crowd_keeps_its_objects(unsigned n)
 }
 
 /* M-44 */
-Test(thread, crowd_keeps_each_of_its_objects, .init = init, .timeout = 10)
+Test(thread, crowd_keeps_each_of_its_objects, .init = init, .timeout = 60)
 {
 	assert_crowd_keeps_its_objects(1);
 	assert_crowd_keeps_its_objects(2);
 	assert_crowd_keeps_its_objects(THREAD_CROWD_MAX);
 }
 
-Test(thread, crowd_that_was_left_keeps_nothing, .init = init, .timeout = 10)
+Test(thread, crowd_that_was_left_keeps_nothing, .init = init, .timeout = 60)
 {
 	struct object *objects[4] = {object_new(), object_new(), object_new(), object_new()};
 
@@ -167,7 +167,7 @@ Test(thread, crowd_that_was_left_keeps_nothing, .init = init, .timeout = 10)
 }
 
 /* Inside of others, and where no place in the record is left. */
-Test(thread, crowd_may_be_entered_inside_of_other_calls, .init = init, .timeout = 10)
+Test(thread, crowd_may_be_entered_inside_of_other_calls, .init = init, .timeout = 60)
 {
 	struct object *outer[THREAD_DEPTH_MAX], *inner[2];
 
@@ -194,7 +194,7 @@ Test(thread, crowd_may_be_entered_inside_of_other_calls, .init = init, .timeout 
 	}
 }
 
-Test(thread, crowd_is_refused_in_a_callback_and_to_strangers, .init = init, .timeout = 10)
+Test(thread, crowd_is_refused_in_a_callback_and_to_strangers, .init = init, .timeout = 60)
 {
 	struct object *objects[2] = {object_new(), object_new()};
 
@@ -214,7 +214,7 @@ static void *end_inside(void *arg)
 	return NULL;
 }
 
-Test(thread, thread_that_ended_is_inside_of_nothing, .init = init, .timeout = 10)
+Test(thread, thread_that_ended_is_inside_of_nothing, .init = init, .timeout = 60)
 {
 	struct object *object = object_new();
 	pthread_t thread;
@@ -228,7 +228,7 @@ Test(thread, thread_that_ended_is_inside_of_nothing, .init = init, .timeout = 10
 }
 
 /* Deeper than a record has places. */
-Test(thread, nested_calls_keep_each_of_their_objects, .init = init, .timeout = 10)
+Test(thread, nested_calls_keep_each_of_their_objects, .init = init, .timeout = 60)
 {
 	enum { DEPTH = THREAD_DEPTH_MAX + 3 };
 	struct object *objects[DEPTH];
@@ -252,7 +252,7 @@ Test(thread, nested_calls_keep_each_of_their_objects, .init = init, .timeout = 1
 }
 
 /* M-42 */
-Test(thread, callback_may_not_enter, .init = init, .timeout = 10)
+Test(thread, callback_may_not_enter, .init = init, .timeout = 60)
 {
 	int object = 0;
 
@@ -270,7 +270,7 @@ Test(thread, callback_may_not_enter, .init = init, .timeout = 10)
 	thread_leave();
 }
 
-Test(thread, visitor_without_a_record_holds_everything_back, .init = init, .timeout = 10)
+Test(thread, visitor_without_a_record_holds_everything_back, .init = init, .timeout = 60)
 {
 	thread_visit();
 	thread_retire(&object_new()->object);
@@ -284,7 +284,7 @@ Test(thread, visitor_without_a_record_holds_everything_back, .init = init, .time
 }
 
 /* M-42 */
-Test(thread, forked_child_is_another_process_and_may_begin_anew, .init = init, .timeout = 10)
+Test(thread, forked_child_is_another_process_and_may_begin_anew, .init = init, .timeout = 60)
 {
 	struct object *object = object_new();
 	uint32_t child_epoch = epoch;
@@ -316,7 +316,7 @@ Test(thread, forked_child_is_another_process_and_may_begin_anew, .init = init, .
 }
 
 /* M-42 */
-Test(thread, child_forked_past_the_c_library_gets_nothing, .init = init, .timeout = 10)
+Test(thread, child_forked_past_the_c_library_gets_nothing, .init = init, .timeout = 60)
 {
 	uint32_t child_epoch;
 	int object = 0, status;

@@ -654,7 +654,7 @@ static void *edit_and_end(void *producer)
 Test(watch, edit_of_a_thread_that_ended_is_dropped, SCENE)
 {
 	ipc_watch_producer *producer = open_producer(client, IPC_CREATE);
-	struct timespec deadline = domain_deadline(5000);
+	struct timespec deadline = domain_deadline(30000);
 	size_t size, size_max;
 	void *edited;
 
@@ -719,7 +719,7 @@ static void *edit_while_closed(void *arg)
 Test(watch, close_under_an_edit_of_another_thread_is_safe, SCENE)
 {
 	struct held held = {.producer = open_producer(client, IPC_CREATE)};
-	struct timespec deadline = domain_deadline(10000);
+	struct timespec deadline = domain_deadline(30000);
 	struct payload value = value_of(3);
 	ipc_watch_producer *next;
 	pthread_t thread;

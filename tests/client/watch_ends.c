@@ -568,7 +568,7 @@ Test(watch_ends, close_racing_an_edit_leaves_no_lock_behind, SCENE)
 	part_start(&editor, IPC_ROLE_WATCH_PRODUCER, 0);
 	for (unsigned i = 0; i < 300; ++i) {
 		struct closing closing = {.producer = open_producer(client, 0)};
-		struct timespec deadline = domain_deadline(10000);
+		struct timespec deadline = domain_deadline(30000);
 		struct payload value = value_of(i);
 		pthread_t thread;
 
@@ -631,7 +631,7 @@ static void wait_under_signals(struct actor *self, void *arg)
 {
 	const struct part *part = arg;
 	struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)part->flags};
-	struct timespec deadline = domain_deadline(10000);
+	struct timespec deadline = domain_deadline(30000);
 	ipc_watch_consumer *consumer;
 	struct payload value;
 	uint64_t version = 0;

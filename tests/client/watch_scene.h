@@ -77,7 +77,7 @@ static inline int publish(ipc_watch_producer *producer, uint64_t number)
 
 static inline ipc_watch_producer *open_producer(ipc_client *by, uint64_t flags)
 {
-	struct timespec deadline = domain_deadline(10000);
+	struct timespec deadline = domain_deadline(30000);
 	ipc_watch_producer *producer = NULL;
 	int r = ipc_watch_producer_open_wait(&producer, by, NAME, IPC_WATCH_OPTIONS(.flags = flags),
 					     &deadline);
@@ -88,7 +88,7 @@ static inline ipc_watch_producer *open_producer(ipc_client *by, uint64_t flags)
 
 static inline ipc_watch_consumer *open_consumer(ipc_client *by, uint64_t flags)
 {
-	struct timespec deadline = domain_deadline(10000);
+	struct timespec deadline = domain_deadline(30000);
 	ipc_watch_consumer *consumer = NULL;
 	int r = ipc_watch_consumer_open_wait(&consumer, by, NAME, IPC_WATCH_OPTIONS(.flags = flags),
 					     &deadline);
@@ -224,7 +224,7 @@ static inline int64_t part_consume(ipc_watch_consumer *consumer, enum order orde
 static inline void part_play(struct actor *self, void *arg)
 {
 	const struct part *part = arg;
-	struct timespec deadline = domain_deadline(10000);
+	struct timespec deadline = domain_deadline(30000);
 	ipc_watch_producer *producer = NULL;
 	ipc_watch_consumer *consumer = NULL;
 	struct answer answer = {0};

@@ -87,7 +87,7 @@ static void insert(uint32_t node, uint64_t hash)
 	cr_assert(keytable_insert(&table, &search, node));
 }
 
-Test(keytable, buckets_are_a_power_of_two_and_enough, .timeout = 10)
+Test(keytable, buckets_are_a_power_of_two_and_enough, .timeout = 60)
 {
 	cr_expect_eq(keytable_n_buckets(1), 1);
 	cr_expect_eq(keytable_n_buckets(2), 2);
@@ -96,7 +96,7 @@ Test(keytable, buckets_are_a_power_of_two_and_enough, .timeout = 10)
 	cr_expect_eq(keytable_n_buckets(KEYTABLE_NODES_MAX), 1 << 23);
 }
 
-Test(keytable, node_is_found_by_its_whole_hash, .init = setup, .fini = teardown, .timeout = 10)
+Test(keytable, node_is_found_by_its_whole_hash, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_expect_eq(find(5), 0);
 	insert(0, 5);
@@ -110,7 +110,7 @@ Test(keytable, node_is_found_by_its_whole_hash, .init = setup, .fini = teardown,
 	cr_expect_eq(find(UINT64_MAX), 0);
 }
 
-Test(keytable, nodes_of_one_hash_are_all_found, .init = setup, .fini = teardown, .timeout = 10)
+Test(keytable, nodes_of_one_hash_are_all_found, .init = setup, .fini = teardown, .timeout = 60)
 {
 	for (uint32_t i = 0; i < N_NODES; ++i)
 		insert(i, 9);
@@ -119,7 +119,7 @@ Test(keytable, nodes_of_one_hash_are_all_found, .init = setup, .fini = teardown,
 }
 
 Test(keytable, removed_from_anywhere_the_others_stay, .init = setup, .fini = teardown,
-     .timeout = 10)
+     .timeout = 60)
 {
 	for (uint32_t i = 0; i < 5; ++i)
 		insert(i, 9);
@@ -139,7 +139,7 @@ Test(keytable, removed_from_anywhere_the_others_stay, .init = setup, .fini = tea
 }
 
 Test(keytable, removing_what_is_not_there_is_no_fault, .init = setup, .fini = teardown,
-     .timeout = 10)
+     .timeout = 60)
 {
 	insert(1, 9);
 	cr_expect(keytable_remove(&table, 0), "of one that never was");
@@ -150,7 +150,7 @@ Test(keytable, removing_what_is_not_there_is_no_fault, .init = setup, .fini = te
 }
 
 Test(keytable, insertion_fails_once_the_chain_has_another_first_node, .init = setup,
-     .fini = teardown, .timeout = 10)
+     .fini = teardown, .timeout = 60)
 {
 	struct keytable_search before, other;
 
@@ -171,7 +171,7 @@ Test(keytable, insertion_fails_once_the_chain_has_another_first_node, .init = se
 }
 
 Test(keytable, search_takes_out_what_a_dead_remover_marked, .init = setup, .fini = teardown,
-     .timeout = 10)
+     .timeout = 60)
 {
 	struct keytable_search search;
 
@@ -191,7 +191,7 @@ Test(keytable, search_takes_out_what_a_dead_remover_marked, .init = setup, .fini
 }
 
 Test(keytable, search_notices_that_its_place_has_moved, .init = setup, .fini = teardown,
-     .timeout = 10)
+     .timeout = 60)
 {
 	struct keytable_search search;
 
@@ -212,7 +212,7 @@ Test(keytable, search_notices_that_its_place_has_moved, .init = setup, .fini = t
 }
 
 /* M-60 */
-Test(keytable, link_out_of_range_is_broken, .init = setup, .fini = teardown, .timeout = 10)
+Test(keytable, link_out_of_range_is_broken, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct keytable_search search;
 
@@ -225,7 +225,7 @@ Test(keytable, link_out_of_range_is_broken, .init = setup, .fini = teardown, .ti
 }
 
 /* M-60: however it is entangled, a search ends, and so does a removal. */
-Test(keytable, chain_in_a_circle_ends, .init = setup, .fini = teardown, .timeout = 30)
+Test(keytable, chain_in_a_circle_ends, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct keytable_search search;
 

@@ -24,7 +24,7 @@ static void teardown(void)
 }
 
 /* M-22 */
-Test(liveness, a_side_is_awaited_present_then_gone, .init = setup, .fini = teardown, .timeout = 10)
+Test(liveness, a_side_is_awaited_present_then_gone, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint64_t awaited = liveness_side(table, 3, 1);
 	uint64_t present = side_make(0, 2, SIDE_EVER);
@@ -38,7 +38,7 @@ Test(liveness, a_side_is_awaited_present_then_gone, .init = setup, .fini = teard
 }
 
 /* M-22 */
-Test(liveness, counts_and_ends_do_not_run_into_each_other, .timeout = 10)
+Test(liveness, counts_and_ends_do_not_run_into_each_other, .timeout = 60)
 {
 	uint64_t word = side_make(UINT32_MAX, 0xffffff, SIDE_FLAGS);
 
@@ -50,7 +50,7 @@ Test(liveness, counts_and_ends_do_not_run_into_each_other, .timeout = 10)
 }
 
 /* M-3 */
-Test(liveness, a_handle_is_known_by_its_whole_id, .init = setup, .fini = teardown, .timeout = 10)
+Test(liveness, a_handle_is_known_by_its_whole_id, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint64_t id = (UINT64_C(77) << 16) | 5;
 
@@ -64,7 +64,7 @@ Test(liveness, a_handle_is_known_by_its_whole_id, .init = setup, .fini = teardow
 	cr_assert(!liveness_handle_is(table, 0), "0 is nobody, also where nobody is");
 }
 
-Test(liveness, slots_out_of_range_touch_nothing, .init = setup, .fini = teardown, .timeout = 10)
+Test(liveness, slots_out_of_range_touch_nothing, .init = setup, .fini = teardown, .timeout = 60)
 {
 	liveness_handle_set(table, LIVENESS_HANDLES_MAX, 1);
 	liveness_side_set(table, LIVENESS_CHANNELS_MAX, 0, 1);
@@ -74,7 +74,7 @@ Test(liveness, slots_out_of_range_touch_nothing, .init = setup, .fini = teardown
 	cr_assert_eq(liveness_side(table, 0, 0), 0);
 }
 
-Test(liveness, a_foreign_or_short_table_is_refused, .init = setup, .fini = teardown, .timeout = 10)
+Test(liveness, a_foreign_or_short_table_is_refused, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(liveness_table_check(table, sizeof(*table), 1000), 0);
 	cr_assert_eq(liveness_table_check(table, sizeof(*table), 1001), IPC_EBADMSG);
@@ -86,7 +86,7 @@ Test(liveness, a_foreign_or_short_table_is_refused, .init = setup, .fini = teard
 static const uint64_t shape[4] = {4096, 64, 0, 0};
 
 /* M-62 */
-Test(header, another_layout_is_refused_by_its_own_name, .timeout = 10)
+Test(header, another_layout_is_refused_by_its_own_name, .timeout = 60)
 {
 	static struct channel_header header;
 
@@ -104,7 +104,7 @@ Test(header, another_layout_is_refused_by_its_own_name, .timeout = 10)
 }
 
 /* M-60 */
-Test(header, what_is_no_such_segment_is_a_bad_message, .timeout = 10)
+Test(header, what_is_no_such_segment_is_a_bad_message, .timeout = 60)
 {
 	static const uint64_t other[4] = {8192, 64, 0, 0};
 	static struct channel_header header;
@@ -119,7 +119,7 @@ Test(header, what_is_no_such_segment_is_a_bad_message, .timeout = 10)
 }
 
 /* M-61 */
-Test(header, the_first_reason_of_a_break_stays, .timeout = 10)
+Test(header, the_first_reason_of_a_break_stays, .timeout = 60)
 {
 	static struct channel_header header;
 

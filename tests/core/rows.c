@@ -199,7 +199,7 @@ static void *user(void *arg)
 	return NULL;
 }
 
-Test(rows, no_two_have_the_same_row, .init = setup, .fini = teardown, .timeout = 30)
+Test(rows, no_two_have_the_same_row, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pthread_t threads[N_THREADS];
 

@@ -99,7 +99,7 @@ static void child_with_row(uint64_t id, void (*act)(uint32_t row))
 	cr_assert_eq(process_reap(pid, 10000), 0);
 }
 
-Test(seats, each_handle_has_rows_of_its_own, .init = setup, .fini = teardown, .timeout = 20)
+Test(seats, each_handle_has_rows_of_its_own, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint32_t first = row_of(11), second = row_of(12), third;
 
@@ -115,7 +115,7 @@ Test(seats, each_handle_has_rows_of_its_own, .init = setup, .fini = teardown, .t
 }
 
 Test(seats, give_of_a_row_that_is_anothers_does_nothing, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint32_t row = row_of(11);
 
@@ -123,7 +123,7 @@ Test(seats, give_of_a_row_that_is_anothers_does_nothing, .init = setup, .fini = 
 	cr_expect_eq(seats_owner(seats, row * SEATS_PER_ROW), 11);
 }
 
-Test(seats, no_row_for_a_handle_that_is_not_open, .init = setup, .fini = teardown, .timeout = 20)
+Test(seats, no_row_for_a_handle_that_is_not_open, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint32_t row = 77;
 
@@ -152,7 +152,7 @@ Test(seats, all_rows_taken_by_the_living_is_full, .init = setup, .fini = teardow
 }
 
 Test(seats, object_is_held_until_the_seat_is_dropped, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint32_t seat = row_of(11) * SEATS_PER_ROW + 3;
 
@@ -170,7 +170,7 @@ Test(seats, object_is_held_until_the_seat_is_dropped, .init = setup, .fini = tea
 	expect_held(seat, 100, false);
 }
 
-Test(seats, all_holders_are_marked, .init = setup, .fini = teardown, .timeout = 20)
+Test(seats, all_holders_are_marked, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint32_t row = row_of(11), other = row_of(12);
 	uint64_t held[3] = {0};
@@ -187,7 +187,7 @@ Test(seats, all_holders_are_marked, .init = setup, .fini = teardown, .timeout = 
 }
 
 /* M-25 */
-Test(seats, handle_that_ended_holds_nothing, .init = setup, .fini = teardown, .timeout = 20)
+Test(seats, handle_that_ended_holds_nothing, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint32_t seat = row_of(11) * SEATS_PER_ROW;
 
@@ -202,7 +202,7 @@ Test(seats, handle_that_ended_holds_nothing, .init = setup, .fini = teardown, .t
 
 /* M-24: its threads may be anywhere in the library. */
 Test(seats, row_of_one_that_is_held_dead_and_lives_stays_its_own, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint32_t row = row_of(11), seat = row * SEATS_PER_ROW;
 
@@ -222,7 +222,7 @@ static void hold_3_and_7(uint32_t row)
 
 /* M-25 */
 Test(seats, row_of_the_dead_is_cleared_and_told_to_the_next, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	bool is_inherited = false;
 	uint32_t row;
@@ -244,7 +244,7 @@ Test(seats, row_of_the_dead_is_cleared_and_told_to_the_next, .init = setup, .fin
 	}
 }
 
-Test(seats, process_that_nobody_reaped_is_gone, .init = setup, .fini = teardown, .timeout = 20)
+Test(seats, process_that_nobody_reaped_is_gone, .init = setup, .fini = teardown, .timeout = 60)
 {
 	siginfo_t info;
 	uint32_t row;
@@ -265,7 +265,7 @@ Test(seats, process_that_nobody_reaped_is_gone, .init = setup, .fini = teardown,
 }
 
 /* M-60 */
-Test(seats, words_that_cannot_be_are_harmless, .init = setup, .fini = teardown, .timeout = 20)
+Test(seats, words_that_cannot_be_are_harmless, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint32_t row = row_of(11);
 	uint64_t *held = calloc(2, sizeof(*held));

@@ -67,7 +67,7 @@ static uint32_t latest_slot(void)
 
 /* W-1 */
 Test(value, nothing_is_newer_than_0_before_the_first_commit, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	char buffer[8] = "before";
 	uint64_t size = 77, version = 78;
@@ -81,7 +81,7 @@ Test(value, nothing_is_newer_than_0_before_the_first_commit, .init = setup, .fin
 
 /* W-1 */
 Test(value, versions_count_1_2_3_and_each_comes_with_its_bytes, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	for (uint64_t i = 1; i <= 20; ++i) {
 		uint64_t data[4] = {i, i * 3, i * 5, i * 7}, copy[4] = {0}, size, version;
@@ -100,7 +100,7 @@ Test(value, versions_count_1_2_3_and_each_comes_with_its_bytes, .init = setup, .
 
 /* M-72, W-1 */
 Test(value, every_size_from_0_to_the_largest_comes_back, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	static unsigned char data[SIZE_MAX_HERE], copy[SIZE_MAX_HERE + 1];
 	const uint64_t sizes[] = {
@@ -126,7 +126,7 @@ Test(value, every_size_from_0_to_the_largest_comes_back, .init = setup, .fini = 
 
 /* W-14 */
 Test(value, small_buffer_gets_the_needed_size_and_nothing_else, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	unsigned char data[100] = {1}, buffer[99];
 	uint64_t size = 0, version = 1234;
@@ -146,7 +146,7 @@ Test(value, small_buffer_gets_the_needed_size_and_nothing_else, .init = setup, .
 /* W-3: what a writer leaves that dies before the flip, however far it came, is invisible, and the
  * next writer goes on. */
 Test(value, unfinished_write_changes_nothing_and_stops_nobody, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint64_t old = 11, new = 22, copy, size, version;
 	struct value_edit edit;
@@ -166,7 +166,7 @@ Test(value, unfinished_write_changes_nothing_and_stops_nobody, .init = setup, .f
 }
 
 /* W-13 */
-Test(value, edit_starts_from_the_latest_value, .init = setup, .fini = teardown, .timeout = 20)
+Test(value, edit_starts_from_the_latest_value, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct value_edit edit;
 	unsigned char *data;
@@ -191,7 +191,7 @@ Test(value, edit_starts_from_the_latest_value, .init = setup, .fini = teardown, 
 
 /* W-16 */
 Test(value, nothing_is_committed_after_the_close_and_the_last_value_stays, .init = setup,
-     .fini = teardown, .timeout = 20)
+     .fini = teardown, .timeout = 60)
 {
 	uint64_t data = 5, copy = 0, size, version;
 	struct value_edit edit;
@@ -211,7 +211,7 @@ Test(value, nothing_is_committed_after_the_close_and_the_last_value_stays, .init
 	cr_assert_eq(version, 1);
 }
 
-Test(value, close_before_the_first_value, .init = setup, .fini = teardown, .timeout = 20)
+Test(value, close_before_the_first_value, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct value_edit edit;
 	uint64_t size, version;
@@ -224,7 +224,7 @@ Test(value, close_before_the_first_value, .init = setup, .fini = teardown, .time
 
 /* M-60: each kind of damage is told, at once, by readers and by the next writer, and costs no
  * access out of bounds. */
-Test(value, damage_is_broken_to_readers_and_writers, .init = setup, .fini = teardown, .timeout = 20)
+Test(value, damage_is_broken_to_readers_and_writers, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct value_edit edit;
 	uint64_t data = 5, copy, size, version, good;
@@ -263,7 +263,7 @@ Test(value, damage_is_broken_to_readers_and_writers, .init = setup, .fini = tear
 
 /* M-60 */
 Test(value, latest_word_that_changed_under_a_writer_is_broken, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct value_edit edit;
 
@@ -273,7 +273,7 @@ Test(value, latest_word_that_changed_under_a_writer_is_broken, .init = setup, .f
 	cr_assert_eq(value_commit(&value, &edit, 0), VALUE_BROKEN);
 }
 
-Test(value, sizes_that_cannot_be_are_refused, .timeout = 20)
+Test(value, sizes_that_cannot_be_are_refused, .timeout = 60)
 {
 	cr_assert_eq(value_slots_size(UINT64_MAX, 3), 0);
 	cr_assert_eq(value_slots_size(UINT64_C(1) << 62, 16), 0);

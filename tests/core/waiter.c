@@ -118,7 +118,7 @@ static int join(pid_t pid)
 
 /* M-21 */
 Test(waiter, condition_comes_before_cancel_and_deadline, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct waiter waiter = scene_waiter(0);
 
@@ -133,7 +133,7 @@ Test(waiter, condition_comes_before_cancel_and_deadline, .init = setup, .fini = 
 }
 
 /* M-20 */
-Test(waiter, past_deadline_looks_once, .init = setup, .fini = teardown, .timeout = 20)
+Test(waiter, past_deadline_looks_once, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct waiter waiter = scene_waiter(0);
 
@@ -142,7 +142,7 @@ Test(waiter, past_deadline_looks_once, .init = setup, .fini = teardown, .timeout
 }
 
 /* M-20 */
-Test(waiter, deadline_is_kept_over_many_slices, .init = setup, .fini = teardown, .timeout = 20)
+Test(waiter, deadline_is_kept_over_many_slices, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint64_t began = clock_now_ns();
 	struct waiter waiter = scene_waiter(began + NS_PER_S);
@@ -245,7 +245,7 @@ static void *cancel_soon(void *unused)
 
 /* M-28 */
 Test(waiter, cancel_by_another_thread_ends_the_sleep, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct waiter waiter = scene_waiter(CLOCK_FOREVER);
 	pthread_t thread;
@@ -293,7 +293,7 @@ static int wait_under_signals(int flags, bool ignores_signals)
 }
 
 /* M-21 */
-Test(waiter, handler_without_restart_interrupts, .init = setup, .fini = teardown, .timeout = 20)
+Test(waiter, handler_without_restart_interrupts, .init = setup, .fini = teardown, .timeout = 60)
 {
 	if (futex_has_waitv())
 		cr_assert_eq(wait_under_signals(0, false), IPC_EINTR);
@@ -303,14 +303,14 @@ Test(waiter, handler_without_restart_interrupts, .init = setup, .fini = teardown
 }
 
 /* M-21 */
-Test(waiter, handler_with_restart_never_interrupts, .init = setup, .fini = teardown, .timeout = 20)
+Test(waiter, handler_with_restart_never_interrupts, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(wait_under_signals(SA_RESTART, false), IPC_ETIMEDOUT);
 }
 
 /* M-21 */
 Test(waiter, who_ignores_signals_is_never_interrupted, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	cr_assert_eq(wait_under_signals(0, true), IPC_ETIMEDOUT);
 }
@@ -336,7 +336,7 @@ static void until_condition(void)
 
 /* M-25 */
 Test(waiter, lock_of_a_dead_holder_is_taken_over_and_told, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct waiter waiter = scene_waiter(clock_after_ns(10 * NS_PER_S));
 	pid_t holder = spawn(hold_lock_until_killed);
@@ -353,7 +353,7 @@ Test(waiter, lock_of_a_dead_holder_is_taken_over_and_told, .init = setup, .fini 
 }
 
 /* M-20, M-28 */
-Test(waiter, lock_wait_keeps_deadline_and_cancel, .init = setup, .fini = teardown, .timeout = 20)
+Test(waiter, lock_wait_keeps_deadline_and_cancel, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct waiter waiter = scene_waiter(clock_after_ns(150 * NS_PER_MS));
 	pid_t holder = spawn(hold_lock_until_killed);
@@ -370,7 +370,7 @@ Test(waiter, lock_wait_keeps_deadline_and_cancel, .init = setup, .fini = teardow
 }
 
 /* M-21, M-26: where futex_waitv is refused everything still ends */
-Test(waiter, fallback_without_waitv_ends_every_wait, .init = setup, .fini = teardown, .timeout = 20)
+Test(waiter, fallback_without_waitv_ends_every_wait, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct waiter waiter = scene_waiter(clock_after_ns(10 * NS_PER_S));
 	pthread_t thread;

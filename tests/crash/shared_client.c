@@ -25,7 +25,7 @@ static void must(int r, const char *what)
 
 static void side_open(bool is_a, bool in_place)
 {
-	struct timespec deadline = domain_deadline(10000);
+	struct timespec deadline = domain_deadline(30000);
 	const struct ipc_shared_options *options =
 		IPC_SHARED_OPTIONS(.flags = IPC_CREATE | (in_place ? IPC_SHARED_IN_PLACE : 0),
 				   .value_size = SHARED_STEPS_VALUE_SIZE);
@@ -71,7 +71,7 @@ static int side_mark_consistent(void)
  * found then. */
 static void side_next(void)
 {
-	struct timespec deadline = domain_deadline(10000);
+	struct timespec deadline = domain_deadline(30000);
 
 	must(ipc_shared_peers_wait(shared, false, &deadline), "the end of the dead side");
 }

@@ -37,7 +37,7 @@ static int new_unnamed(void)
 }
 
 /* Why channels that another uid may write are memfds. */
-Test(kernel_memory, truncated_file_is_sigbus, .timeout = 20)
+Test(kernel_memory, truncated_file_is_sigbus, .timeout = 60)
 {
 	int fd = new_unnamed();
 	volatile char *memory = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
@@ -54,7 +54,7 @@ Test(kernel_memory, truncated_file_is_sigbus, .timeout = 20)
 	close(fd);
 }
 
-Test(kernel_memory, files_without_a_name_cannot_be_sealed, .timeout = 20)
+Test(kernel_memory, files_without_a_name_cannot_be_sealed, .timeout = 60)
 {
 	int fd = new_unnamed();
 
@@ -63,7 +63,7 @@ Test(kernel_memory, files_without_a_name_cannot_be_sealed, .timeout = 20)
 }
 
 /* M-54 */
-Test(kernel_memory, seals_keep_the_size, .timeout = 20)
+Test(kernel_memory, seals_keep_the_size, .timeout = 60)
 {
 	int fd = new_memfd(F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
 
@@ -78,7 +78,7 @@ Test(kernel_memory, seals_keep_the_size, .timeout = 20)
 }
 
 /* M-52: reserving shows in st_blocks; touching alone would be SIGBUS on a full file system */
-Test(kernel_memory, reserved_pages_are_counted, .timeout = 20)
+Test(kernel_memory, reserved_pages_are_counted, .timeout = 60)
 {
 	int fds[2] = {new_unnamed(), new_memfd(0)};
 	struct stat status;
@@ -95,7 +95,7 @@ Test(kernel_memory, reserved_pages_are_counted, .timeout = 20)
 }
 
 /* M-50 */
-Test(kernel_memory, read_only_descriptor_gives_no_writable_map, .timeout = 20)
+Test(kernel_memory, read_only_descriptor_gives_no_writable_map, .timeout = 60)
 {
 	int fd = new_unnamed(), readonly_fd;
 	char path[32];
@@ -119,7 +119,7 @@ Test(kernel_memory, read_only_descriptor_gives_no_writable_map, .timeout = 20)
 }
 
 /* M-50: a memfd is born 0777, and whoever has it read-only could open it again */
-Test(kernel_memory, mode_keeps_strangers_from_reopening, .timeout = 20)
+Test(kernel_memory, mode_keeps_strangers_from_reopening, .timeout = 60)
 {
 	int fd = new_memfd(0), readonly_fd;
 	char path[32];
@@ -148,7 +148,7 @@ Test(kernel_memory, mode_keeps_strangers_from_reopening, .timeout = 20)
 }
 
 /* M-70: what is not inherited is not there, whatever the child does */
-Test(kernel_memory, map_that_is_not_inherited_is_a_fault, .timeout = 20)
+Test(kernel_memory, map_that_is_not_inherited_is_a_fault, .timeout = 60)
 {
 	int fd = new_unnamed();
 	volatile char *memory = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);

@@ -25,7 +25,7 @@
 #endif
 
 /* M-42 */
-Test(kernel_process, marked_page_is_zero_after_every_fork, .timeout = 20)
+Test(kernel_process, marked_page_is_zero_after_every_fork, .timeout = 60)
 {
 	volatile int *page =
 		mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -57,7 +57,7 @@ Test(kernel_process, marked_page_is_zero_after_every_fork, .timeout = 20)
 	munmap((void *)page, PAGE);
 }
 
-Test(kernel_process, barrier_has_to_be_registered, .timeout = 20)
+Test(kernel_process, barrier_has_to_be_registered, .timeout = 60)
 {
 	cr_assert_eq(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0), -1);
 	cr_assert_eq(errno, EPERM);
@@ -66,7 +66,7 @@ Test(kernel_process, barrier_has_to_be_registered, .timeout = 20)
 }
 
 /* Why a lock of somebody who is not found is a lock of the dead. */
-Test(kernel_process, scheduler_of_nobody_is_not_found, .timeout = 20)
+Test(kernel_process, scheduler_of_nobody_is_not_found, .timeout = 60)
 {
 	pid_t pid = process_fork();
 
@@ -87,7 +87,7 @@ static _Bool is_readable(int fd)
 }
 
 /* M-24 */
-Test(kernel_process, descriptor_of_a_process_becomes_readable_at_its_end, .timeout = 20)
+Test(kernel_process, descriptor_of_a_process_becomes_readable_at_its_end, .timeout = 60)
 {
 	pid_t pid = process_fork();
 	int pidfd, status;
@@ -117,7 +117,7 @@ static void *open_own_id(void *arg)
 }
 
 /* Why only the first thread of a process can be asked whether it is a zombie. */
-Test(kernel_process, ids_of_threads_have_no_process_descriptor, .timeout = 20)
+Test(kernel_process, ids_of_threads_have_no_process_descriptor, .timeout = 60)
 {
 	pthread_t thread;
 	long fd = 0;
@@ -130,7 +130,7 @@ Test(kernel_process, ids_of_threads_have_no_process_descriptor, .timeout = 20)
 }
 
 /* Linux 6.5; without it peer.c guesses and confirms. */
-Test(kernel_process, socket_names_the_process_behind_it, .timeout = 20)
+Test(kernel_process, socket_names_the_process_behind_it, .timeout = 60)
 {
 	int pair[2], pidfd = -1;
 	socklen_t length = sizeof(pidfd);
@@ -150,7 +150,7 @@ Test(kernel_process, socket_names_the_process_behind_it, .timeout = 20)
 
 /* M-24: an inherited descriptor hides the end of a connection, so the end of the process counts too
  */
-Test(kernel_process, forked_copy_hides_the_end_of_a_connection, .timeout = 20)
+Test(kernel_process, forked_copy_hides_the_end_of_a_connection, .timeout = 60)
 {
 	int pair[2], tell[2];
 	pid_t pid, copy = 0;

@@ -76,7 +76,7 @@ static void start_holder(struct actor *holder, unsigned n)
 
 /* ---- the word ---- */
 
-Test(kernel_robust, word_holds_the_thread_id, .init = setup, .fini = teardown, .timeout = 20)
+Test(kernel_robust, word_holds_the_thread_id, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(pthread_mutex_trylock(&mutexes[0]), 0);
 	cr_assert_eq(word_of(&mutexes[0]), (uint32_t)gettid());
@@ -88,7 +88,7 @@ Test(kernel_robust, word_holds_the_thread_id, .init = setup, .fini = teardown, .
 }
 
 Test(kernel_robust, death_marks_the_word_and_keeps_the_waiters, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct actor holder;
 
@@ -106,7 +106,7 @@ Test(kernel_robust, death_marks_the_word_and_keeps_the_waiters, .init = setup, .
 }
 
 Test(kernel_robust, death_before_consistent_is_told_again, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct actor holder;
 	pid_t pid;
@@ -122,7 +122,7 @@ Test(kernel_robust, death_before_consistent_is_told_again, .init = setup, .fini 
 
 /* Why FUTEX_WAITERS is never set on a free word: nobody gets in any more. */
 Test(kernel_robust, waiters_without_owner_lock_everybody_out, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	__atomic_store_n((uint32_t *)(void *)&mutexes[0], FUTEX_WAITERS, __ATOMIC_RELAXED);
 	cr_assert_eq(pthread_mutex_trylock(&mutexes[0]), EBUSY);
@@ -130,7 +130,7 @@ Test(kernel_robust, waiters_without_owner_lock_everybody_out, .init = setup, .fi
 
 /* Why such an owner is looked for before: trylock says no and keeps it. */
 Test(kernel_robust, given_up_mutex_is_taken_and_not_given_back, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	mutexes[0].__data.__owner = INT_MAX - 1;
 	cr_assert_eq(pthread_mutex_trylock(&mutexes[0]), ENOTRECOVERABLE);
@@ -146,7 +146,7 @@ struct head {
 };
 
 Test(kernel_robust, list_is_private_and_links_both_ways, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct head *head = NULL;
 	size_t size = 0;
@@ -173,7 +173,7 @@ Test(kernel_robust, list_is_private_and_links_both_ways, .init = setup, .fini = 
 	cr_assert_eq(head->next, (void *)head);
 }
 
-Test(kernel_robust, list_of_a_forked_child_is_empty, .init = setup, .fini = teardown, .timeout = 20)
+Test(kernel_robust, list_of_a_forked_child_is_empty, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pid_t pid;
 
@@ -196,7 +196,7 @@ Test(kernel_robust, list_of_a_forked_child_is_empty, .init = setup, .fini = tear
 }
 
 /* One unreadable entry stops the walk: what was locked before it stays locked by nobody. */
-Test(kernel_robust, broken_list_is_not_walked_on, .init = setup, .fini = teardown, .timeout = 20)
+Test(kernel_robust, broken_list_is_not_walked_on, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pid_t pid = process_fork();
 
@@ -219,7 +219,7 @@ Test(kernel_robust, broken_list_is_not_walked_on, .init = setup, .fini = teardow
 
 /* The list is walked to 2,048 entries, the last locked first. */
 Test(kernel_robust, long_list_is_not_walked_to_its_end, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct actor holder;
 	unsigned n_left = 0;
@@ -239,7 +239,7 @@ static void *lock_and_end(void *arg)
 	return pthread_mutex_trylock(arg) == 0 ? arg : NULL;
 }
 
-Test(kernel_robust, end_of_a_thread_releases, .init = setup, .fini = teardown, .timeout = 20)
+Test(kernel_robust, end_of_a_thread_releases, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pthread_t thread;
 	void *said;
@@ -260,9 +260,9 @@ static void hold_and_exec(struct actor *self, void *arg)
 	process_end(1);
 }
 
-Test(kernel_robust, exec_releases, .init = setup, .fini = teardown, .timeout = 20)
+Test(kernel_robust, exec_releases, .init = setup, .fini = teardown, .timeout = 60)
 {
-	struct timespec deadline = process_deadline(10000);
+	struct timespec deadline = process_deadline(30000);
 	struct actor holder;
 
 	actor_start(&holder, hold_and_exec, NULL);

@@ -40,7 +40,7 @@ static void assert_copies(size_t to, size_t from, size_t size)
 	cr_assert(is_copied(to, from, size), "write of %zu bytes, %zu to %zu", size, from, to);
 }
 
-Test(bytes, every_alignment_and_size_is_copied_exactly, .timeout = 30)
+Test(bytes, every_alignment_and_size_is_copied_exactly, .timeout = 60)
 {
 	static const size_t sizes[] = {
 		0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 63, 64, 65, 4095, 4096, 4097, SIZE_MAX_TESTED};
@@ -53,7 +53,7 @@ Test(bytes, every_alignment_and_size_is_copied_exactly, .timeout = 30)
 }
 
 /* M-72 */
-Test(bytes, nothing_may_come_from_nowhere, .timeout = 10)
+Test(bytes, nothing_may_come_from_nowhere, .timeout = 60)
 {
 	bytes_read_shared(NULL, NULL, 0);
 	bytes_write_shared(NULL, NULL, 0);
@@ -77,7 +77,7 @@ static void *flip(void *arg)
 }
 
 /* Copies may be torn, but never within a word. */
-Test(bytes, words_are_whole, .timeout = 30)
+Test(bytes, words_are_whole, .timeout = 60)
 {
 	uint64_t copy[N_SHARED_WORDS];
 	pthread_t thread;
@@ -95,7 +95,7 @@ Test(bytes, words_are_whole, .timeout = 30)
 	pthread_join(thread, NULL);
 }
 
-Test(bytes, arithmetic_tells_overflow, .timeout = 10)
+Test(bytes, arithmetic_tells_overflow, .timeout = 60)
 {
 	uint64_t r;
 

@@ -34,7 +34,7 @@ static int status_of(const char *wish, unsigned n)
 	return process_reap(pid, 10000);
 }
 
-Test(crash, nobody_dies_unasked, .timeout = 30)
+Test(crash, nobody_dies_unasked, .timeout = 60)
 {
 	cr_assert_eq(status_of(NULL, 1000), 0);
 	cr_assert_eq(status_of("", 1000), 0);
@@ -43,14 +43,14 @@ Test(crash, nobody_dies_unasked, .timeout = 30)
 	cr_assert_eq(status_of("random:0", 1000), 0);
 }
 
-Test(crash, the_nth_point_is_the_last, .timeout = 30)
+Test(crash, the_nth_point_is_the_last, .timeout = 60)
 {
 	cr_assert_eq(status_of("1", 1), KILLED);
 	cr_assert_eq(status_of("3", 2), 0);
 	cr_assert_eq(status_of("3", 3), KILLED);
 }
 
-Test(crash, each_may_be_the_last, .timeout = 30)
+Test(crash, each_may_be_the_last, .timeout = 60)
 {
 	unsigned n_dead = 0;
 

@@ -64,7 +64,7 @@ static void send_many(int fd, unsigned n)
 	cr_assert_eq(sendmsg(pair[0], &message, 0), 1);
 }
 
-Test(fdpass, bytes_and_descriptors_arrive, .init = setup, .fini = teardown, .timeout = 10)
+Test(fdpass, bytes_and_descriptors_arrive, .init = setup, .fini = teardown, .timeout = 60)
 {
 	int fds[FDPASS_FDS_MAX], ends[2];
 	char text[16];
@@ -86,7 +86,7 @@ Test(fdpass, bytes_and_descriptors_arrive, .init = setup, .fini = teardown, .tim
 	}
 }
 
-Test(fdpass, most_descriptors_at_once, .init = setup, .fini = teardown, .timeout = 10)
+Test(fdpass, most_descriptors_at_once, .init = setup, .fini = teardown, .timeout = 60)
 {
 	int fds[FDPASS_FDS_MAX], sent[FDPASS_FDS_MAX];
 	unsigned n_fds;
@@ -102,7 +102,7 @@ Test(fdpass, most_descriptors_at_once, .init = setup, .fini = teardown, .timeout
 		close(fds[--n_fds]);
 }
 
-Test(fdpass, empty_and_full_sockets_do_not_block, .init = setup, .fini = teardown, .timeout = 10)
+Test(fdpass, empty_and_full_sockets_do_not_block, .init = setup, .fini = teardown, .timeout = 60)
 {
 	char text[512] = "";
 	unsigned n = 0;
@@ -125,7 +125,7 @@ Test(fdpass, empty_and_full_sockets_do_not_block, .init = setup, .fini = teardow
 }
 
 Test(fdpass, peer_that_is_gone_shows_without_a_signal, .init = setup, .fini = teardown,
-     .timeout = 10)
+     .timeout = 60)
 {
 	char byte;
 	size_t size;
@@ -141,7 +141,7 @@ Test(fdpass, peer_that_is_gone_shows_without_a_signal, .init = setup, .fini = te
 }
 
 Test(fdpass, peer_that_left_our_words_unread_is_gone_too, .init = setup, .fini = teardown,
-     .timeout = 10)
+     .timeout = 60)
 {
 	char byte;
 	size_t size;
@@ -154,7 +154,7 @@ Test(fdpass, peer_that_left_our_words_unread_is_gone_too, .init = setup, .fini =
 	cr_assert_eq(r, IPC_EPIPE);
 }
 
-Test(fdpass, message_without_bytes_is_not_the_end, .init = setup, .fini = teardown, .timeout = 10)
+Test(fdpass, message_without_bytes_is_not_the_end, .init = setup, .fini = teardown, .timeout = 60)
 {
 	size_t size = 7;
 	char byte;
@@ -167,7 +167,7 @@ Test(fdpass, message_without_bytes_is_not_the_end, .init = setup, .fini = teardo
 }
 
 Test(fdpass, too_large_a_message_is_dropped_with_its_descriptors, .init = setup, .fini = teardown,
-     .timeout = 10)
+     .timeout = 60)
 {
 	int fds[FDPASS_FDS_MAX];
 	unsigned n_fds = 77;
@@ -187,7 +187,7 @@ Test(fdpass, too_large_a_message_is_dropped_with_its_descriptors, .init = setup,
 }
 
 Test(fdpass, more_descriptors_than_allowed_are_closed, .init = setup, .fini = teardown,
-     .timeout = 10)
+     .timeout = 60)
 {
 	int fds[FDPASS_FDS_MAX];
 	unsigned n_fds;
@@ -203,7 +203,7 @@ Test(fdpass, more_descriptors_than_allowed_are_closed, .init = setup, .fini = te
 	cr_assert_eq(fdpass_receive(pair[1], &byte, 1, &size, fds, &n_fds), IPC_EMFILE);
 }
 
-Test(fdpass, lost_descriptors_are_told, .init = setup, .fini = teardown, .timeout = 10)
+Test(fdpass, lost_descriptors_are_told, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct rlimit before, none = {0, 0};
 	int fds[FDPASS_FDS_MAX];
@@ -223,7 +223,7 @@ Test(fdpass, lost_descriptors_are_told, .init = setup, .fini = teardown, .timeou
 	cr_assert_eq(r, IPC_EMFILE);
 }
 
-Test(fdpass, unwanted_descriptors_never_come_in, .init = setup, .fini = teardown, .timeout = 10)
+Test(fdpass, unwanted_descriptors_never_come_in, .init = setup, .fini = teardown, .timeout = 60)
 {
 	size_t size;
 	char byte;
@@ -234,7 +234,7 @@ Test(fdpass, unwanted_descriptors_never_come_in, .init = setup, .fini = teardown
 	cr_assert_eq(size, 1);
 }
 
-Test(fdpass, peek_leaves_the_message, .init = setup, .fini = teardown, .timeout = 10)
+Test(fdpass, peek_leaves_the_message, .init = setup, .fini = teardown, .timeout = 60)
 {
 	char text[8];
 	size_t size;
@@ -250,7 +250,7 @@ Test(fdpass, peek_leaves_the_message, .init = setup, .fini = teardown, .timeout 
 	cr_assert_eq(fdpass_peek(pair[1], text, sizeof(text), &size), IPC_EAGAIN);
 }
 
-Test(fdpass, descriptor_that_somebody_closed_is_stale, .timeout = 10)
+Test(fdpass, descriptor_that_somebody_closed_is_stale, .timeout = 60)
 {
 	size_t size;
 	char byte;
@@ -263,7 +263,7 @@ Test(fdpass, descriptor_that_somebody_closed_is_stale, .timeout = 10)
 	close(fd);
 }
 
-Test(fdpass, close_takes_none_and_keeps_errno, .timeout = 10)
+Test(fdpass, close_takes_none_and_keeps_errno, .timeout = 60)
 {
 	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 

@@ -90,7 +90,7 @@ static void assert_word_wakes(unsigned n, unsigned i, void (*fn)(struct actor *s
 	cr_assert_eq(actor_join(&actor), 0);
 }
 
-Test(futex, every_word_wakes, .init = setup, .fini = teardown, .timeout = 30)
+Test(futex, every_word_wakes, .init = setup, .fini = teardown, .timeout = 60)
 {
 	assert_word_wakes(1, 0, actor_sleep);
 	assert_word_wakes(3, 0, actor_sleep);
@@ -98,7 +98,7 @@ Test(futex, every_word_wakes, .init = setup, .fini = teardown, .timeout = 30)
 	assert_word_wakes(N_WORDS, N_WORDS - 1, actor_sleep);
 }
 
-Test(futex, changed_word_is_seen_before_the_sleep, .init = setup, .fini = teardown, .timeout = 10)
+Test(futex, changed_word_is_seen_before_the_sleep, .init = setup, .fini = teardown, .timeout = 60)
 {
 	for (unsigned i = 0; i < 3; ++i) {
 		atomic_store(&words->word[i], 1);
@@ -107,7 +107,7 @@ Test(futex, changed_word_is_seen_before_the_sleep, .init = setup, .fini = teardo
 	}
 }
 
-Test(futex, sleep_ends_with_the_slice, .init = setup, .fini = teardown, .timeout = 10)
+Test(futex, sleep_ends_with_the_slice, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint64_t begin = clock_now_ns(), ns;
 
@@ -118,7 +118,7 @@ Test(futex, sleep_ends_with_the_slice, .init = setup, .fini = teardown, .timeout
 }
 
 /* M-20 */
-Test(futex, sleep_ends_with_the_deadline, .init = setup, .fini = teardown, .timeout = 10)
+Test(futex, sleep_ends_with_the_deadline, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint64_t deadline_ns;
 
@@ -132,7 +132,7 @@ Test(futex, sleep_ends_with_the_deadline, .init = setup, .fini = teardown, .time
 	cr_assert_eq(sleep_on(2, clock_now_ns()), FUTEX_SLICE_OVER);
 }
 
-Test(futex, memory_that_cannot_be_read_is_broken, .timeout = 10)
+Test(futex, memory_that_cannot_be_read_is_broken, .timeout = 60)
 {
 	const _Atomic uint32_t *hole =
 		mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -147,7 +147,7 @@ Test(futex, memory_that_cannot_be_read_is_broken, .timeout = 10)
 	munmap((void *)(uintptr_t)hole, 4096);
 }
 
-Test(futex, wakes_keep_errno, .timeout = 10)
+Test(futex, wakes_keep_errno, .timeout = 60)
 {
 	errno = 77;
 	futex_wake_all(NULL);
@@ -156,7 +156,7 @@ Test(futex, wakes_keep_errno, .timeout = 10)
 	cr_assert_eq(errno, 77);
 }
 
-Test(futex, wake_n_wakes_n, .init = setup, .fini = teardown, .timeout = 30)
+Test(futex, wake_n_wakes_n, .init = setup, .fini = teardown, .timeout = 60)
 {
 	unsigned n = 1, n_woken = 0;
 	struct actor actor[2];
@@ -187,7 +187,7 @@ static void *wake_private(void *arg)
 }
 
 /* M-28 */
-Test(futex, private_word_wakes_beside_shared_ones, .init = setup, .fini = teardown, .timeout = 30)
+Test(futex, private_word_wakes_beside_shared_ones, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct futex_word all[2] = {{.word = &words->word[0]},
 				    {.word = &private_word, .is_private = true}};
@@ -252,31 +252,31 @@ static unsigned n_interrupted(int flags, _Bool without_waitv)
 }
 
 /* M-21 */
-Test(futex, handler_without_restart_interrupts, .init = setup, .fini = teardown, .timeout = 30)
+Test(futex, handler_without_restart_interrupts, .init = setup, .fini = teardown, .timeout = 60)
 {
 	/* Not all: a signal may come between two slices. */
 	cr_assert_gt(n_interrupted(0, false), 0);
 }
 
 /* M-21 */
-Test(futex, handler_with_restart_does_not, .init = setup, .fini = teardown, .timeout = 30)
+Test(futex, handler_with_restart_does_not, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(n_interrupted(SA_RESTART, false), 0);
 }
 
 /* M-21: what the kernel cannot tell apart there may not end a wait */
-Test(futex, fallback_never_says_interrupted, .init = setup, .fini = teardown, .timeout = 30)
+Test(futex, fallback_never_says_interrupted, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(n_interrupted(0, true), 0);
 	cr_assert_eq(n_interrupted(SA_RESTART, true), 0);
 }
 
-Test(futex, fallback_wakes_by_its_first_word, .init = setup, .fini = teardown, .timeout = 30)
+Test(futex, fallback_wakes_by_its_first_word, .init = setup, .fini = teardown, .timeout = 60)
 {
 	assert_word_wakes(3, 0, actor_sleep_without_waitv);
 }
 
-Test(futex, fallback_looks_at_all_words, .init = setup, .fini = teardown, .timeout = 10)
+Test(futex, fallback_looks_at_all_words, .init = setup, .fini = teardown, .timeout = 60)
 {
 	futex_refuse_waitv();
 	cr_assert_not(futex_has_waitv());
@@ -288,7 +288,7 @@ Test(futex, fallback_looks_at_all_words, .init = setup, .fini = teardown, .timeo
 	}
 }
 
-Test(futex, fallback_sleeps_in_short_slices, .init = setup, .fini = teardown, .timeout = 10)
+Test(futex, fallback_sleeps_in_short_slices, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint64_t best_ns = UINT64_MAX;
 
@@ -322,7 +322,7 @@ static int sleep_refused(int error)
 	return sleep_on(2, CLOCK_FOREVER) == FUTEX_WOKEN ? 0 : 5;
 }
 
-Test(futex, refusal_by_a_sandbox_is_remembered, .init = setup, .fini = teardown, .timeout = 30)
+Test(futex, refusal_by_a_sandbox_is_remembered, .init = setup, .fini = teardown, .timeout = 60)
 {
 	static const int errors[] = {ENOSYS, EPERM};
 
@@ -337,7 +337,7 @@ Test(futex, refusal_by_a_sandbox_is_remembered, .init = setup, .fini = teardown,
 	}
 }
 
-Test(futex, other_refusals_sleep_all_the_same, .init = setup, .fini = teardown, .timeout = 30)
+Test(futex, other_refusals_sleep_all_the_same, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pid_t pid = process_fork();
 

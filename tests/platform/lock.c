@@ -69,7 +69,7 @@ static void start_holder(struct actor *actor)
 	cr_assert_eq(actor_hear(actor), LOCK_HELD);
 }
 
-Test(lock, is_taken_and_given_back, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, is_taken_and_given_back, .init = setup, .fini = teardown, .timeout = 60)
 {
 	for (unsigned i = 0; i < 100; ++i) {
 		cr_assert_eq(lock_is_mine(&locks[0]), 0);
@@ -80,7 +80,7 @@ Test(lock, is_taken_and_given_back, .init = setup, .fini = teardown, .timeout = 
 }
 
 /* S-8 */
-Test(lock, taking_it_twice_is_a_deadlock, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, taking_it_twice_is_a_deadlock, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(lock_try(&locks[0]), LOCK_HELD);
 	cr_assert_eq(lock_try(&locks[0]), LOCK_DEADLOCK);
@@ -100,7 +100,7 @@ static void *meddle(void *arg)
 }
 
 /* S-9, M-42 */
-Test(lock, belongs_to_one_thread, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, belongs_to_one_thread, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pthread_t thread;
 	void *said;
@@ -117,7 +117,7 @@ Test(lock, belongs_to_one_thread, .init = setup, .fini = teardown, .timeout = 20
 	cr_assert_eq(lock_unlock(&locks[0]), -1);
 }
 
-Test(lock, of_another_process_is_busy, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, of_another_process_is_busy, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct actor holder;
 
@@ -134,7 +134,7 @@ Test(lock, of_another_process_is_busy, .init = setup, .fini = teardown, .timeout
 }
 
 /* M-25: told once, and never ENOTRECOVERABLE */
-Test(lock, of_the_dead_is_told_once, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, of_the_dead_is_told_once, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct actor holder;
 
@@ -156,7 +156,7 @@ static void hold_after_death(struct actor *self, void *arg)
 	(void)actor_hear(self);
 }
 
-Test(lock, survives_a_row_of_deaths, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, survives_a_row_of_deaths, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct actor holder;
 
@@ -177,7 +177,7 @@ static void *take_and_end(void *arg)
 }
 
 /* M-42: a thread that ends holding it counts as dead */
-Test(lock, of_a_thread_that_ended_is_of_the_dead, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, of_a_thread_that_ended_is_of_the_dead, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pthread_t thread;
 	void *said;
@@ -204,7 +204,7 @@ static void hold_and_exec(struct actor *self, void *arg)
 
 /* M-24: exec is a death */
 Test(lock, of_one_that_became_another_program_is_of_the_dead, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct actor holder;
 
@@ -219,7 +219,7 @@ Test(lock, of_one_that_became_another_program_is_of_the_dead, .init = setup, .fi
 }
 
 /* M-42, S-8: a child did not take what its parent holds */
-Test(lock, does_not_pass_to_a_forked_child, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, does_not_pass_to_a_forked_child, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pid_t pid;
 
@@ -245,7 +245,7 @@ Test(lock, does_not_pass_to_a_forked_child, .init = setup, .fini = teardown, .ti
 
 /* The same, with a mutex of the application's own in the child's list. */
 Test(lock, does_not_pass_to_a_child_with_locks_of_its_own, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	pthread_mutexattr_t attributes;
 	pthread_mutex_t foreign;
@@ -280,7 +280,7 @@ static void *mark_waiters(void *arg)
 }
 
 /* S-8: two handles of one channel map its memory twice */
-Test(lock, held_through_another_map_is_a_deadlock, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, held_through_another_map_is_a_deadlock, .init = setup, .fini = teardown, .timeout = 60)
 {
 	int fd = memfd_create("test", MFD_CLOEXEC);
 	struct lock *here, *there;
@@ -311,7 +311,7 @@ Test(lock, held_through_another_map_is_a_deadlock, .init = setup, .fini = teardo
 /* ---- many at once ---- */
 
 Test(lock, many_are_held_and_given_back_in_any_order, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	for (unsigned n = 1; n <= N_LOCKS; n += n < 20 ? 1 : 11)
 		for (unsigned step = 1; step < 8; step += 2) {
@@ -330,7 +330,7 @@ Test(lock, many_are_held_and_given_back_in_any_order, .init = setup, .fini = tea
 		}
 }
 
-Test(lock, of_the_dead_are_all_released, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, of_the_dead_are_all_released, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pid_t pid = process_fork();
 
@@ -349,7 +349,7 @@ Test(lock, of_the_dead_are_all_released, .init = setup, .fini = teardown, .timeo
 
 /* An application's own robust mutexes are in the same list of the thread, and come and go as they
  * like. */
-Test(lock, gets_along_with_foreign_robust_mutexes, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, gets_along_with_foreign_robust_mutexes, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pthread_mutexattr_t attributes;
 	pthread_mutex_t foreign[4];
@@ -379,7 +379,7 @@ Test(lock, gets_along_with_foreign_robust_mutexes, .init = setup, .fini = teardo
 	}
 }
 
-Test(lock, works_where_the_list_cannot_be_asked_for, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, works_where_the_list_cannot_be_asked_for, .init = setup, .fini = teardown, .timeout = 60)
 {
 	pid_t pid = process_fork();
 
@@ -432,13 +432,13 @@ static void give_it(struct actor *holder)
 	cr_assert_eq(lock_unlock(&locks[0]), 0);
 }
 
-Test(lock, unlock_wakes_the_waiter, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, unlock_wakes_the_waiter, .init = setup, .fini = teardown, .timeout = 60)
 {
 	expect_wake(take_it, give_it, LOCK_HELD);
 }
 
 /* M-25 */
-Test(lock, death_wakes_the_waiter, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, death_wakes_the_waiter, .init = setup, .fini = teardown, .timeout = 60)
 {
 	expect_wake(start_holder, actor_kill, LOCK_HELD_AFTER_DEATH);
 }
@@ -460,7 +460,7 @@ static void want_or_other(struct actor *self, void *arg)
 }
 
 /* M-28: a lock wait ends by what else it looks at */
-Test(lock, other_words_wake_the_waiter, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, other_words_wake_the_waiter, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct actor waiter;
 
@@ -475,7 +475,7 @@ Test(lock, other_words_wake_the_waiter, .init = setup, .fini = teardown, .timeou
 }
 
 /* M-20 */
-Test(lock, sleep_ends_with_deadline_and_slice, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, sleep_ends_with_deadline_and_slice, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct actor holder;
 	uint64_t begin;
@@ -492,7 +492,7 @@ Test(lock, sleep_ends_with_deadline_and_slice, .init = setup, .fini = teardown, 
 	actor_kill(&holder);
 }
 
-Test(lock, free_one_is_not_slept_upon, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, free_one_is_not_slept_upon, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct actor holder;
 
@@ -509,7 +509,7 @@ Test(lock, free_one_is_not_slept_upon, .init = setup, .fini = teardown, .timeout
  * M-26: T unlocks and wakes W1, B takes the free lock, W1 is killed before it can ask for a wake.
  * B's unlock sees no waiter: only the slice brings W2 back.
  */
-Test(lock, killed_waiter_takes_no_wake_with_it, .init = setup, .fini = teardown, .timeout = 30)
+Test(lock, killed_waiter_takes_no_wake_with_it, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct actor waiter[2];
 	uint64_t begin;
@@ -546,7 +546,7 @@ static void sleep_once(struct actor *self, void *arg)
 }
 
 /* Who gives up may have swallowed a wake. */
-Test(lock, wake_is_passed_on, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, wake_is_passed_on, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct actor waiter;
 
@@ -560,7 +560,7 @@ Test(lock, wake_is_passed_on, .init = setup, .fini = teardown, .timeout = 20)
 }
 
 /* Who got it after a sleep must wake one at its unlock, since others may sleep on. */
-Test(lock, inheritance_makes_the_unlock_wake, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, inheritance_makes_the_unlock_wake, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(lock_try(&locks[0]), LOCK_HELD);
 	cr_assert_eq(word_of(&locks[0]) & FUTEX_WAITERS, 0);
@@ -577,7 +577,7 @@ static void want_without_waitv(struct actor *self, void *arg)
 	want(self, arg);
 }
 
-Test(lock, is_waited_for_without_waitv_too, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, is_waited_for_without_waitv_too, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct actor holder, waiter;
 
@@ -610,7 +610,7 @@ static void hold_without_list(struct actor *self, void *arg)
 
 /* M-25 */
 Test(lock, of_the_dead_is_released_when_the_kernel_did_not, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct actor holder;
 	uint64_t begin;
@@ -627,7 +627,7 @@ Test(lock, of_the_dead_is_released_when_the_kernel_did_not, .init = setup, .fini
 }
 
 /* M-24: a zombie is dead */
-Test(lock, of_an_unreaped_one_is_released_too, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, of_an_unreaped_one_is_released_too, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct actor holder;
 	uint64_t begin;
@@ -647,7 +647,7 @@ Test(lock, of_an_unreaped_one_is_released_too, .init = setup, .fini = teardown, 
 }
 
 /* M-24: stopped is not dead */
-Test(lock, of_a_stopped_one_stays_its_own, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, of_a_stopped_one_stays_its_own, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct actor holder;
 	int status;
@@ -681,7 +681,7 @@ static void hold_in_second_thread(struct actor *self, void *arg)
 	pthread_join(thread, NULL);
 }
 
-Test(lock, of_a_living_thread_stays_its_own, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, of_a_living_thread_stays_its_own, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct actor holder;
 
@@ -694,7 +694,7 @@ Test(lock, of_a_living_thread_stays_its_own, .init = setup, .fini = teardown, .t
 }
 
 /* A process got the id of a dead one that was never released. */
-Test(lock, of_a_dead_namesake_is_taken, .init = setup, .fini = teardown, .timeout = 20)
+Test(lock, of_a_dead_namesake_is_taken, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint32_t word = (uint32_t)gettid();
 
@@ -708,13 +708,13 @@ Test(lock, of_a_dead_namesake_is_taken, .init = setup, .fini = teardown, .timeou
 /* ---- the layout ---- */
 
 /* M-62 */
-Test(lock, stamp_is_the_same_every_time, .timeout = 10)
+Test(lock, stamp_is_the_same_every_time, .timeout = 60)
 {
 	cr_assert_neq(lock_layout_stamp(), 0);
 	cr_assert_eq(lock_layout_stamp(), lock_layout_stamp());
 }
 
-Test(lock, word_is_the_kernels_word, .init = setup, .fini = teardown, .timeout = 10)
+Test(lock, word_is_the_kernels_word, .init = setup, .fini = teardown, .timeout = 60)
 {
 	cr_assert_eq(word_of(&locks[0]), 0);
 	cr_assert_eq(lock_try(&locks[0]), LOCK_HELD);

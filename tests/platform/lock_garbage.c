@@ -119,7 +119,7 @@ Test(lock_garbage, is_never_followed, .timeout = 60)
 	munmap(lock, PAGE);
 }
 
-Test(lock_garbage, zeros_and_other_kinds_are_broken, .timeout = 20)
+Test(lock_garbage, zeros_and_other_kinds_are_broken, .timeout = 60)
 {
 	static const int types[] = {PTHREAD_MUTEX_NORMAL, PTHREAD_MUTEX_RECURSIVE,
 				    PTHREAD_MUTEX_ERRORCHECK};
@@ -151,7 +151,7 @@ Test(lock_garbage, zeros_and_other_kinds_are_broken, .timeout = 20)
 }
 
 /* glibc itself would take such a mutex, say ENOTRECOVERABLE and never give it back. */
-Test(lock_garbage, given_up_by_others_is_broken_for_everybody, .timeout = 20)
+Test(lock_garbage, given_up_by_others_is_broken_for_everybody, .timeout = 60)
 {
 	static struct lock lock;
 
@@ -162,7 +162,7 @@ Test(lock_garbage, given_up_by_others_is_broken_for_everybody, .timeout = 20)
 	cr_assert_eq(mutex_of(&lock)->__data.__lock, 0);
 }
 
-Test(lock_garbage, waiters_without_a_holder_are_broken, .timeout = 20)
+Test(lock_garbage, waiters_without_a_holder_are_broken, .timeout = 60)
 {
 	static struct lock lock;
 
@@ -172,7 +172,7 @@ Test(lock_garbage, waiters_without_a_holder_are_broken, .timeout = 20)
 }
 
 /* M-25: an owner that nobody is */
-Test(lock_garbage, holder_that_never_was_is_of_the_dead, .timeout = 20)
+Test(lock_garbage, holder_that_never_was_is_of_the_dead, .timeout = 60)
 {
 	static struct lock lock;
 
@@ -324,7 +324,7 @@ static void want(struct actor *self, void *arg)
 }
 
 /* M-61: says so to everybody, and not only after a slice */
-Test(lock_garbage, waiters_find_it_broken, .timeout = 20)
+Test(lock_garbage, waiters_find_it_broken, .timeout = 60)
 {
 	struct lock *lock = shared_memory(PAGE);
 

@@ -93,7 +93,7 @@ static void client_obey(enum order order, int64_t expected)
 	cr_assert_eq(actor_hear(&client), expected);
 }
 
-Test(peer, is_known_by_its_process, .init = setup, .fini = teardown, .timeout = 20)
+Test(peer, is_known_by_its_process, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct peer_identity identity;
 	bool needs_confirmation;
@@ -112,7 +112,7 @@ Test(peer, is_known_by_its_process, .init = setup, .fini = teardown, .timeout = 
 }
 
 /* M-24: a zombie is dead, a stopped process is not */
-Test(peer, zombie_has_ended_and_stopped_has_not, .timeout = 20)
+Test(peer, zombie_has_ended_and_stopped_has_not, .timeout = 60)
 {
 	pid_t pid = process_fork();
 	int pidfd, status;
@@ -135,13 +135,13 @@ Test(peer, zombie_has_ended_and_stopped_has_not, .timeout = 20)
 }
 
 /* M-24: only a plain yes is a death */
-Test(peer, what_is_no_process_has_not_ended, .timeout = 10)
+Test(peer, what_is_no_process_has_not_ended, .timeout = 60)
 {
 	cr_assert_eq(peer_has_ended(1000000), 0);
 	cr_assert_eq(peer_has_ended(-1), 0);
 }
 
-Test(peer, dead_one_is_stale, .init = setup, .fini = teardown, .timeout = 20)
+Test(peer, dead_one_is_stale, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct peer_identity identity = {.pidfd = -77};
 	bool needs_confirmation;
@@ -155,7 +155,7 @@ Test(peer, dead_one_is_stale, .init = setup, .fini = teardown, .timeout = 20)
 	cr_assert_eq(peer_identify(accepted, &identity, &needs_confirmation), IPC_ESTALE);
 }
 
-Test(peer, older_kernels_need_a_message, .init = setup, .fini = teardown, .timeout = 20)
+Test(peer, older_kernels_need_a_message, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct peer_identity identity;
 	bool needs_confirmation = false;
@@ -179,7 +179,7 @@ Test(peer, older_kernels_need_a_message, .init = setup, .fini = teardown, .timeo
 	close(identity.pidfd);
 }
 
-Test(peer, message_of_another_confirms_nothing, .init = setup, .fini = teardown, .timeout = 20)
+Test(peer, message_of_another_confirms_nothing, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct peer_identity identity;
 	bool needs_confirmation;
@@ -199,7 +199,7 @@ Test(peer, message_of_another_confirms_nothing, .init = setup, .fini = teardown,
 }
 
 Test(peer, descriptors_of_a_peeked_message_stay_outside, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	union {
 		struct cmsghdr align;
@@ -246,7 +246,7 @@ static void in_groups(struct actor *self, void *arg)
 }
 
 /* M-50 */
-Test(peer, groups_are_those_of_its_connect, .init = setup, .fini = teardown, .timeout = 20)
+Test(peer, groups_are_those_of_its_connect, .init = setup, .fini = teardown, .timeout = 60)
 {
 	static const int sizes[] = {0, 3, 64, 65, 300};
 	struct peer_identity identity;
@@ -276,7 +276,7 @@ Test(peer, groups_are_those_of_its_connect, .init = setup, .fini = teardown, .ti
 	}
 }
 
-Test(peer, name_can_be_printed, .init = setup, .fini = teardown, .timeout = 20)
+Test(peer, name_can_be_printed, .init = setup, .fini = teardown, .timeout = 60)
 {
 	char name[16];
 

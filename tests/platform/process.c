@@ -13,7 +13,7 @@
 #include "tests/platform/refuse.h"
 #include "tests/support/process.h"
 
-Test(process, is_no_forked_child_of_itself, .timeout = 10)
+Test(process, is_no_forked_child_of_itself, .timeout = 60)
 {
 	cr_assert_not(process_is_forked_child());
 	cr_assert_eq(process_mark_init(), 0);
@@ -23,7 +23,7 @@ Test(process, is_no_forked_child_of_itself, .timeout = 10)
 }
 
 /* M-42 */
-Test(process, forked_copies_know_it, .timeout = 10)
+Test(process, forked_copies_know_it, .timeout = 60)
 {
 	pid_t pid;
 
@@ -49,7 +49,7 @@ Test(process, forked_copies_know_it, .timeout = 10)
 }
 
 /* M-42: no library function and no atfork handler runs there */
-Test(process, raw_forks_know_it_too, .timeout = 10)
+Test(process, raw_forks_know_it_too, .timeout = 60)
 {
 	pid_t pid;
 	int status;
@@ -71,7 +71,7 @@ static int vforked(void *arg)
 }
 
 /* M-42 */
-Test(process, vfork_children_need_nothing, .timeout = 10)
+Test(process, vfork_children_need_nothing, .timeout = 60)
 {
 	static _Alignas(64) unsigned char stack[65536];
 	int said = 0;
@@ -90,7 +90,7 @@ static void *init_mark(void *arg)
 	return process_mark_init() == 0 && !process_is_forked_child() ? arg : NULL;
 }
 
-Test(process, mark_is_made_once_by_many_threads, .timeout = 10)
+Test(process, mark_is_made_once_by_many_threads, .timeout = 60)
 {
 	pthread_t thread[8];
 	void *said;
@@ -104,7 +104,7 @@ Test(process, mark_is_made_once_by_many_threads, .timeout = 10)
 	cr_assert_not(process_is_forked_child());
 }
 
-Test(process, cpu_is_where_it_runs, .timeout = 10)
+Test(process, cpu_is_where_it_runs, .timeout = 60)
 {
 	cpu_set_t before, one;
 
@@ -188,13 +188,13 @@ static uint32_t litmus_run(void)
 	return n_missed;
 }
 
-Test(process, fences_order_store_and_load_between_threads, .timeout = 30)
+Test(process, fences_order_store_and_load_between_threads, .timeout = 60)
 {
 	cr_assert_eq(process_mark_init(), 0);
 	cr_assert_eq(litmus_run(), 0);
 }
 
-Test(process, fences_hold_where_barriers_are_refused, .timeout = 30)
+Test(process, fences_hold_where_barriers_are_refused, .timeout = 60)
 {
 	pid_t pid = process_fork();
 
@@ -205,7 +205,7 @@ Test(process, fences_hold_where_barriers_are_refused, .timeout = 30)
 	cr_assert_eq(process_reap(pid, 20000), 0);
 }
 
-Test(process, fences_hold_where_barriers_are_refused_later, .timeout = 30)
+Test(process, fences_hold_where_barriers_are_refused_later, .timeout = 60)
 {
 	pid_t pid = process_fork();
 

@@ -78,7 +78,7 @@ static _Bool is_tmpfile(int fd)
 }
 
 /* M-2 */
-Test(segment, has_no_name, .init = setup, .fini = teardown, .timeout = 20)
+Test(segment, has_no_name, .init = setup, .fini = teardown, .timeout = 60)
 {
 	int fd;
 
@@ -88,7 +88,7 @@ Test(segment, has_no_name, .init = setup, .fini = teardown, .timeout = 20)
 	close(fd);
 }
 
-Test(segment, mode_does_not_depend_on_the_umask, .init = setup, .fini = teardown, .timeout = 20)
+Test(segment, mode_does_not_depend_on_the_umask, .init = setup, .fini = teardown, .timeout = 60)
 {
 	int shm_fd, memory_fd;
 
@@ -126,7 +126,7 @@ Test(segment, never_has_a_name, .init = setup, .fini = teardown, .timeout = 60)
 }
 
 Test(segment, file_system_without_unnamed_files_serves_too, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct segment_maker other = maker;
 	unsigned before = n_names();
@@ -148,7 +148,7 @@ Test(segment, file_system_without_unnamed_files_serves_too, .init = setup, .fini
 }
 
 Test(segment, memfd_serves_where_there_is_no_directory, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	struct segment_maker other = {.shm_fd = -1, .self_fd = maker.self_fd};
 	int fd;
@@ -160,7 +160,7 @@ Test(segment, memfd_serves_where_there_is_no_directory, .init = setup, .fini = t
 }
 
 /* M-54 */
-Test(segment, sealed_one_keeps_its_size, .init = setup, .fini = teardown, .timeout = 20)
+Test(segment, sealed_one_keeps_its_size, .init = setup, .fini = teardown, .timeout = 60)
 {
 	int fd;
 
@@ -178,7 +178,7 @@ Test(segment, sealed_one_keeps_its_size, .init = setup, .fini = teardown, .timeo
 }
 
 /* MFD_NOEXEC_SEAL is not known before Linux 6.3: nobody may depend on it. */
-Test(segment, sealed_one_needs_no_new_kernel, .timeout = 20)
+Test(segment, sealed_one_needs_no_new_kernel, .timeout = 60)
 {
 	pid_t pid = process_fork();
 
@@ -206,7 +206,7 @@ Test(segment, sealed_one_needs_no_new_kernel, .timeout = 20)
 }
 
 /* M-54: without its seals it may not be handed out */
-Test(segment, sealed_one_without_seals_is_refused, .timeout = 20)
+Test(segment, sealed_one_without_seals_is_refused, .timeout = 60)
 {
 	pid_t pid = process_fork();
 
@@ -241,7 +241,7 @@ static void assert_readonly(int fd)
 }
 
 /* M-50 */
-Test(segment, reopened_one_cannot_be_written, .init = setup, .fini = teardown, .timeout = 20)
+Test(segment, reopened_one_cannot_be_written, .init = setup, .fini = teardown, .timeout = 60)
 {
 	int shm_fd, memory_fd;
 
@@ -254,7 +254,7 @@ Test(segment, reopened_one_cannot_be_written, .init = setup, .fini = teardown, .
 }
 
 /* M-50: another uid cannot open it again for writing through /proc */
-Test(segment, stranger_cannot_reopen_it_for_writing, .init = setup, .fini = teardown, .timeout = 20)
+Test(segment, stranger_cannot_reopen_it_for_writing, .init = setup, .fini = teardown, .timeout = 60)
 {
 	int fd, readonly_fd;
 	pid_t pid;
@@ -280,7 +280,7 @@ Test(segment, stranger_cannot_reopen_it_for_writing, .init = setup, .fini = tear
 }
 
 /* M-52 */
-Test(segment, reserved_space_shows, .init = setup, .fini = teardown, .timeout = 20)
+Test(segment, reserved_space_shows, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint64_t size = 9 * MIB + 4096;
 	struct stat status;
@@ -298,7 +298,7 @@ Test(segment, reserved_space_shows, .init = setup, .fini = teardown, .timeout = 
 	close(fd);
 }
 
-Test(segment, truncated_one_is_not_reserved, .init = setup, .fini = teardown, .timeout = 20)
+Test(segment, truncated_one_is_not_reserved, .init = setup, .fini = teardown, .timeout = 60)
 {
 	int fd;
 
@@ -310,7 +310,7 @@ Test(segment, truncated_one_is_not_reserved, .init = setup, .fini = teardown, .t
 }
 
 Test(segment, reservation_looks_at_the_deadline_between_pieces, .init = setup, .fini = teardown,
-     .timeout = 20)
+     .timeout = 60)
 {
 	uint64_t size = 12 * MIB;
 	unsigned n = 0;
@@ -336,7 +336,7 @@ static void on_tick(int signal)
 	(void)signal;
 }
 
-Test(segment, reservation_goes_on_under_signals, .init = setup, .fini = teardown, .timeout = 30)
+Test(segment, reservation_goes_on_under_signals, .init = setup, .fini = teardown, .timeout = 60)
 {
 	struct sigaction action = {.sa_handler = on_tick};
 	struct itimerval tick = {{0, 300}, {0, 300}};
@@ -396,7 +396,7 @@ static int fill_small_directory(void)
 }
 
 /* M-52 */
-Test(segment, full_directory_says_so, .timeout = 20)
+Test(segment, full_directory_says_so, .timeout = 60)
 {
 	pid_t pid = process_fork();
 	int status;
@@ -429,7 +429,7 @@ static _Bool has_flag(const void *address, const char *flag)
 }
 
 /* M-70 */
-Test(segment, map_is_neither_forked_nor_dumped, .init = setup, .fini = teardown, .timeout = 20)
+Test(segment, map_is_neither_forked_nor_dumped, .init = setup, .fini = teardown, .timeout = 60)
 {
 	void *address;
 	pid_t pid;
@@ -454,7 +454,7 @@ Test(segment, map_is_neither_forked_nor_dumped, .init = setup, .fini = teardown,
 	close(fd);
 }
 
-Test(segment, impossible_maps_are_refused, .init = setup, .fini = teardown, .timeout = 20)
+Test(segment, impossible_maps_are_refused, .init = setup, .fini = teardown, .timeout = 60)
 {
 	void *address = &address;
 	int fd;
@@ -469,7 +469,7 @@ Test(segment, impossible_maps_are_refused, .init = setup, .fini = teardown, .tim
 	close(fd);
 }
 
-Test(segment, sizes_are_rounded_to_pages, .timeout = 10)
+Test(segment, sizes_are_rounded_to_pages, .timeout = 60)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 
@@ -482,7 +482,7 @@ Test(segment, sizes_are_rounded_to_pages, .timeout = 10)
 	cr_assert_eq(segment_round(UINT64_MAX), 0);
 }
 
-Test(segment, impossible_sizes_are_refused, .init = setup, .fini = teardown, .timeout = 10)
+Test(segment, impossible_sizes_are_refused, .init = setup, .fini = teardown, .timeout = 60)
 {
 	int fd = -1;
 
@@ -491,7 +491,7 @@ Test(segment, impossible_sizes_are_refused, .init = setup, .fini = teardown, .ti
 	cr_assert_eq(fd, -1);
 }
 
-Test(segment, inode_is_what_two_descriptors_share, .init = setup, .fini = teardown, .timeout = 10)
+Test(segment, inode_is_what_two_descriptors_share, .init = setup, .fini = teardown, .timeout = 60)
 {
 	uint64_t inode, again, other, size;
 	int fd, readonly_fd, other_fd;

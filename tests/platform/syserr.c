@@ -215,14 +215,14 @@ static void assert_mapped(const struct documented *d, int error)
 }
 
 /* M-11, M-12 */
-Test(syserr, every_documented_errno_keeps_its_class, .timeout = 10)
+Test(syserr, every_documented_errno_keeps_its_class, .timeout = 60)
 {
 	for (size_t i = 0; i < N_DOCUMENTED; ++i)
 		for (size_t k = 0; k < N_ERRORS_MAX && documented[i].errors[k]; ++k)
 			assert_mapped(&documented[i], documented[i].errors[k]);
 }
 
-Test(syserr, every_call_has_a_list, .timeout = 10)
+Test(syserr, every_call_has_a_list, .timeout = 60)
 {
 	unsigned seen[SYSERR_N_CALLS] = {0};
 
@@ -233,7 +233,7 @@ Test(syserr, every_call_has_a_list, .timeout = 10)
 }
 
 /* M-12: a sandbox can refuse every call */
-Test(syserr, refused_calls_are_refused, .timeout = 10)
+Test(syserr, refused_calls_are_refused, .timeout = 60)
 {
 	for (int call = 0; call < SYSERR_N_CALLS; ++call) {
 		int result = syserr((enum syserr_call)call, EPERM);
@@ -244,7 +244,7 @@ Test(syserr, refused_calls_are_refused, .timeout = 10)
 }
 
 /* M-5, M-11: a bug of ours or of the kernel ends no program */
-Test(syserr, what_no_page_names_is_a_fault, .timeout = 20)
+Test(syserr, what_no_page_names_is_a_fault, .timeout = 60)
 {
 	cr_assert_eq(syserr(SYSERR_POLL, EDOM), IPC_EPROTO);
 }

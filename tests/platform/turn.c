@@ -157,7 +157,7 @@ static void *come_second(void *arg)
 
 Case(the_bias_of_a_thread_that_is_inside_is_waited_for)
 {
-	struct timespec deadline = process_deadline(10000);
+	struct timespec deadline = process_deadline(30000);
 	pthread_t first, second;
 	uint64_t seen = 0;
 

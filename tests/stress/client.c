@@ -49,10 +49,9 @@ static void *run_opener(void *arg)
 /* Sleeps in what the closer closes under it. */
 static void *run_sleeper(void *arg)
 {
-	struct timespec deadline = domain_deadline(30000);
-
 	(void)arg;
 	for (unsigned i = 0; i < N_ROUNDS; ++i) {
+		struct timespec deadline = domain_deadline(30000);
 		struct thing *thing = opened("slept/in", IPC_ROLE_SHARED_A);
 		int r;
 
@@ -88,10 +87,10 @@ static int see(const struct ipc_channel_info *info, void *userdata)
 
 static void *run_lister(void *arg)
 {
-	struct timespec deadline = domain_deadline(30000);
-
 	(void)arg;
 	while (!atomic_load(&is_over)) {
+		struct timespec deadline = domain_deadline(30000);
+
 		must(ipc_client_list_wait(client, "*", see, NULL, &deadline) == 0, "list");
 		must(client_check(client) == 0, "check");
 	}

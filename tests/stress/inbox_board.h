@@ -31,7 +31,7 @@ enum {
 	CHUNK_KEYS_MAX = 96,
 	FRAME_SIZE_MAX = 1000,
 	AT_ONCE = 8,
-	WAIT_MS = 20000, /* that long nobody waits for those who live */
+	WAIT_MS = 30000, /* that long nobody waits for those who live */
 	WORKER_MS = 200,
 };
 

@@ -259,7 +259,7 @@ static void go_on(uint64_t n, struct timespec *next_worker)
 	uint64_t wanted = n_checked() + n;
 
 	while (n_checked() < wanted) {
-		cr_assert(!process_has_passed(&limit), "no message came for 20 s");
+		cr_assert(!process_has_passed(&limit), "no message came for 60 s");
 		kill_worker(next_worker);
 		reap_all();
 		process_pause();
@@ -441,7 +441,7 @@ static void expect_nothing_left(unsigned n_before)
 			process_pause();
 		}
 	}
-	while (leaks_fds_of(domain.keeper) != n_before) {
+	while (leaks_fds_of(domain.keeper) > n_before) {
 		cr_assert(!process_has_passed(&limit), "the keeper has %u descriptors, before %u",
 			  leaks_fds_of(domain.keeper), n_before);
 		process_pause();
@@ -485,7 +485,7 @@ Test(session, streams_are_exact_under_random_kills, .timeout = 900)
 	cr_assert_neq(talks, MAP_FAILED);
 	domain_start(&domain, NULL);
 	client = domain_connect(&domain);
-	n_before = leaks_fds_of(domain.keeper);
+	n_before = domain_fds_before(&domain);
 	for (unsigned i = 0; i < N_TALKS; ++i)
 		start_talk(i);
 	for (unsigned i = 0; i < N_TALKS; ++i)

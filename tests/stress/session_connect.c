@@ -37,7 +37,7 @@ enum {
 	NUMBERS_MAX = 12,
 	WINDOW_MS = 1000,
 	WORKER_MS = 200,
-	WAIT_MS = 10000,
+	WAIT_MS = 30000,
 };
 
 struct board {
@@ -339,7 +339,7 @@ static void kill_them(uint64_t n_kills, unsigned seconds)
 		uint64_t wanted = atomic_load(&board->n_answers) + (unsigned)rand_r(&luck) % 40;
 
 		while (atomic_load(&board->n_answers) < wanted) {
-			cr_assert(!process_has_passed(&limit), "nothing was answered for 20 s");
+			cr_assert(!process_has_passed(&limit), "nothing was answered for 60 s");
 			kill_worker(&worker);
 			reap_all();
 			process_pause();
@@ -387,7 +387,7 @@ static void expect_nothing_left(unsigned n_before)
 		cr_assert(!process_has_passed(&limit), "%u sessions, %u descriptors, before %u", n,
 			  leaks_fds_of(domain.keeper), n_before);
 		process_pause();
-	} while (n > 0 || leaks_fds_of(domain.keeper) != n_before);
+	} while (n > 0 || leaks_fds_of(domain.keeper) > n_before);
 }
 
 static void show_figures(void)
@@ -417,7 +417,7 @@ Test(session_connect, sessions_outlive_listeners_under_random_kills, .timeout = 
 	cr_assert_neq(board, MAP_FAILED);
 	domain_start(&domain, NULL);
 	client = domain_connect(&domain);
-	n_before = leaks_fds_of(domain.keeper);
+	n_before = domain_fds_before(&domain);
 	for (unsigned i = 0; i < N; ++i)
 		hire(i, true);
 

@@ -21,8 +21,8 @@
 #include "tests/support/process.h"
 
 #define N_FIRST_MAX 8
-#define HEAR_MS     20000
-#define ASLEEP_MS   5000
+#define HEAR_MS     60000
+#define ASLEEP_MS   30000
 
 void actor_start(struct actor *actor, void (*fn)(struct actor *self, void *arg), void *arg)
 {

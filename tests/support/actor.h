@@ -27,13 +27,13 @@ pid_t actor_start_in_namespace(struct actor *actor, void (*fn)(struct actor *sel
 /* Either direction.  A child whose parent is gone ends. */
 void actor_say(struct actor *actor, int64_t value);
 int64_t
-actor_hear(struct actor *actor); /* waits up to 20 s, aborts then, and when the other end is gone */
+actor_hear(struct actor *actor); /* waits up to 60 s, aborts then, and when the other end is gone */
 
 /* Which of n of them, up to 8, says something first; waits as actor_hear() does. */
 unsigned actor_first(const struct actor *actors, unsigned n);
 
 void actor_kill(struct actor *actor); /* SIGKILL and reap */
-int actor_join(struct actor *actor);  /* exit status, or 128 + signal; waits up to 20 s */
+int actor_join(struct actor *actor);  /* exit status, or 128 + signal; waits up to 60 s */
 
 /*
  * Until the actor's main thread sleeps in a futex wait, at most 5 s, aborts then: to know that it

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "tests/support/failure.h"
+#include "tests/support/leaks.h"
 #include "tests/support/process.h"
 
 #ifndef IPC_TEST_BROKER
@@ -410,6 +411,12 @@ void domain_kill_worker(struct domain *domain)
 {
 	kill_for_good(domain_worker(domain));
 	domain_until_ready(domain);
+}
+
+unsigned domain_fds_before(struct domain *domain)
+{
+	domain_kill_worker(domain);
+	return leaks_fds_of(domain->keeper);
 }
 
 /* The status of a keeper that has ended or is about to; 0 of one that is not our child: the former

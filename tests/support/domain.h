@@ -45,6 +45,13 @@ pid_t domain_worker(const struct domain *domain);
 /* SIGKILL to the worker; returns when the next one has answered. */
 void domain_kill_worker(struct domain *domain);
 
+/*
+ * How many descriptors the keeper has.  With a client connected, before anything else is opened:
+ * more than that later are of what was opened.  The worker is killed for it: the keeper has heard
+ * all that one worker said before it starts the next.  While a worker starts it has a few more.
+ */
+unsigned domain_fds_before(struct domain *domain);
+
 /* SIGKILL to the keeper; returns when the next one, which is nobody's child, has a worker that
  * answers. */
 void domain_kill_keeper(struct domain *domain);

@@ -16,7 +16,7 @@
 #include "tests/support/actor.h"
 #include "tests/support/domain.h"
 
-#define WAIT_MS 10000 /* for what comes at once, on a machine that may be busy */
+#define WAIT_MS 30000 /* for what comes at once, on a machine that may be busy */
 
 extern struct domain fixture_domain;
 extern ipc_client *fixture_client;
@@ -38,7 +38,7 @@ IPC_CHECKED int info_of(const char *name, struct ipc_channel_info *ret);
 bool exists(const char *name);
 IPC_CHECKED int take_away(const char *name, uint64_t generation);
 
-/* Until the broker has told the handle's end. */
+/* Until the broker has told the handle's end, to all whom it concerns. */
 void until_not_alive(uint64_t id);
 
 /* An actor: says the id of its producer of the watch `arg`, and holds that until it hears

@@ -31,7 +31,7 @@ enum {
 	TALK_STREAMS,
 	TALK_LIVES_MAX = 1 << 15,
 	TALK_STEPS = 1 << 15, /* more than come while an overtaken process is stopped */
-	TALK_WAIT_MS = 10000, /* that long nobody waits for those who live */
+	TALK_WAIT_MS = 30000, /* that long nobody waits for those who live */
 	TALK_SIZE_MAX = 4096
 };
 

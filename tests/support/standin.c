@@ -18,7 +18,7 @@
 #include "tests/support/failure.h"
 #include "tests/support/process.h"
 
-#define TAKE_MS 10000
+#define TAKE_MS 30000
 
 enum { TABLE_ID = 100, DESK_ID = 101, SEGMENT_ID = 102 };
 

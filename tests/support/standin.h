@@ -40,7 +40,7 @@ struct script {
 void standin_start(struct standin *standin, void (*run)(struct script *script));
 void standin_stop(struct standin *standin); /* kills it if it has not ended */
 
-/* ---- in the script; what does not come within 10 s ends the process ---- */
+/* ---- in the script; what does not come within 30 s ends the process ---- */
 
 int script_accept(struct script *script); /* descriptor */
 
