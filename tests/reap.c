@@ -28,7 +28,7 @@
 #include <unistd.h>
 
 enum { STATUS_TIME = 124, STATUS_LEFT = 125, STATUS_FAILED = 126, STATUS_NO_PROGRAM = 127 };
-enum { GRACE_MS = 2000, CHILDREN_MAX = 256 };
+enum { GRACE_MS = 10000, CHILDREN_MAX = 256 };
 
 static int64_t now_ms(void)
 {

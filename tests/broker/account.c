@@ -182,7 +182,7 @@ Test(quota, connections)
 
 	rawpeer_connect(&c, domain.address);
 	cr_assert_eq(rawpeer_hello(&c), IPC_EDQUOT);
-	cr_assert_eq(rawpeer_receive(&c, 5000), RAWPEER_END);
+	cr_assert_eq(rawpeer_receive(&c, 30000), RAWPEER_END);
 	rawpeer_disconnect(&c);
 	cr_assert(log_says("quota of connections"));
 
@@ -201,7 +201,7 @@ Test(quota, connections_that_say_nothing)
 	for (unsigned i = 0; i < 32; ++i)
 		rawpeer_connect(&silent[i], domain.address);
 	for (unsigned i = 0; i < 32; ++i) {
-		if (rawpeer_receive(&silent[i], 5000) == MESSAGE_DONE) {
+		if (rawpeer_receive(&silent[i], 30000) == MESSAGE_DONE) {
 			cr_assert_eq(silent[i].reply.head.result, IPC_EDQUOT);
 			++n_refused;
 		}

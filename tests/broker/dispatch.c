@@ -267,7 +267,7 @@ Test(dispatch, a_thousand_silent_connections_disturb_nobody)
 	cr_assert_lt(clock_now_ns() - begin_ns, 30 * NS_PER_S);
 
 	for (int i = 0; i < 1000; ++i) {
-		cr_assert_eq(rawpeer_receive(&silent[i], 5000), RAWPEER_END);
+		cr_assert_eq(rawpeer_receive(&silent[i], 30000), RAWPEER_END);
 		rawpeer_disconnect(&silent[i]);
 	}
 }

@@ -100,7 +100,7 @@ Test(groups, what_matches_is_joined_before_the_answer)
 	for (unsigned i = 0; i < 2; ++i) {
 		const struct message_joined *joined = &a.reply.joined;
 
-		cr_assert_eq(rawpeer_receive(&a, 5000), MESSAGE_JOINED);
+		cr_assert_eq(rawpeer_receive(&a, 30000), MESSAGE_JOINED);
 		cr_assert_eq(joined->head.request_id, 0);
 		cr_assert_eq(joined->group_id, GROUP);
 		cr_assert_str_eq(joined->name, i == 0 ? "g/1" : "g/2/x");
@@ -112,7 +112,7 @@ Test(groups, what_matches_is_joined_before_the_answer)
 		cr_assert(liveness_handle_is(a.table, joined->queue.handle_id));
 		cr_assert_eq(n_producers(&a, joined->queue.channel_slot), 1);
 	}
-	cr_assert_eq(rawpeer_receive(&a, 5000), MESSAGE_DONE);
+	cr_assert_eq(rawpeer_receive(&a, 30000), MESSAGE_DONE);
 	cr_assert_eq(a.reply.head.request_id, a.last_id);
 	cr_assert_eq(a.reply.head.result, 0);
 	cr_assert_eq(n_joined(&a), 2);
@@ -162,7 +162,7 @@ Test(groups, dead_letters_come_with_their_queue_uncounted)
 	slot = b.reply.opened.channel_slot;
 
 	group_send(&a, GROUP, "q");
-	cr_assert_eq(rawpeer_receive(&a, 5000), MESSAGE_JOINED);
+	cr_assert_eq(rawpeer_receive(&a, 30000), MESSAGE_JOINED);
 	cr_assert_eq(joined->has_dead, 1);
 	cr_assert_eq(a.n_fds, 2);
 	cr_assert_eq(joined->n_fds_queue, 1);
@@ -223,7 +223,7 @@ static void stranger(struct actor *self, void *arg)
 	memset(&b, 0, sizeof(b));
 	rawpeer_join(&b, domain.address);
 	group_send(&b, GROUP, "*");
-	while (rawpeer_receive(&b, 5000) == MESSAGE_JOINED) {
+	while (rawpeer_receive(&b, 30000) == MESSAGE_JOINED) {
 		actor_say(self, b.reply.joined.name[0]);
 		actor_say(self, b.reply.joined.queue.fds);
 		actor_say(self, b.n_fds);
@@ -351,7 +351,7 @@ Test(groups, who_does_not_read_gets_its_queues_later)
 	for (n = 0; n < N_MANY; ++n) {
 		unsigned i;
 
-		cr_assert_eq(rawpeer_receive(&a, 5000), MESSAGE_JOINED, "after %u", n);
+		cr_assert_eq(rawpeer_receive(&a, 30000), MESSAGE_JOINED, "after %u", n);
 		i = (unsigned)atoi(a.reply.joined.name + 1);
 		cr_assert_lt(i, N_MANY);
 		cr_assert_not(has_come[i], "%u twice", i);
@@ -380,7 +380,7 @@ Test(groups, who_does_not_read_gets_its_queues_from_the_next_worker)
 	while (n < N_MANY) {
 		unsigned i;
 
-		cr_assert_eq(rawpeer_receive(&a, 5000), MESSAGE_JOINED, "after %u", n);
+		cr_assert_eq(rawpeer_receive(&a, 30000), MESSAGE_JOINED, "after %u", n);
 		i = (unsigned)atoi(a.reply.joined.name + 1);
 		cr_assert_lt(i, N_MANY);
 		cr_assert(id[i] == 0 || id[i] == a.reply.joined.queue.handle_id);
@@ -404,8 +404,8 @@ Test(groups, more_matches_than_fit_into_the_socket_are_joined_before_the_answer)
 
 	group_send(&a, GROUP, "m*");
 	for (unsigned i = 0; i < N_MANY; ++i)
-		cr_assert_eq(rawpeer_receive(&a, 5000), MESSAGE_JOINED, "after %u", i);
-	cr_assert_eq(rawpeer_receive(&a, 5000), MESSAGE_DONE);
+		cr_assert_eq(rawpeer_receive(&a, 30000), MESSAGE_JOINED, "after %u", i);
+	cr_assert_eq(rawpeer_receive(&a, 30000), MESSAGE_DONE);
 	cr_assert_eq(a.reply.head.request_id, a.last_id);
 	rawpeer_sync(&a);
 }
@@ -530,7 +530,7 @@ Test(groups_deaths, a_group_begins_wherever_the_worker_dies, .timeout = 110)
 		slot[1] = b.reply.opened.channel_slot;
 
 		group_send(&a, GROUP, "q*");
-		while ((type = rawpeer_receive(&a, 5000)) == MESSAGE_JOINED) {
+		while ((type = rawpeer_receive(&a, 30000)) == MESSAGE_JOINED) {
 			unsigned i = a.reply.joined.name[1] == '1';
 
 			cr_assert(id[i] == 0 || id[i] == a.reply.joined.queue.handle_id, "point %u",

@@ -36,7 +36,7 @@
 #include "broker/worker.h"
 
 #define ANSWER_SIZE 8192
-#define PATIENCE_MS 10000
+#define PATIENCE_MS 30000
 
 /* ---- the worker ---- */
 

@@ -405,7 +405,7 @@ Test(reaper, an_orderly_end_is_told)
 
 	domain_stop(&domain);
 
-	cr_assert_eq(rawpeer_receive(&a, 10000), RAWPEER_END);
+	cr_assert_eq(rawpeer_receive(&a, 30000), RAWPEER_END);
 	cr_assert_eq(atomic_load(&a.table->domain), DOMAIN_ENDED);
 	cr_assert_neq(attention(&a), before);
 	domain_start(&domain, NULL);

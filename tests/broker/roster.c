@@ -163,7 +163,7 @@ Test(roster, a_process_is_named_by_what_can_be_printed)
 
 	rawpeer_connect(&odd, domain.address);
 	rawpeer_send(&odd, &hello);
-	cr_assert_eq(rawpeer_receive(&odd, 5000), MESSAGE_WELCOME);
+	cr_assert_eq(rawpeer_receive(&odd, 30000), MESSAGE_WELCOME);
 	cr_assert_eq(rawpeer_open_role(&odd, IPC_ROLE_SHARED_A, "s", IPC_CREATE, &id), 0);
 	domain_kill_worker(&domain);
 

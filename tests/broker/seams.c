@@ -87,7 +87,7 @@ static uint64_t ask_without_reading(struct rawpeer *peer)
 static void read_all(struct rawpeer *peer, uint64_t first)
 {
 	for (unsigned i = 0; i < N_LISTS; ++i) {
-		cr_assert_eq(rawpeer_receive(peer, 5000), MESSAGE_LISTED, "%u", i);
+		cr_assert_eq(rawpeer_receive(peer, 30000), MESSAGE_LISTED, "%u", i);
 		cr_assert_eq(peer->reply.head.request_id, first + i);
 		cr_assert_eq(peer->reply.listed.n, N_CHANNELS);
 	}
@@ -132,7 +132,7 @@ Test(seams, grants_to_a_client_that_does_not_read_wait)
 
 	open_role(&b, IPC_ROLE_WATCH_PRODUCER, "late");
 	for (unsigned i = 0; i <= N_LISTS; ++i) {
-		int type = rawpeer_receive(&a, 5000);
+		int type = rawpeer_receive(&a, 30000);
 
 		if (a.reply.head.request_id == request_id) {
 			cr_assert_eq(type, MESSAGE_OPENED);

@@ -21,7 +21,7 @@
 #include "tests/support/rawsession.h"
 
 #define WINDOW (30 * NS_PER_S)
-#define SHORT  (150 * NS_PER_MS)
+#define SHORT  (800 * NS_PER_MS)
 #define SOON   5000
 #define NEVER  50
 

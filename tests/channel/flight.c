@@ -344,7 +344,7 @@ Test(flight, alone_it_needs_no_system_call, .init = setup, .fini = teardown, .ti
 		fly_without_system_calls();
 		_exit(8);
 	}
-	cr_expect_eq(process_reap(pid, 10000), 0);
+	cr_expect_eq(process_reap(pid, 30000), 0);
 }
 
 static void count_ring(void *userdata)

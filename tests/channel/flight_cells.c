@@ -135,7 +135,7 @@ Test(flight_cells, flights_of_which_all_died_are_used_again, .init = setup, .fin
 		}
 		_exit(0);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 	cr_expect_eq(join(&c, &third, "one more"), IPC_ENOSPC, "nobody is known to be dead");
 	cr_expect_eq(flight_count(&c.view), N_KEYS);
 

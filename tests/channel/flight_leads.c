@@ -200,7 +200,7 @@ Test(flight_leads, successor_in_the_row_is_not_the_dead_leader, .init = setup, .
 		}
 		_exit(0);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 	cr_assert_eq(join(&b, &second, "followed"), 2);
 	flight_scene_end(&scene, 21);
 
@@ -245,7 +245,7 @@ Test(flight_leads, cells_of_dead_leaders_are_used_again_beside_their_successors,
 			flight_scene_enter(&scene, &leader, 200 + i);
 			_exit(flight_scene_join(&leader, &part, 0, key) != 1);
 		}
-		cr_assert_eq(process_reap(pid, 10000), 0, "the table is full after %u deaths", i);
+		cr_assert_eq(process_reap(pid, 30000), 0, "the table is full after %u deaths", i);
 		flight_scene_end(&scene, 200 + i);
 		flight_scene_enter(&scene, &next[i], 300 + i);
 	}

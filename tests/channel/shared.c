@@ -101,7 +101,7 @@ static void die_holding(uint32_t word)
 			_exit(1);
 		_exit(0);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 }
 
 static int lock_when(uint64_t deadline_ns)

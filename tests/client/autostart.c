@@ -74,7 +74,7 @@ static void broker_end(pid_t pid)
 	int status;
 
 	kill(pid, SIGTERM);
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 	while (waitpid(-1, &status, 0) > 0)
 		;
 }

@@ -493,9 +493,9 @@ Test(ctl_once, the_timeout_bounds_waiting_for_another)
 	end(0);
 	expect(0, 0, "late\n", 5);
 	program_forget(&callers[0]);
-	START(0, "--timeout", "0.2", "key", "--", "sh", "-c", NOTE WAIT "echo slow");
+	START(0, "--timeout", "1", "key", "--", "sh", "-c", NOTE WAIT "echo slow");
 	until_runs(2);
-	for (struct timespec deadline = process_deadline(300); !process_has_passed(&deadline);)
+	for (struct timespec deadline = process_deadline(1200); !process_has_passed(&deadline);)
 		process_pause();
 	go(1);
 	end(0);
@@ -531,7 +531,7 @@ Test(ctl_once, own_failures_end_with_125)
 	end(2);
 	expect_failure(2, 125, "(IPC_ECONNREFUSED)");
 
-	start_args(3, (const char *const[]){"once", "--timeout", "1", "key", "--", "true", NULL});
+	start_args(3, (const char *const[]){"once", "--timeout", "30", "key", "--", "true", NULL});
 	end(3);
 	expect(3, 0, "", 0);
 }

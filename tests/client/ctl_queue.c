@@ -250,7 +250,7 @@ Test(ctl_queue, push_tells_how_far_it_came)
 	JOBS_NEW(.items_max = 2, .item_size_max = 8);
 	jobs_consume();
 
-	CTL_INPUT("a\nb\nc\n", 6, "push", "--timeout", "0.1", "jobs");
+	CTL_INPUT("a\nb\nc\n", 6, "push", "--timeout", "1", "jobs");
 	expect_failure(124, "ipcctl: jobs: 2 queued: the deadline passed first (IPC_ETIMEDOUT)\n");
 	expect_item(consumer, "a", 1, 0, 1);
 
@@ -411,7 +411,7 @@ Test(ctl_queue, take_waits_for_as_many_as_it_was_told)
 	cr_expect_eq(n_left(), 0);
 
 	jobs_push(0, "c", 1);
-	CTL("take", "--wait", "--count", "2", "--timeout", "0.1", "jobs");
+	CTL("take", "--wait", "--count", "2", "--timeout", "1", "jobs");
 	cr_expect_eq(run.status, 124, "%s", run.err);
 	cr_expect_str_eq(run.out, "c\n");
 	cr_expect_str_eq(run.err,

@@ -254,7 +254,7 @@ Test(ctl_top, without_a_terminal_it_prints_page_after_page)
 /* */
 Test(ctl_top, its_time_ends_it)
 {
-	CTL("--timeout", "0.2", "top", "--interval", "50ms");
+	CTL("--timeout", "2", "top", "--interval", "50ms");
 
 	cr_expect_eq(run.status, 124);
 	cr_expect_geq(count(run.out, "NAME "), 2);

@@ -566,7 +566,7 @@ Test(endpoint, forked_child_is_refused_and_may_close, .init = setup, .fini = tea
 		ipc_client_unref(client);
 		process_end(good ? 0 : 1);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 
 	/* The parent did not notice. */
 	cr_assert_eq(endpoint_peers(&thing->endpoint, 0), 1);
@@ -588,7 +588,7 @@ Test(endpoint, child_of_a_bare_clone_is_refused, .init = setup, .fini = teardown
 		ipc_client_unref(client);
 		_exit(good ? 0 : 1);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 
 	cr_assert_eq(endpoint_peers(&thing->endpoint, 0), 0);
 	thing_close(thing);
@@ -615,7 +615,7 @@ Test(endpoint, forked_child_connects_on_its_own, .init = setup, .fini = teardown
 		process_end(good ? 0 : 1);
 	}
 
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 
 	/* It came, and went in good order. */
 	cr_assert_eq(endpoint_peers_wait(&thing->endpoint, 0, false, DEADLINE(30000)), 0);

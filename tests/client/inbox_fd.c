@@ -108,7 +108,7 @@ Test(inbox_fd, what_is_no_descriptor_is_refused)
 Test(inbox_fd, what_is_no_descriptor_is_refused_without_room)
 {
 	ipc_inbox_sender *sender = SENDER_NEW(.capacity = 4096, .full = IPC_INBOX_FULL_COLLAPSE);
-	struct timespec deadline = domain_deadline(20);
+	struct timespec deadline = domain_deadline(WAIT_MS);
 	int fd = file_new(1);
 
 	close(fd);

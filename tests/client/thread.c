@@ -309,7 +309,7 @@ Test(thread, forked_child_is_another_process_and_may_begin_anew, .init = init, .
 		process_end(good ? 0 : 1);
 	}
 
-	cr_assert_eq(process_reap(pid, 5000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 	cr_assert_not(thread_is_foreign(epoch));
 	thread_leave();
 	free(object);

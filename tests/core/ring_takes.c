@@ -282,7 +282,7 @@ Test(ring_takes, room_comes_back_when_the_process_is_gone, .init = setup, .fini 
 	cr_assert_eq(n_banned(), 1, "it is held dead, and lives");
 
 	cr_assert_eq(kill(pid, SIGKILL), 0);
-	(void)process_reap(pid, 10000);
+	(void)process_reap(pid, 30000);
 	expect_room_again(2);
 }
 

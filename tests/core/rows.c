@@ -129,7 +129,7 @@ Test(rows, row_of_a_process_that_ended_is_free, .init = setup, .fini = teardown)
 	end_handle(1);
 	cr_expect_not(rows_is_free(rows, table, row));
 	(void)kill(pid, SIGKILL);
-	(void)process_reap(pid, 5000);
+	(void)process_reap(pid, 30000);
 	cr_expect(rows_is_free(rows, table, row));
 }
 

@@ -96,7 +96,7 @@ static void child_with_row(uint64_t id, void (*act)(uint32_t row))
 			act(row);
 		_exit(0);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 }
 
 Test(seats, each_handle_has_rows_of_its_own, .init = setup, .fini = teardown, .timeout = 60)
@@ -261,7 +261,7 @@ Test(seats, process_that_nobody_reaped_is_gone, .init = setup, .fini = teardown,
 	handle_end(11);
 	cr_expect(seats_is_gone(seats, table, 0));
 	cr_expect_eq(row_of(12), 0);
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 }
 
 /* M-60 */

@@ -50,7 +50,7 @@ Test(kernel_memory, truncated_file_is_sigbus, .timeout = 60)
 		signal(SIGBUS, SIG_DFL);
 		process_end(memory[0] ? 1 : 2);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 128 + SIGBUS);
+	cr_assert_eq(process_reap(pid, 30000), 128 + SIGBUS);
 	close(fd);
 }
 
@@ -140,7 +140,7 @@ Test(kernel_memory, mode_keeps_strangers_from_reopening, .timeout = 60)
 				process_end(99);
 			process_end(open(path, O_RDWR) >= 0 ? 1 : 0);
 		}
-		cr_assert_eq(process_reap(pid, 10000), is_closed ? 0 : 1);
+		cr_assert_eq(process_reap(pid, 30000), is_closed ? 0 : 1);
 		cr_assert_eq(fchmod(fd, 0600), 0);
 	}
 	close(fd);
@@ -160,7 +160,7 @@ Test(kernel_memory, map_that_is_not_inherited_is_a_fault, .timeout = 60)
 		signal(SIGSEGV, SIG_DFL);
 		process_end(memory[0] ? 1 : 2);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 128 + SIGSEGV);
+	cr_assert_eq(process_reap(pid, 30000), 128 + SIGSEGV);
 	munmap((void *)memory, PAGE);
 	close(fd);
 }

@@ -39,7 +39,7 @@ Test(kernel_process, marked_page_is_zero_after_every_fork, .timeout = 60)
 	pid = process_fork();
 	if (pid == 0)
 		process_end(*page);
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 
 	pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 	if (pid == 0)
@@ -72,7 +72,7 @@ Test(kernel_process, scheduler_of_nobody_is_not_found, .timeout = 60)
 
 	if (pid == 0)
 		process_end(0);
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 	cr_assert_eq(sched_getscheduler(pid), -1);
 	cr_assert_eq(errno, ESRCH);
 	cr_assert_geq(sched_getscheduler(getpid()), 0);
@@ -104,7 +104,7 @@ Test(kernel_process, descriptor_of_a_process_becomes_readable_at_its_end, .timeo
 	kill(pid, SIGKILL);
 	process_until_ended(pidfd, 5000);
 	cr_assert_eq(kill(pid, 0), 0, "a zombie");
-	process_reap(pid, 5000);
+	process_reap(pid, 30000);
 	cr_assert(is_readable(pidfd));
 	cr_assert_eq(process_open(pid), -1);
 	close(pidfd);
@@ -169,7 +169,7 @@ Test(kernel_process, forked_copy_hides_the_end_of_a_connection, .timeout = 60)
 		process_end(0);
 	}
 	cr_assert_eq(read(tell[0], &copy, sizeof(copy)), (ssize_t)sizeof(copy));
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 	close(pair[1]);
 	cr_assert_eq(recv(pair[0], &byte, 1, MSG_DONTWAIT), -1);
 	cr_assert_eq(errno, EAGAIN);

@@ -116,7 +116,7 @@ Test(kernel_robust, death_before_consistent_is_told_again, .init = setup, .fini 
 	pid = process_fork();
 	if (pid == 0)
 		process_end(pthread_mutex_trylock(&mutexes[0]) == EOWNERDEAD ? 0 : 1);
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 	cr_assert_eq(pthread_mutex_trylock(&mutexes[0]), EOWNERDEAD);
 }
 
@@ -191,7 +191,7 @@ Test(kernel_robust, list_of_a_forked_child_is_empty, .init = setup, .fini = tear
 				    ? 0
 				    : 2);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 	cr_assert_eq(word_of(&mutexes[0]), (uint32_t)gettid(), "its end disturbs nobody");
 }
 
@@ -211,7 +211,7 @@ Test(kernel_robust, broken_list_is_not_walked_on, .init = setup, .fini = teardow
 		munmap(other, PAGE);
 		kill(getpid(), SIGKILL);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 128 + SIGKILL);
+	cr_assert_eq(process_reap(pid, 30000), 128 + SIGKILL);
 	cr_assert_eq(word_of(&mutexes[2]), FUTEX_OWNER_DIED);
 	cr_assert_eq(word_of(&mutexes[0]), (uint32_t)pid);
 	cr_assert_eq(pthread_mutex_trylock(&mutexes[0]), EBUSY);

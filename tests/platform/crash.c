@@ -31,7 +31,7 @@ static int status_of(const char *wish, unsigned n)
 			CRASH_POINT();
 		process_end(0);
 	}
-	return process_reap(pid, 10000);
+	return process_reap(pid, 30000);
 }
 
 Test(crash, nobody_dies_unasked, .timeout = 60)

@@ -333,7 +333,7 @@ Test(futex, refusal_by_a_sandbox_is_remembered, .init = setup, .fini = teardown,
 		pid = process_fork();
 		if (pid == 0)
 			process_end(sleep_refused(errors[i]));
-		cr_assert_eq(process_reap(pid, 10000), 0);
+		cr_assert_eq(process_reap(pid, 30000), 0);
 	}
 }
 
@@ -347,5 +347,5 @@ Test(futex, other_refusals_sleep_all_the_same, .init = setup, .fini = teardown, 
 				    ? 0
 				    : 1);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 }

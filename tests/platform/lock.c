@@ -235,7 +235,7 @@ Test(lock, does_not_pass_to_a_forked_child, .init = setup, .fini = teardown, .ti
 			process_end(2);
 		process_end(lock_is_mine(&locks[1]) && lock_unlock(&locks[1]) == 0 ? 0 : 3);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 
 	cr_assert_eq(lock_is_mine(&locks[0]), 1);
 	cr_assert_eq(lock_unlock(&locks[0]), 0);
@@ -267,7 +267,7 @@ Test(lock, does_not_pass_to_a_child_with_locks_of_its_own, .init = setup, .fini 
 		process_end(lock_unlock(&locks[1]) == 0 && pthread_mutex_unlock(&foreign) == 0 ? 0
 											       : 3);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 	cr_assert_eq(word_of(&locks[0]), (uint32_t)gettid());
 	cr_assert_eq(lock_unlock(&locks[0]), 0);
 }
@@ -341,7 +341,7 @@ Test(lock, of_the_dead_are_all_released, .init = setup, .fini = teardown, .timeo
 			(void)lock_unlock(&locks[i]);
 		process_end(0);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 
 	for (unsigned i = 0; i < N_LOCKS; ++i)
 		cr_assert_eq(lock_try(&locks[i]), i % 2 ? LOCK_HELD_AFTER_DEATH : LOCK_HELD);
@@ -395,7 +395,7 @@ Test(lock, works_where_the_list_cannot_be_asked_for, .init = setup, .fini = tear
 				process_end(2);
 		process_end(0);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 }
 
 /* ---- waiting ---- */

@@ -109,7 +109,7 @@ Test(lock_stress, random_kills_neither_tear_nor_hang, .timeout = 60)
 		/* Some random time of work, or trouble. */
 		(void)futex_sleep(&trouble, 1, clock_after_ns((dice >> 32) % (4 * NS_PER_MS)));
 		kill(pid[victim], SIGKILL);
-		(void)process_reap(pid[victim], 10000);
+		(void)process_reap(pid[victim], 30000);
 		pid[victim] = start_worker();
 	}
 
@@ -120,7 +120,7 @@ Test(lock_stress, random_kills_neither_tear_nor_hang, .timeout = 60)
 
 	for (unsigned i = 0; i < N_WORKERS; ++i) {
 		kill(pid[i], SIGKILL);
-		(void)process_reap(pid[i], 10000);
+		(void)process_reap(pid[i], 30000);
 	}
 
 	cr_assert_eq(atomic_load(&scene->trouble), TROUBLE_NONE, "trouble %u",

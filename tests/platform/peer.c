@@ -69,7 +69,7 @@ static void client_run(struct actor *self, void *arg)
 			child = process_fork();
 			if (child == 0)
 				process_end(send(fd, "x", 1, 0) == 1 ? 0 : 1);
-			actor_say(self, process_reap(child, 5000));
+			actor_say(self, process_reap(child, 30000));
 			break;
 		case ORDER_NAME:
 			prctl(PR_SET_NAME, "na\nme\x1b");
@@ -129,7 +129,7 @@ Test(peer, zombie_has_ended_and_stopped_has_not, .timeout = 60)
 	kill(pid, SIGKILL);
 	process_until_ended(pidfd, 5000);
 	cr_assert_eq(peer_has_ended(pidfd), 1);
-	process_reap(pid, 5000);
+	process_reap(pid, 30000);
 	cr_assert_eq(peer_has_ended(pidfd), 1);
 	close(pidfd);
 }

@@ -41,10 +41,10 @@ Test(process, forked_copies_know_it, .timeout = 60)
 		grandchild = process_fork();
 		if (grandchild == 0)
 			process_end(process_is_forked_child() ? 0 : 3);
-		process_end(process_reap(grandchild, 5000));
+		process_end(process_reap(grandchild, 30000));
 	}
 
-	cr_assert_eq(process_reap(pid, 5000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 	cr_assert_not(process_is_forked_child());
 }
 
@@ -81,7 +81,7 @@ Test(process, vfork_children_need_nothing, .timeout = 60)
 
 	pid = clone(vforked, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, &said);
 	cr_assert_gt(pid, 0);
-	cr_assert_eq(process_reap(pid, 5000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 	cr_assert_eq(said, 1);
 }
 

@@ -171,7 +171,7 @@ Test(quicklock, forked_child_takes_it_by_its_own_name, SCENE)
 			_exit(1);
 		_exit(quicklock_tid == (uint32_t)getpid() ? 0 : 2);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 	cr_assert_eq(word(), (uint32_t)gettid(), "the child's end released the parent's lock");
 	quicklock_unlock(&scene->lock);
 }
@@ -196,7 +196,7 @@ Test(quicklock, robust_mutexes_of_the_thread_are_not_disturbed, SCENE)
 		raise(SIGKILL);
 	}
 
-	cr_assert_eq(process_reap(pid, 10000), 128 + SIGKILL);
+	cr_assert_eq(process_reap(pid, 30000), 128 + SIGKILL);
 	cr_assert_eq(pthread_mutex_trylock(mutex), EOWNERDEAD);
 	pthread_mutex_consistent(mutex);
 	pthread_mutex_unlock(mutex);
@@ -227,7 +227,7 @@ Test(quicklock, holder_that_the_kernel_did_not_get_to_is_found_out, SCENE)
 		raise(SIGKILL);
 	}
 
-	cr_assert_eq(process_reap(pid, 10000), 128 + SIGKILL);
+	cr_assert_eq(process_reap(pid, 30000), 128 + SIGKILL);
 	cr_assert_eq(word(), (uint32_t)pid, "the kernel did get to it: this test tests nothing");
 	cr_assert_eq(quicklock_try(&scene->lock), QUICKLOCK_BUSY);
 	cr_assert(quicklock_release_dead(&scene->lock));

@@ -202,7 +202,7 @@ Test(segment, sealed_one_needs_no_new_kernel, .timeout = 60)
 		process_end((fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK) && ftruncate(fd, 0) < 0 ? 0
 											     : 2);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 }
 
 /* M-54: without its seals it may not be handed out */
@@ -217,7 +217,7 @@ Test(segment, sealed_one_without_seals_is_refused, .timeout = 60)
 		process_end(segment_new_sealed(&fd, "test", 4096) == IPC_ENOSYS && fd == -1 ? 0
 											    : 1);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 }
 
 static void assert_readonly(int fd)
@@ -274,7 +274,7 @@ Test(segment, stranger_cannot_reopen_it_for_writing, .init = setup, .fini = tear
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", readonly_fd);
 		process_end(open(path, O_RDWR) < 0 && fchmod(readonly_fd, 0666) < 0 ? 0 : 2);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 	close(fd);
 	close(readonly_fd);
 }
@@ -404,7 +404,7 @@ Test(segment, full_directory_says_so, .timeout = 60)
 	if (pid == 0)
 		process_end(fill_small_directory());
 
-	status = process_reap(pid, 10000);
+	status = process_reap(pid, 30000);
 	if (status == 77)
 		cr_skip_test("no mount namespaces here");
 	cr_assert_eq(status, 0);
@@ -447,7 +447,7 @@ Test(segment, map_is_neither_forked_nor_dumped, .init = setup, .fini = teardown,
 
 		process_end(mincore(address, 4096, &vector) < 0 && errno == ENOMEM ? 0 : 1);
 	}
-	cr_assert_eq(process_reap(pid, 10000), 0);
+	cr_assert_eq(process_reap(pid, 30000), 0);
 
 	segment_unmap(address, 4096);
 	segment_unmap(NULL, 4096);

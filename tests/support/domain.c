@@ -24,7 +24,7 @@
 #define IPC_TEST_BROKER "ipcbroker"
 #endif
 
-#define READY_MS 10000
+#define READY_MS 30000
 #define ARGS_MAX 32
 
 /* ---- names in /dev/shm, where nothing of ours may be left ---- */

@@ -20,7 +20,7 @@
 #include "libipc/wire/codec.h"
 #include "tests/support/failure.h"
 
-#define ANSWER_MS 10000
+#define ANSWER_MS 30000
 
 static void drop_fds(struct rawpeer *peer)
 {
