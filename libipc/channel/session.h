@@ -117,8 +117,9 @@ IPC_CHECKED int session_attach(struct session *session, struct channel_header *h
  * Takes the end, whoever had it; finishes what he left.  0; IPC_ESTALE: a newer handle has it, or
  * who had it has closed it; IPC_EBUSY, IPC_ENOSYS: see ring_take_producer(); IPC_EBADMSG.
  * session_close(): nothing is sent any more by those who are inside (closing_fn).
- * session_tell_closed(): after that, the other end is told of it, unless the end was taken over.
- * session_leave(): nobody is inside any more (last_fn); claims vanish.
+ * session_tell_closed(): after that, the other end is told of it and woken, unless the end was
+ * taken over.  Who dies before he wakes is found by the broker, which tells it. session_leave():
+ * nobody is inside any more (last_fn); claims vanish.
  */
 IPC_CHECKED int session_begin(struct session *session, uint64_t handle_id, uint32_t process);
 void session_close(struct session *session);

@@ -96,7 +96,7 @@ static void run_subscriber(struct actor *self, void *arg)
 	(void)self;
 	(void)arg;
 	for (;; ++round) {
-		struct timespec deadline = domain_deadline(5 + round % 8);
+		struct timespec deadline = domain_deadline(40 + round % 40);
 		ipc_queue_consumer *consumer;
 		struct ipc_queue_item item;
 
