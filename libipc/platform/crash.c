@@ -8,6 +8,7 @@
 
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,7 @@
 
 #ifdef IPC_CRASH_POINTS
 
-enum crash_mode { CRASH_UNKNOWN, CRASH_NEVER, CRASH_AT, CRASH_RANDOM };
+enum crash_mode { CRASH_UNKNOWN, CRASH_NEVER, CRASH_AT, CRASH_RANDOM, CRASH_LATE };
 
 /* Read once.  Two threads that both do it store the same. */
 static _Atomic unsigned crash_mode;
@@ -25,16 +26,27 @@ static _Atomic uint64_t crash_number;
 
 static _Atomic uint64_t crash_passed;
 
+static bool crash_skip(const char **wish, const char *word)
+{
+	size_t length = strlen(word);
+
+	if (!*wish || strncmp(*wish, word, length) != 0)
+		return false;
+
+	*wish += length;
+	return true;
+}
+
 static enum crash_mode crash_read_wish(void)
 {
 	const char *wish = getenv("IPC_CRASH");
 	enum crash_mode mode = CRASH_AT;
 	uint64_t number;
 
-	if (wish && strncmp(wish, "random:", 7) == 0) {
+	if (crash_skip(&wish, "random:"))
 		mode = CRASH_RANDOM;
-		wish += 7;
-	}
+	else if (crash_skip(&wish, "late:"))
+		mode = CRASH_LATE;
 
 	number = wish ? strtoull(wish, NULL, 10) : 0;
 	if (number == 0)
@@ -58,11 +70,20 @@ static uint64_t crash_dice(uint64_t passed)
 	return x ^ x >> 31;
 }
 
+/* Awake: a sandbox may allow no sleep. */
+static void crash_dawdle(uint64_t dice)
+{
+	uint64_t until_ns = clock_now_ns() + (dice >> 20) % CRASH_LATE_NS;
+
+	while (clock_now_ns() < until_ns)
+		;
+}
+
 void crash_point(void)
 {
 	/* [C2] Pairs with [C1]. */
 	unsigned mode = atomic_load_explicit(&crash_mode, memory_order_acquire);
-	uint64_t number, passed;
+	uint64_t number, passed, dice;
 
 	if (mode == CRASH_UNKNOWN)
 		mode = crash_read_wish();
@@ -72,7 +93,13 @@ void crash_point(void)
 	number = atomic_load_explicit(&crash_number, memory_order_relaxed);
 	passed = atomic_fetch_add_explicit(&crash_passed, 1, memory_order_relaxed) + 1;
 
-	if (mode == CRASH_AT ? passed == number : crash_dice(passed) % number == 0)
+	dice = mode == CRASH_AT ? 0 : crash_dice(passed);
+	if (mode == CRASH_AT ? passed != number : dice % number != 0)
+		return;
+
+	if (mode == CRASH_LATE)
+		crash_dawdle(dice);
+	else
 		(void)kill(getpid(), SIGKILL);
 }
 

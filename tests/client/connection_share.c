@@ -59,7 +59,7 @@ static void *read_on(void *arg)
 
 	(void)sched_setscheduler(0, SCHED_BATCH, &none);
 	reader->result =
-		connection_await(&connection, &reader->call, clock_after_ns(10 * NS_PER_S));
+		connection_await(&connection, &reader->call, clock_after_ns(30 * NS_PER_S));
 	return NULL;
 }
 

@@ -415,7 +415,7 @@ static uint64_t held_ns(const char *name)
 /* */
 Test(ctl_waits, stalled_names_those_who_hold_for_longer)
 {
-	struct timespec deadline = process_deadline(20000);
+	struct timespec deadline = process_deadline(30000);
 	struct player old, young;
 	const json_t *object;
 	json_t *array;

@@ -96,7 +96,7 @@ static pid_t spawn(void (*fn)(void))
  * protocol's own second look decides. */
 static void until_waiting(void)
 {
-	uint64_t limit = clock_after_ns(10 * NS_PER_S);
+	uint64_t limit = clock_after_ns(30 * NS_PER_S);
 
 	while (atomic_load(&scene->cell.waits_since) == 0) {
 		cr_assert_lt(clock_now_ns(), limit, "nobody began to wait");
@@ -326,7 +326,7 @@ static void hold_lock_until_killed(void)
 
 static void until_condition(void)
 {
-	uint64_t limit = clock_after_ns(10 * NS_PER_S);
+	uint64_t limit = clock_after_ns(30 * NS_PER_S);
 
 	while (!atomic_load(&scene->condition)) {
 		cr_assert_lt(clock_now_ns(), limit);
@@ -338,7 +338,7 @@ static void until_condition(void)
 Test(waiter, lock_of_a_dead_holder_is_taken_over_and_told, .init = setup, .fini = teardown,
      .timeout = 60)
 {
-	struct waiter waiter = scene_waiter(clock_after_ns(10 * NS_PER_S));
+	struct waiter waiter = scene_waiter(clock_after_ns(30 * NS_PER_S));
 	pid_t holder = spawn(hold_lock_until_killed);
 
 	until_condition();
@@ -372,7 +372,7 @@ Test(waiter, lock_wait_keeps_deadline_and_cancel, .init = setup, .fini = teardow
 /* M-21, M-26: where futex_waitv is refused everything still ends */
 Test(waiter, fallback_without_waitv_ends_every_wait, .init = setup, .fini = teardown, .timeout = 60)
 {
-	struct waiter waiter = scene_waiter(clock_after_ns(10 * NS_PER_S));
+	struct waiter waiter = scene_waiter(clock_after_ns(30 * NS_PER_S));
 	pthread_t thread;
 
 	futex_refuse_waitv();

@@ -131,7 +131,7 @@ Test(group_client, killed_in_a_push)
 
 static void check_with_new(void *arg, long n)
 {
-	uint64_t deadline_ns = clock_after_ns(10 * NS_PER_S);
+	uint64_t deadline_ns = clock_after_ns(30 * NS_PER_S);
 
 	check(arg, n);
 	while (exists("g/new"))

@@ -20,7 +20,7 @@
 
 #define NAME "crash/poll"
 
-#define LOST_NS (10 * NS_PER_S)
+#define LOST_NS (60 * NS_PER_S)
 
 struct scene {
 	_Atomic uint32_t got;    /* by the survivor: version */

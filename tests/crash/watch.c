@@ -454,7 +454,7 @@ static void lock_again_and_again(struct actor *self, void *arg)
 
 static void until_locked(uint32_t n, long point)
 {
-	uint64_t limit = clock_after_ns(5 * NS_PER_S);
+	uint64_t limit = clock_after_ns(30 * NS_PER_S);
 
 	for (uint32_t now = atomic_load(&scene->peer_locked); now < n;
 	     now = atomic_load(&scene->peer_locked)) {

@@ -30,7 +30,7 @@ static void must(bool holds, const char *what)
 
 static struct thing *opened(const char *name, enum ipc_role role)
 {
-	struct timespec deadline = domain_deadline(20000);
+	struct timespec deadline = domain_deadline(30000);
 	struct thing *thing;
 
 	must(thing_open_wait(&thing, client, name, role, IPC_CREATE, &deadline) == 0, "open");

@@ -57,7 +57,7 @@ static unsigned dice(unsigned n)
 
 static ipc_queue_consumer *subscribe(ipc_client *client, const char *name)
 {
-	struct timespec deadline = domain_deadline(20000);
+	struct timespec deadline = domain_deadline(30000);
 	ipc_queue_consumer *consumer = NULL;
 	int r;
 
@@ -72,7 +72,7 @@ static ipc_queue_consumer *subscribe(ipc_client *client, const char *name)
 
 static ipc_group *group_open(ipc_client *client)
 {
-	struct timespec deadline = domain_deadline(20000);
+	struct timespec deadline = domain_deadline(30000);
 	ipc_group *group = NULL;
 	int r = ipc_group_open_wait(&group, client, "g/*", &deadline);
 

@@ -26,7 +26,7 @@
 
 enum { N = 4, KILLS_DEFAULT = 2000, FOLLOWER_EVERY = 50, WORKER_EVERY = 100 };
 
-#define LOST_NS (10 * NS_PER_S)
+#define LOST_NS (60 * NS_PER_S)
 
 struct board {
 	_Atomic uint32_t seen[N];  /* versions, by the one who follows */

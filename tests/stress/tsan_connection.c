@@ -99,9 +99,9 @@ static void *reader(void *arg)
 		connection_begin(&connection, call);
 		message_init(&request, MESSAGE_INFO, call->id);
 		strcpy(request.info.name, "a");
-		must(connection_send(&connection, &request, clock_after_ns(20 * NS_PER_S)) == 0,
+		must(connection_send(&connection, &request, clock_after_ns(30 * NS_PER_S)) == 0,
 		     "send");
-		must(connection_await(&connection, call, clock_after_ns(20 * NS_PER_S)) == 0,
+		must(connection_await(&connection, call, clock_after_ns(30 * NS_PER_S)) == 0,
 		     "await");
 		must(call->reply.head.request_id == call->id, "another's answer");
 		connection_end(&connection, call);

@@ -226,7 +226,7 @@ static void check_death(unsigned i, int status)
 /* Until it has done something, or died: so that the kill falls into work, not into opening. */
 static void until_works(unsigned i)
 {
-	struct timespec deadline = process_deadline(20000);
+	struct timespec deadline = process_deadline(60000);
 
 	while (!atomic_load(&board->works[i])) {
 		siginfo_t info = {0};

@@ -341,7 +341,7 @@ void rawpeer_sync(struct rawpeer *peer)
 uint64_t rawpeer_until_side(const struct rawpeer *peer, uint32_t channel_slot, unsigned side,
 			    uint32_t count, uint32_t ends)
 {
-	uint64_t deadline_ns = clock_after_ns(5 * NS_PER_S);
+	uint64_t deadline_ns = clock_after_ns(30 * NS_PER_S);
 
 	for (;;) {
 		const _Atomic uint32_t *attention = &peer->table->attention[peer->slot].word;
