@@ -146,7 +146,7 @@ int inbox_begin_receiver(struct inbox_receiver *receiver, uint64_t handle_id, ui
 	turn_init(&receiver->turn);
 	receiver->number = handle_id >> 16 & RING_TAG_MASK;
 	*in = (struct ring_consumer){.view = receiver->inbox.view};
-	r = ring_take_consumer(in, handle_id, process);
+	r = ring_take_consumer(in, receiver->inbox.table, handle_id, process);
 	if (r < 0)
 		return inbox_result(&receiver->inbox, r);
 

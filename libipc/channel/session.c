@@ -231,7 +231,7 @@ int session_begin(struct session *session, uint64_t handle_id, uint32_t process)
 	if (r == 0 && session_head_is_closed(session->out.head))
 		r = IPC_ESTALE;
 	if (r == 0)
-		r = ring_take_consumer(&session->in, handle_id, process);
+		r = ring_take_consumer(&session->in, session->table, handle_id, process);
 	CRASH_POINT();
 	if (r == 0)
 		r = finish_release(session);

@@ -504,7 +504,8 @@ struct ring_consumer {
 };
 
 /* As ring_take_producer(); afterwards `at` is at the tail. */
-IPC_CHECKED int ring_take_consumer(struct ring_consumer *consumer, uint64_t handle_id,
+IPC_CHECKED int ring_take_consumer(struct ring_consumer *consumer,
+				   const struct liveness_table *table, uint64_t handle_id,
 				   uint32_t process);
 void ring_leave_consumer(struct ring_consumer *consumer);
 

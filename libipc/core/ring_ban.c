@@ -44,6 +44,23 @@ static bool ban_is_known(const struct ring_ban *ban, uint64_t who)
 	return to == ban_to(who, to);
 }
 
+static bool owner_is_open(const struct liveness_table *table, uint64_t who)
+{
+	uint64_t id =
+		atomic_load_explicit(&table->handle[ring_owner_slot(who)], memory_order_acquire);
+
+	return id != 0 && !(id & LIVENESS_OVERTAKEN) &&
+	       ring_owner(id, ring_owner_process(who)) == who;
+}
+
+bool ring_owner_follows(const struct liveness_table *table, uint64_t me, uint64_t who)
+{
+	if (ring_owner_is_newer(me, who))
+		return true;
+
+	return me != who && !owner_is_open(table, who) && owner_is_open(table, me);
+}
+
 bool ring_owner_is_gone(const struct ring_view *view, const struct liveness_table *table,
 			uint64_t who)
 {
@@ -220,7 +237,7 @@ bool ring_has_pending_bans(const struct ring_view *view, const struct liveness_t
 		uint64_t who = ban_who(ban);
 
 		/* Given back at once if he is gone meanwhile. */
-		if (who != 0 && ring_owner_is_newer(me, who) && !ban_is_known(ban, who) &&
+		if (who != 0 && ring_owner_follows(table, me, who) && !ban_is_known(ban, who) &&
 		    ban_is_needed(view, table, ban, who))
 			has = true;
 	}
@@ -252,7 +269,8 @@ static void ban_complete(struct ring_ban *ban, uint64_t who, uint64_t from, uint
 	}
 }
 
-void ring_complete_bans(const struct ring_view *view, uint64_t me, uint64_t from, uint64_t to)
+void ring_complete_bans(const struct ring_view *view, const struct liveness_table *table,
+			uint64_t me, uint64_t from, uint64_t to)
 {
 	uint32_t n = n_bans(view);
 
@@ -260,7 +278,7 @@ void ring_complete_bans(const struct ring_view *view, uint64_t me, uint64_t from
 		struct ring_ban *ban = ban_at(view, i);
 		uint64_t who = ban_who(ban);
 
-		if (who == 0 || !ring_owner_is_newer(me, who) || ban_is_known(ban, who))
+		if (who == 0 || !ring_owner_follows(table, me, who) || ban_is_known(ban, who))
 			continue;
 
 		if (from == to)
@@ -282,7 +300,7 @@ int ring_ban_memory(const struct ring_view *view, const struct liveness_table *t
 	for (uint32_t i = 0; i < n; ++i) {
 		uint64_t who = ban_who(ban_at(view, i));
 
-		if (who != 0 && ring_owner_is_newer(me, who) &&
+		if (who != 0 && ring_owner_follows(table, me, who) &&
 		    !ban_is_known(ban_at(view, i), who) &&
 		    (oldest == 0 || ring_owner_is_newer(oldest, who)))
 			oldest = who;

@@ -46,7 +46,8 @@ bool ring_has_pending_bans(const struct ring_view *view, const struct liveness_t
 			   uint64_t me);
 
 /* Those get this one; empty: they are given back. */
-void ring_complete_bans(const struct ring_view *view, uint64_t me, uint64_t from, uint64_t to);
+void ring_complete_bans(const struct ring_view *view, const struct liveness_table *table,
+			uint64_t me, uint64_t from, uint64_t to);
 
 /* The oldest of those gets this one beside, as he was the producer.  0; IPC_EBUSY. */
 IPC_CHECKED int ring_ban_memory(const struct ring_view *view, const struct liveness_table *table,
@@ -55,7 +56,14 @@ IPC_CHECKED int ring_ban_memory(const struct ring_view *view, const struct liven
 /* He has left. */
 void ring_lift_bans(const struct ring_view *view, uint64_t who);
 
-/* Numbers of handles grow. */
+/*
+ * Whether `me` has, or is to have, the end after `who`.  Numbers of handles grow, but their lowest
+ * bits come round: of who is so far off, in a word that was read before this, the table tells.  The
+ * broker ends a handle there before it answers who follows, so whoever is open follows all that are
+ * not.
+ */
+bool ring_owner_follows(const struct liveness_table *table, uint64_t me, uint64_t who);
+
 static inline bool ring_owner_is_newer(uint64_t who, uint64_t than)
 {
 	uint64_t ahead = ((who >> 38) - (than >> 38)) & 0x3ffffff;

@@ -20,13 +20,13 @@
 /* ---- owners ---- */
 
 /* bans: of a producer's end; NULL: nothing that he does late can harm. */
-static int owner_take(_Atomic uint64_t *owner, uint64_t me, const struct ring_view *bans,
-		      const struct liveness_table *table)
+static int owner_take(_Atomic uint64_t *owner, uint64_t me, const struct liveness_table *table,
+		      const struct ring_view *bans)
 {
 	uint64_t seen = atomic_load_explicit(owner, memory_order_acquire);
 
 	for (int i = 0; i < TRIES_MAX; ++i) {
-		if (seen != 0 && seen != me && !ring_owner_is_newer(me, seen))
+		if (seen != 0 && seen != me && !ring_owner_follows(table, me, seen))
 			return IPC_ESTALE;
 
 		if (bans && seen != 0 && seen != me && !ring_owner_is_gone(bans, table, seen)) {
@@ -144,7 +144,7 @@ static int complete_bans(struct ring_producer *producer)
 	if (ring_distance(tail, to) > view->mask)
 		return IPC_EBUSY;
 
-	ring_complete_bans(view, producer->owner, head, to);
+	ring_complete_bans(view, producer->table, producer->owner, head, to);
 	CRASH_POINT();
 	return 0;
 }
@@ -244,7 +244,7 @@ int ring_take_head(struct ring_producer *producer, const struct liveness_table *
 		.keep = keep,
 	};
 
-	r = owner_take(&ring->producer, producer->owner, &view, table);
+	r = owner_take(&ring->producer, producer->owner, table, &view);
 	CRASH_POINT();
 	if (r == 0)
 		r = tag_take(&ring->head, &ring->producer, producer->owner, &producer->head);
@@ -339,7 +339,8 @@ static int find_received(struct ring_consumer *consumer)
 	return mark_take(consumer, tag & 1, &mine, &seen);
 }
 
-int ring_take_consumer(struct ring_consumer *consumer, uint64_t handle_id, uint32_t process)
+int ring_take_consumer(struct ring_consumer *consumer, const struct liveness_table *table,
+		       uint64_t handle_id, uint32_t process)
 {
 	struct ring_view view = consumer->view;
 	struct ring *ring = view.ring;
@@ -350,7 +351,7 @@ int ring_take_consumer(struct ring_consumer *consumer, uint64_t handle_id, uint3
 		.owner = ring_owner(handle_id, process),
 	};
 
-	r = owner_take(&ring->consumer, consumer->owner, NULL, NULL);
+	r = owner_take(&ring->consumer, consumer->owner, table, NULL);
 	CRASH_POINT();
 	if (r == 0)
 		r = tag_take(&ring->tail, &ring->consumer, consumer->owner, &consumer->tail);

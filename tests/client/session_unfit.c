@@ -70,10 +70,32 @@ Test(session_unfit, an_end_that_is_told_to_be_closed_keeps_nobody_out)
 	expect_refused(listener, &liar);
 }
 
+/* A handle that is open, and newer than that of who accepts. */
 Test(session_unfit, an_end_that_is_told_to_be_anothers_keeps_nobody_out)
+{
+	struct ipc_wait_item offer = {.events = IPC_READY_READABLE};
+	ipc_listener *listener = LISTENER_NEW(0);
+	struct connecting liar = {0};
+	ipc_watch_producer *other;
+	uint64_t id;
+
+	connecting_start(&liar);
+	offer.handle = listener;
+	ASSERT(ipc_wait_any(&offer, 1, NULL), 0);
+	other = producer_new("other");
+	ASSERT(ipc_watch_producer_get_id(other, &id), 0);
+	atomic_store(&until_session()->ring[0].producer, ring_owner(id, (uint32_t)getpid()));
+
+	expect_refused(listener, &liar);
+	ipc_watch_producer_close(other);
+}
+
+/* One that is made up. */
+Test(session_unfit, an_end_that_is_told_to_be_nobodys_is_accepted)
 {
 	ipc_listener *listener = LISTENER_NEW(0);
 	struct connecting liar = {0};
+	ipc_session *accepted = NULL;
 	struct session_shared *shared;
 	uint64_t own;
 
@@ -82,5 +104,11 @@ Test(session_unfit, an_end_that_is_told_to_be_anothers_keeps_nobody_out)
 	own = atomic_load(&shared->ring[1].producer);
 	atomic_store(&shared->ring[0].producer, own + (UINT64_C(1) << 60));
 
-	expect_refused(listener, &liar);
+	EXPECT(accept_in(listener, &accepted, WAIT_MS), 0);
+	EXPECT(connecting_end(&liar), 0);
+	EXPECT(put(accepted, 1), 0);
+	EXPECT(eat(liar.session), 1);
+	ipc_session_close(liar.session);
+	ipc_session_close(accepted);
+	ipc_listener_close(listener);
 }

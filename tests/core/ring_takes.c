@@ -542,6 +542,61 @@ Test(ring_takes, numbers_of_handles_wrap)
 	cr_assert_not(ring_owner_is_newer(before, before));
 }
 
+/* Half as many numbers later as a word has room for, and some more: it looks older than the first.
+ */
+#define LATER ((UINT64_C(1) << 25) + 50)
+
+/* As take(), by such a handle. */
+static int take_much_later(unsigned n, bool is_open)
+{
+	const uint64_t id = LATER << 16 | (200 + n);
+
+	liveness_handle_set(scene.table, LIVENESS_SLOT(id), is_open ? id : 0);
+	ring_scene_attach(&scene, &producers[n].view);
+	return ring_take_producer(&producers[n], scene.table, id, (uint32_t)getpid());
+}
+
+/* C-2, C-3 */
+Test(ring_takes, ends_of_one_who_died_long_ago_are_taken, .init = setup, .fini = teardown)
+{
+	const uint64_t id = LATER << 16 | 300;
+
+	take(1);
+	go_round(1, 3);
+	ring_scene_end(&scene, 1);
+	cr_assert_eq(take_much_later(2, true), 0);
+	go_round(2, 50);
+
+	ring_scene_end(&scene, 100);
+	liveness_handle_set(scene.table, LIVENESS_SLOT(id), id);
+	cr_assert_eq(ring_take_consumer(&consumer, scene.table, id, (uint32_t)getpid()), 0);
+	go_round(2, 50);
+}
+
+/* C-3 */
+Test(ring_takes, memory_of_one_who_has_had_the_end_for_long_is_not_used, .init = setup,
+     .fini = teardown)
+{
+	take(1);
+	go_round(1, 3);
+	claim(1, 800);
+	ring_scene_end(&scene, 1);
+	cr_assert_eq(take_much_later(2, true), 0);
+	cr_assert_eq(n_banned(), 1);
+	go_round(2, 50);
+	commit_late(1);
+}
+
+/* C-3: whoever has been taken over before he began is not open any more. */
+Test(ring_takes, who_comes_late_does_not_follow, .init = setup, .fini = teardown)
+{
+	take(1);
+	cr_assert_eq(take_much_later(2, true), IPC_ESTALE);
+	ring_scene_end(&scene, 1);
+	cr_assert_eq(take_much_later(2, false), IPC_ESTALE);
+	go_round(1, 3);
+}
+
 /* Who died while it took over has left a ban without a range, and its tag or not. */
 Test(ring_takes, next_one_completes_what_a_dead_taker_began, .init = setup, .fini = teardown)
 {

@@ -133,7 +133,7 @@ static bool take_consumer(struct ring_consumer *consumer, uint64_t n)
 	memset(consumer, 0, sizeof(*consumer));
 	if (!view_make(&consumer->view))
 		return false;
-	r = ring_take_consumer(consumer, id_of(n), 0);
+	r = ring_take_consumer(consumer, table, id_of(n), 0);
 	require_result(r);
 	return r == 0;
 }

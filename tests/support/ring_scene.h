@@ -173,7 +173,7 @@ static inline int ring_scene_try_consumer(const struct ring_scene *scene,
 	memset(consumer, 0, sizeof(*consumer));
 	ring_scene_attach(scene, &consumer->view);
 	ring_scene_open(scene, n);
-	return ring_take_consumer(consumer, RING_SCENE_ID(n), process);
+	return ring_take_consumer(consumer, scene->table, RING_SCENE_ID(n), process);
 }
 
 static inline void ring_scene_produce(const struct ring_scene *scene,
