@@ -141,8 +141,13 @@ void offers_revoke(struct worker *worker, struct handle *offer)
 	presence_hide(offer);
 	CRASH_POINT();
 	offers_look(worker, offer->channel);
-	if (!offer->record->is_counted)
-		reaper_drop(worker, offer);
+	if (offer->record->is_counted)
+		return;
+
+	/* Who takes an end back has its ring before that is heard: he may be writing by now. */
+	offer->record->is_overtaken = sessions_is_accepted(offer->channel);
+	record_fence();
+	reaper_drop(worker, offer);
 }
 
 /* ---- where sessions stand ---- */

@@ -10,6 +10,7 @@
 #include "broker/groups.h"
 #include "broker/handles.h"
 #include "broker/offers.h"
+#include "broker/overtaken.h"
 #include "broker/peer.h"
 #include "broker/pending.h"
 #include "broker/policy.h"
@@ -276,6 +277,12 @@ void opener_open(struct worker *worker, struct peer *peer, const struct message_
 		if (pending_find(peer, open->head.request_id))
 			return;
 		handle = registry_handle_of_request(peer, open->head.request_id);
+
+		/* Answered before, and taken over since: doing it again would take the end back. */
+		if (!handle && overtaken_has_request(peer, open->head.request_id)) {
+			peer_answer_result(worker, peer, open->head.request_id, IPC_ESTALE);
+			return;
+		}
 	}
 
 	r = handle ? repeat(worker, handle) : try_open(worker, peer, open);
@@ -465,5 +472,6 @@ void opener_cancel(struct worker *worker, struct peer *peer, const struct messag
 	handle = registry_handle_of_request(peer, cancel->cancelled_id);
 	if (handle)
 		reaper_give_back(worker, handle);
+	overtaken_cancel(worker, peer, cancel->cancelled_id);
 	groups_end(worker, peer, cancel->cancelled_id);
 }

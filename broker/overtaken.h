@@ -18,6 +18,12 @@ void overtaken_add(struct handle *handle);
 /* By a worker that finds the record; its client and its channel are there. */
 void overtaken_adopt(struct handle *handle, struct peer *peer, struct channel *channel);
 
+/* Whether one came of this request of the client's. */
+bool overtaken_has_request(const struct peer *peer, uint64_t request_id);
+
+/* The client says that it does not want what comes of the request. */
+void overtaken_cancel(struct worker *worker, struct peer *peer, uint64_t request_id);
+
 /* The client says that it has closed it, in a message or by its desk. */
 void overtaken_hear_close(struct worker *worker, struct peer *peer, uint64_t handle_id);
 void overtaken_look_at_cells(struct worker *worker, struct peer *peer);

@@ -106,6 +106,8 @@ void reaper_close(struct worker *worker, struct handle *handle)
 		return;
 	}
 
+	/* Nobody will write by it any more. */
+	handle->record->is_overtaken = 0;
 	handle_end(worker, handle, false);
 	if (offer) {
 		struct channel *session = offer->channel;
@@ -126,6 +128,7 @@ void reaper_detach(struct worker *worker, struct handle *handle)
 		return;
 	}
 
+	handle->record->is_overtaken = 0;
 	handle_end(worker, handle, true);
 	sessions_settle(worker, channel);
 }

@@ -57,14 +57,15 @@ static bool endpoint_pay_ring(struct endpoint *endpoint)
 /*
  * The desk says it at once, whatever becomes of the message: who looks at the cell after our death
  * finds a close and not a death.  The cell of a handle that the broker has ended already may belong
- * to somebody else by now.
+ * to somebody else by now, but not of one that was taken over.
  */
 void endpoint_tell_closed(struct endpoint *endpoint)
 {
 	ipc_client *client = endpoint->client;
 	union message message;
 
-	if (liveness_handle_is(endpoint->table, endpoint->id)) {
+	if (liveness_handle_is(endpoint->table, endpoint->id) ||
+	    liveness_handle_is_overtaken(endpoint->table, endpoint->id)) {
 		if (endpoint->is_detached)
 			atomic_store_explicit(&endpoint->cell->detached_id, endpoint->id,
 					      memory_order_relaxed);

@@ -169,6 +169,8 @@ static int end_open_wait(struct endpoint **ret, ipc_client *client, enum ipc_rol
 
 	r = end_begin(endpoint);
 	if (r < 0) {
+		/* It may have got as far as the owner's word. */
+		(sends ? sender_last : receiver_last)(endpoint);
 		endpoint_close(endpoint);
 		return r;
 	}

@@ -129,8 +129,11 @@ int session_take_end(ipc_session *session)
 	int r;
 
 	r = session_begin(&session->view, endpoint->id, endpoint_process(endpoint));
-	if (r < 0)
+	if (r < 0) {
+		/* It may have got as far as the owner's word. */
+		session_leave(&session->view);
 		return r;
+	}
 
 	endpoint->closing_fn = session_closing;
 	endpoint->last_fn = session_last;

@@ -87,6 +87,13 @@ bool liveness_handle_is(const struct liveness_table *table, uint64_t handle_id)
 				    memory_order_acquire) == handle_id;
 }
 
+bool liveness_handle_is_overtaken(const struct liveness_table *table, uint64_t handle_id)
+{
+	return handle_id != 0 &&
+	       atomic_load_explicit(&table->handle[LIVENESS_SLOT(handle_id)],
+				    memory_order_acquire) == (handle_id | LIVENESS_OVERTAKEN);
+}
+
 uint32_t liveness_members(const struct liveness_table *table, uint32_t channel_slot)
 {
 	/* [V6] Pairs with [V5]. */

@@ -188,6 +188,9 @@ void liveness_domain_end(struct liveness_table *table);
 int liveness_table_check(const struct liveness_table *table, uint64_t size,
 			 uint32_t owner_uid); /* 0, IPC_EBADMSG */
 bool liveness_handle_is(const struct liveness_table *table, uint64_t handle_id);
+
+/* Taken over, and not closed yet. */
+bool liveness_handle_is_overtaken(const struct liveness_table *table, uint64_t handle_id);
 static inline uint64_t liveness_side(const struct liveness_table *table, uint32_t channel_slot,
 				     unsigned side)
 {

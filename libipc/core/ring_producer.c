@@ -263,6 +263,9 @@ void ring_leave_producer(struct ring_producer *producer)
 		free(producer->claim);
 	producer->claim = NULL;
 	producer->n_claims = producer->n_claims_max = producer->n_strays = 0;
+	if (owner == 0)
+		return;
+
 	ring_lift_bans(&producer->view, owner);
 	(void)atomic_compare_exchange_strong_explicit(&producer->view.ring->producer, &owner, 0,
 						      memory_order_release, memory_order_relaxed);

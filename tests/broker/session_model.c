@@ -25,7 +25,7 @@
 #define IPC_TEST_BROKER_POINTS "ipcbroker"
 #endif
 
-enum { PEERS = 5, SESSIONS = 24, OFFERS = 64, STEPS = 1500 };
+enum { PEERS = 5, SESSIONS = 24, OFFERS = 64, STEPS = 4000 };
 
 enum end_state { NOBODY, HELD, AWAY, CLOSED };
 
@@ -152,7 +152,7 @@ static uint64_t word_of(const struct model_session *session, unsigned side)
 
 static void until_word(const struct model_session *session, unsigned side)
 {
-	uint64_t deadline_ns = clock_after_ns(10 * NS_PER_S), want = wanted(&session->end[side]);
+	uint64_t deadline_ns = clock_after_ns(30 * NS_PER_S), want = wanted(&session->end[side]);
 
 	while (word_of(session, side) != want) {
 		cr_assert_lt(clock_now_ns(), deadline_ns,
@@ -166,7 +166,7 @@ static void until_word(const struct model_session *session, unsigned side)
 /* The words follow one another; until_ns is written beside them. */
 static void check(const struct model_session *session)
 {
-	uint64_t deadline_ns = clock_after_ns(10 * NS_PER_S);
+	uint64_t deadline_ns = clock_after_ns(30 * NS_PER_S);
 
 	for (unsigned side = 0; side < 2; ++side) {
 		bool is_away = session->end[side].state == AWAY;
@@ -270,7 +270,7 @@ static void listener_gone(void)
 
 	for (unsigned i = 0; i < SESSIONS; ++i) {
 		struct model_session *session = &sessions[i];
-		uint64_t deadline_ns = clock_after_ns(10 * NS_PER_S);
+		uint64_t deadline_ns = clock_after_ns(30 * NS_PER_S);
 
 		if (!session->is_used || is_accepted(session))
 			continue;
@@ -466,7 +466,7 @@ static void step(void)
 {
 	unsigned p = dice(PEERS);
 
-	switch (dice(16)) {
+	switch (dice(24)) {
 	case 0:
 		step_die(p);
 		break;
@@ -508,7 +508,7 @@ static void step(void)
 /* C-15: whoever connected is offered, if only somebody listens. */
 static void accept_all(void)
 {
-	uint64_t deadline_ns = clock_after_ns(20 * NS_PER_S);
+	uint64_t deadline_ns = clock_after_ns(30 * NS_PER_S);
 	bool is_done = false;
 
 	if (!anybody_listens())

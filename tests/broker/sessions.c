@@ -608,6 +608,57 @@ Test(sessions, who_has_the_key_takes_it_from_under_the_listener)
 	rawsession_drop(&taken);
 }
 
+/* C-3: who takes back may be writing before that is heard, so that he is not taken for gone. */
+Test(sessions, whoever_is_about_to_take_back_is_overtaken_by_a_resume)
+{
+	struct rawsession taken, session;
+
+	establish(WINDOW);
+	rawsession_detach(&acceptor);
+	(void)listen_at(&c, WINDOW);
+	cr_assert(rawsession_offer(&c, SOON, &taken));
+	cr_assert(taken.is_taken_back);
+	cr_assert_eq(resume(&b, &acceptor, &session), 0);
+	cr_assert_eq(handle_word(&taken), taken.id | LIVENESS_OVERTAKEN);
+
+	rawsession_say_taken(&taken, true);
+	rawpeer_sync(&c);
+	cr_assert_eq(handle_word(&taken), taken.id | LIVENESS_OVERTAKEN);
+	rawsession_close(&taken);
+	rawpeer_sync(&c);
+	cr_assert_eq(handle_word(&taken), 0);
+	cr_assert(rawsession_is_open(&session));
+	rawsession_drop(&session);
+	rawsession_drop(&taken);
+}
+
+/* C-3, M-20: what is given up goes, also if it was taken over before. */
+Test(sessions, a_resume_that_was_taken_over_is_cancelled)
+{
+	struct rawsession second, third;
+	union message cancel;
+	uint64_t request;
+
+	establish(WINDOW);
+	cr_assert_eq(resume(&c, &connector, &second), 0);
+	request = c.last_id;
+	cr_assert_eq(resume(&b, &connector, &third), 0);
+	cr_assert_eq(handle_word(&second), second.id | LIVENESS_OVERTAKEN);
+
+	message_init(&cancel, MESSAGE_CANCEL, 0);
+	cancel.cancel.cancelled_id = request;
+	rawpeer_send(&c, &cancel);
+	rawpeer_sync(&c);
+	cr_assert_eq(handle_word(&second), 0);
+	cr_assert(rawsession_is_open(&third));
+	domain_kill_worker(&domain);
+	rawpeer_sync(&c);
+	cr_assert_eq(handle_word(&second), 0);
+	cr_assert(rawsession_is_open(&third));
+	rawsession_drop(&second);
+	rawsession_drop(&third);
+}
+
 /* C-9, M-31: TAKEN was said, and nobody has heard it. */
 Test(sessions, taking_back_is_heard_after_a_workers_death)
 {

@@ -2,6 +2,8 @@
 /*
  * session: an end that was taken over so often that it cannot be once more.
  */
+#include "libipc/client/client.h"
+#include "libipc/wire/codec.h"
 #include "tests/client/session_scene.h"
 
 TestSuite(session_busy, .init = scene_setup, .fini = scene_teardown, .timeout = 60);
@@ -157,4 +159,91 @@ Test(session_busy, the_holders_own_death_makes_place)
 	EXPECT(eat(crowd.session), 2);
 	ipc_session_close(next);
 	crowd_end(&crowd);
+}
+
+/* ---- refused, and again ---- */
+
+/* The end of the other process has claims all over its ring, which messages have passed by: what it
+ * may write leaves no place. */
+static ipc_session *scene_with_strays(ipc_listener *listener, struct actor *actor)
+{
+	ipc_session *session = scene_begin(listener, actor);
+
+	for (unsigned claim = 0; claim < 5; ++claim) {
+		ASSERT(order_do(actor, ORDER_CLAIM, 16, 1), 0);
+		for (unsigned i = 0; i < (claim < 4 ? 24 : 1); ++i) {
+			ASSERT(order_do(actor, ORDER_SEND, 1, 0), 0);
+			ASSERT(eat(session), 1);
+		}
+	}
+	return session;
+}
+
+/* M-10, C-3: whoever was refused keeps nobody out, nor himself, when the one he could not follow is
+ * gone. */
+Test(session_busy, who_was_refused_is_not_when_the_one_before_has_died)
+{
+	for (unsigned n_refused = 0; n_refused < 4; ++n_refused) {
+		ipc_listener *listener =
+			LISTENER_NEW(.capacity = 4096, .resume_window_ns = UINT64_MAX);
+		ipc_session *session, *next = NULL;
+		struct actor actor;
+
+		session = scene_with_strays(listener, &actor);
+		for (unsigned i = 0; i < n_refused; ++i)
+			EXPECT(resume_by(&next, fixture_client, &keys[0]), IPC_EBUSY);
+		actor_kill(&actor);
+		EXPECT(resume_by(&next, fixture_client, &keys[0]), 0);
+		EXPECT(put(next, 2), 0);
+		EXPECT(eat(session), 2);
+		ipc_session_close(next);
+		ipc_session_close(session);
+		ipc_listener_close(listener);
+	}
+}
+
+/* ---- what the broker keeps of them ---- */
+
+static uint64_t word_of(uint64_t id)
+{
+	const struct liveness_table *table = fixture_client->table;
+
+	return atomic_load(&table->handle[LIVENESS_SLOT(id)]);
+}
+
+static void fill_socket(uint64_t id)
+{
+	union message ring;
+
+	message_init(&ring, MESSAGE_RING, 0);
+	ring.ring.handle_id = id;
+	while (connection_try_send(&fixture_client->connection, &ring) == 0)
+		;
+}
+
+/* C-3: by the desk, as any other close. */
+Test(session_busy, a_close_is_heard_though_the_socket_was_full)
+{
+	struct pair pair = PAIR_NEW(0);
+	struct timespec deadline = domain_deadline(WAIT_MS);
+	pid_t worker = domain_worker(&fixture_domain);
+	struct actor actor;
+	uint64_t id;
+
+	ASSERT(ipc_session_get_id(pair.connected, &id), 0);
+	keys[0] = key_of(pair.connected);
+	PARTY_START(&actor, 0);
+	ASSERT(order_do(&actor, ORDER_RESUME, 0, 0), 0);
+	ASSERT(word_of(id), id | LIVENESS_OVERTAKEN);
+
+	ASSERT(kill(worker, SIGSTOP), 0);
+	fill_socket(id);
+	pair.connected = ipc_session_close(pair.connected);
+	ASSERT(kill(worker, SIGCONT), 0);
+	while (word_of(id) == (id | LIVENESS_OVERTAKEN)) {
+		cr_assert(!process_has_passed(&deadline), "the close was not heard");
+		(void)exists(NAME);
+	}
+	actor_kill(&actor);
+	pair_close(&pair);
 }

@@ -360,6 +360,43 @@ Test(session_namespace, the_living_inside_are_counted_until_they_go)
 	ipc_listener_close(listener);
 }
 
+/* C-9, C-3: one takes the end back while the broker has not heard of a resume yet: he has its ring,
+ * and a claim, that nobody may be given. */
+Test(session_namespace, claim_of_who_takes_back_is_nobodys_after_a_resume)
+{
+	struct pair pair = PAIR_NEW(0);
+	pid_t worker = domain_worker(&fixture_domain);
+	struct stranger stranger;
+	struct actor heir;
+
+	keys[0] = key_of(pair.accepted);
+	pair.accepted = ipc_session_detach(pair.accepted);
+	pair.listener = ipc_listener_close(pair.listener);
+	STRANGER_START(&stranger, 0);
+	PARTY_START(&heir, 0);
+	ASSERT(order_do(&heir, ORDER_LISTEN, IPC_CREATE, 0), 0);
+	ASSERT(order_do(&heir, ORDER_WAIT_ANY, IPC_READY_READABLE, 0), IPC_READY_READABLE);
+
+	ASSERT(kill(worker, SIGSTOP), 0);
+	order_begin(&stranger.actor, ORDER_RESUME, 0, 0);
+
+	/* The resume comes first, mostly; what holds is the same either way. */
+	for (unsigned i = 0; i < 100; ++i)
+		ASSERT(order_do(&heir, ORDER_WAIT_ANY, IPC_READY_READABLE, 0), IPC_READY_READABLE);
+	ASSERT(order_do(&heir, ORDER_ACCEPT, 0, 0), 1);
+	ASSERT(order_do(&heir, ORDER_CLAIM, sizeof(uint32_t), 1), 0);
+	ASSERT(kill(worker, SIGCONT), 0);
+
+	ASSERT(actor_hear(&stranger.actor), 0);
+	EXPECT(ask(&stranger, ORDER_SEND, 5, 0), 0);
+	EXPECT(order_do(&heir, ORDER_SEND, 9, 0), IPC_ESTALE);
+	ASSERT(order_do(&heir, ORDER_WRITE, 77, 0), 0);
+	EXPECT(eat_in(pair.connected, WAIT_MS), 5);
+	stranger_kill(&stranger);
+	actor_kill(&heir);
+	pair_close(&pair);
+}
+
 /* C-3 */
 Test(session_namespace, successor_inside_takes_over_from_the_living_outside)
 {
