@@ -44,7 +44,7 @@ static bool ban_is_known(const struct ring_ban *ban, uint64_t who)
 	return to == ban_to(who, to);
 }
 
-static bool owner_is_open(const struct liveness_table *table, uint64_t who)
+bool ring_owner_is_open(const struct liveness_table *table, uint64_t who)
 {
 	uint64_t id =
 		atomic_load_explicit(&table->handle[ring_owner_slot(who)], memory_order_acquire);
@@ -53,12 +53,24 @@ static bool owner_is_open(const struct liveness_table *table, uint64_t who)
 	       ring_owner(id, ring_owner_process(who)) == who;
 }
 
-bool ring_owner_follows(const struct liveness_table *table, uint64_t me, uint64_t who)
+/*
+ * Whether this one had the end before.  Of who is far off the word tells, which is looked at after
+ * the ban: as long as `me` stands there nobody was banned who has followed.  Not whether `me` is
+ * open: who has the end while the next one is on his way has to complete what he began.
+ */
+static bool ban_is_before(const struct ring_view *view, const struct liveness_table *table,
+			  uint64_t who, uint64_t me)
 {
 	if (ring_owner_is_newer(me, who))
 		return true;
 
-	return me != who && !owner_is_open(table, who) && owner_is_open(table, me);
+	return me != who && !ring_owner_is_open(table, who) &&
+	       atomic_load_explicit(&view->ring->producer, memory_order_acquire) == me;
+}
+
+static uint64_t numbers_back(uint64_t who, uint64_t me)
+{
+	return ((me >> 38) - (who >> 38)) & 0x3ffffff;
 }
 
 bool ring_owner_is_gone(const struct ring_view *view, const struct liveness_table *table,
@@ -237,7 +249,7 @@ bool ring_has_pending_bans(const struct ring_view *view, const struct liveness_t
 		uint64_t who = ban_who(ban);
 
 		/* Given back at once if he is gone meanwhile. */
-		if (who != 0 && ring_owner_follows(table, me, who) && !ban_is_known(ban, who) &&
+		if (who != 0 && ban_is_before(view, table, who, me) && !ban_is_known(ban, who) &&
 		    ban_is_needed(view, table, ban, who))
 			has = true;
 	}
@@ -278,7 +290,7 @@ void ring_complete_bans(const struct ring_view *view, const struct liveness_tabl
 		struct ring_ban *ban = ban_at(view, i);
 		uint64_t who = ban_who(ban);
 
-		if (who == 0 || !ring_owner_follows(table, me, who) || ban_is_known(ban, who))
+		if (who == 0 || !ban_is_before(view, table, who, me) || ban_is_known(ban, who))
 			continue;
 
 		if (from == to)
@@ -300,9 +312,9 @@ int ring_ban_memory(const struct ring_view *view, const struct liveness_table *t
 	for (uint32_t i = 0; i < n; ++i) {
 		uint64_t who = ban_who(ban_at(view, i));
 
-		if (who != 0 && ring_owner_follows(table, me, who) &&
+		if (who != 0 && ban_is_before(view, table, who, me) &&
 		    !ban_is_known(ban_at(view, i), who) &&
-		    (oldest == 0 || ring_owner_is_newer(oldest, who)))
+		    (oldest == 0 || numbers_back(who, me) > numbers_back(oldest, me)))
 			oldest = who;
 	}
 

@@ -57,19 +57,19 @@ IPC_CHECKED int ring_ban_memory(const struct ring_view *view, const struct liven
 void ring_lift_bans(const struct ring_view *view, uint64_t who);
 
 /*
- * Whether `me` has, or is to have, the end after `who`.  Numbers of handles grow, but their lowest
- * bits come round: of who is so far off, in a word that was read before this, the table tells.  The
- * broker ends a handle there before it answers who follows, so whoever is open follows all that are
- * not.
+ * Numbers of handles grow, but their lowest bits come round: of owners that are far apart the table
+ * tells.  The broker ends a handle there before it answers who follows, so whoever is open, looked
+ * at after the word where another one stands, follows him.
  */
-bool ring_owner_follows(const struct liveness_table *table, uint64_t me, uint64_t who);
-
 static inline bool ring_owner_is_newer(uint64_t who, uint64_t than)
 {
 	uint64_t ahead = ((who >> 38) - (than >> 38)) & 0x3ffffff;
 
 	return ahead >= 1 && ahead < 0x2000000;
 }
+
+/* Not ended, nor taken over. */
+bool ring_owner_is_open(const struct liveness_table *table, uint64_t who);
 
 /* Not open any more, nor taken over and not closed yet, nor only held dead: no thread of his will
  * write again.  The last nobody can tell across pid namespaces: being held dead is all there is. */

@@ -26,7 +26,10 @@ static int owner_take(_Atomic uint64_t *owner, uint64_t me, const struct livenes
 	uint64_t seen = atomic_load_explicit(owner, memory_order_acquire);
 
 	for (int i = 0; i < TRIES_MAX; ++i) {
-		if (seen != 0 && seen != me && !ring_owner_follows(table, me, seen))
+		/* Taken over before he has begun. */
+		if (!ring_owner_is_open(table, me) ||
+		    (seen != 0 && seen != me && !ring_owner_is_newer(me, seen) &&
+		     ring_owner_is_open(table, seen)))
 			return IPC_ESTALE;
 
 		if (bans && seen != 0 && seen != me && !ring_owner_is_gone(bans, table, seen)) {
@@ -37,9 +40,12 @@ static int owner_take(_Atomic uint64_t *owner, uint64_t me, const struct livenes
 		}
 
 		CRASH_POINT();
-		if (atomic_compare_exchange_strong_explicit(owner, &seen, me, memory_order_seq_cst,
-							    memory_order_acquire))
-			return 0;
+		if (!atomic_compare_exchange_strong_explicit(owner, &seen, me, memory_order_seq_cst,
+							     memory_order_acquire))
+			continue;
+
+		/* The next one may have come and gone, and left the word as it was. */
+		return ring_owner_is_open(table, me) ? 0 : IPC_ESTALE;
 	}
 
 	return IPC_EBADMSG;

@@ -587,14 +587,83 @@ Test(ring_takes, memory_of_one_who_has_had_the_end_for_long_is_not_used, .init =
 	commit_late(1);
 }
 
-/* C-3: whoever has been taken over before he began is not open any more. */
+/* C-3: whoever has been taken over before he began is not open any more: where the one who did it
+ * has the end, and where he has left it. */
 Test(ring_takes, who_comes_late_does_not_follow, .init = setup, .fini = teardown)
 {
 	take(1);
 	cr_assert_eq(take_much_later(2, true), IPC_ESTALE);
 	ring_scene_end(&scene, 1);
 	cr_assert_eq(take_much_later(2, false), IPC_ESTALE);
+	ring_leave_producer(&producers[1]);
+	cr_assert_eq(take_much_later(2, false), IPC_ESTALE);
+	ring_scene_open(&scene, 3);
+	take(3);
+	go_round(3, 3);
+}
+
+/* C-3 */
+Test(ring_takes, who_comes_very_late_does_not_follow, .init = setup, .fini = teardown)
+{
+	cr_assert_eq(take_much_later(2, true), 0);
+	ring_scene_attach(&scene, &producers[1].view);
+	cr_assert_eq(ring_take_producer(&producers[1], scene.table, RING_SCENE_ID(1),
+					(uint32_t)getpid()),
+		     IPC_ESTALE);
+	go_round(2, 3);
+}
+
+/* The first part of taking, by a handle as above; then the next one is on his way. */
+static void begin_much_later(unsigned n)
+{
+	const uint64_t id = LATER << 16 | (200 + n);
+
+	liveness_handle_set(scene.table, LIVENESS_SLOT(id), id);
+	ring_scene_attach(&scene, &producers[n].view);
+	cr_assert_eq(ring_take_head(&producers[n], scene.table, id, (uint32_t)getpid()), 0);
+	liveness_handle_set(scene.table, LIVENESS_SLOT(id), id | LIVENESS_OVERTAKEN);
+}
+
+static int take_after(unsigned n)
+{
+	const uint64_t id = (LATER + 1) << 16 | (200 + n);
+
+	liveness_handle_set(scene.table, LIVENESS_SLOT(id), id);
+	ring_scene_attach(&scene, &producers[n].view);
+	return ring_take_producer(&producers[n], scene.table, id, (uint32_t)getpid());
+}
+
+/* C-3: he who began completes it, as long as the next one has not come. */
+Test(ring_takes, what_was_begun_much_later_is_completed, .init = setup, .fini = teardown)
+{
+	take(1);
 	go_round(1, 3);
+	claim(1, 800);
+	ring_scene_end(&scene, 1);
+	begin_much_later(2);
+	cr_assert_eq(ring_take_memory(&producers[2]), 0);
+	cr_assert_eq(n_banned(), 1);
+
+	cr_assert_eq(take_after(3), 0);
+	go_round(3, 50);
+	commit_late(1);
+}
+
+/* C-3: what was passed by is his who passed it by, and not his who came between. */
+Test(ring_takes, strays_of_long_ago_are_not_anothers, .init = setup, .fini = teardown)
+{
+	take(1);
+	go_round(1, 3);
+	claim(1, 400);
+	go_round(1, 2 * CAPACITY / RECORD_MAX);
+	ring_scene_end(&scene, 1);
+	begin_much_later(2);
+	cr_assert_eq(take_after(3), 0);
+	cr_assert_eq(ring_take_memory(&producers[2]), IPC_ESTALE);
+	ring_leave_producer(&producers[2]);
+
+	go_round(3, 200);
+	commit_late(1);
 }
 
 /* Who died while it took over has left a ban without a range, and its tag or not. */
