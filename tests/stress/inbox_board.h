@@ -48,6 +48,7 @@ enum {
 
 struct primary {
 	_Atomic uint64_t generation, next;
+	_Atomic uint32_t n_generations;
 };
 
 struct copy {
@@ -135,10 +136,12 @@ static uint64_t value_before(uint64_t generation, uint64_t next, uint64_t key)
 	return value_of(generation, next - 1 - ((next - 1 - key) & (KEYS - 1)));
 }
 
-/* Near the end of all offsets, now and then. */
+/* Near the end of all offsets, now and then.  A generation comes once: of 32 bits rand_r() uses 27,
+ * so that two processes soon throw the same. */
 static void primary_begin(struct primary *primary, unsigned *luck)
 {
-	uint64_t generation = ((uint64_t)rand_r(luck) << 22 ^ (uint64_t)rand_r(luck)) + 1;
+	uint64_t serial = 1 + atomic_fetch_add(&primary->n_generations, 1);
+	uint64_t generation = (uint64_t)rand_r(luck) << 22 | serial;
 	uint64_t next = 2 * KEYS + (uint64_t)rand_r(luck);
 
 	if (next % 4 == 0)
