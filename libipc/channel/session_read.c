@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "libipc/channel/session_inside.h"
+#include "libipc/core/ring_ban.h"
 
 #define LOOKS_MAX 100
 
@@ -134,21 +135,28 @@ bool session_read_direction(const struct session_read *read, unsigned side, uint
 	return true;
 }
 
-/* Not free, nor to be freed by who looks for a place: he may write there, or the stream does not
- * get past it before tail. */
-static bool is_held(const struct session_read *read, const struct seen *seen,
-		    const unsigned char *ban, session_lives_fn lives)
+/* What the place of a ban is to who takes the end. */
+enum place {
+	PLACE_HELD,    /* by one who may write there; or the stream has yet to get past it */
+	PLACE_PENDING, /* by one who is gone, without a range: free once the bans are completed */
+	PLACE_FREE,
+};
+
+static enum place place_of(const struct session_read *read, const struct seen *seen,
+			   const unsigned char *ban, session_lives_fn lives)
 {
 	uint64_t who = word_at(ban, offsetof(struct ring_ban, who));
 	uint64_t from = ring_position(word_at(ban, offsetof(struct ring_ban, from)));
 	uint64_t tail = ring_position(seen->tail), head = ring_position(seen->head);
 
 	if (who == 0)
-		return false;
-	if (ring_distance(tail, from) <= ring_distance(tail, head))
-		return true;
+		return PLACE_FREE;
+	if (who != word_at(ban, offsetof(struct ring_ban, left)) && lives(read->userdata, who))
+		return PLACE_HELD;
+	if (!ring_ban_is_known(who, word_at(ban, offsetof(struct ring_ban, to))))
+		return PLACE_PENDING;
 
-	return who != word_at(ban, offsetof(struct ring_ban, left)) && lives(read->userdata, who);
+	return ring_distance(tail, from) <= ring_distance(tail, head) ? PLACE_HELD : PLACE_FREE;
 }
 
 /* As ring_take_producer() does: whoever may write there yet needs a place among the bans, and
@@ -156,9 +164,9 @@ static bool is_held(const struct session_read *read, const struct seen *seen,
 bool session_read_is_busy(const struct session_read *read, unsigned side, session_lives_fn lives)
 {
 	unsigned char copy[sizeof(struct ring)];
-	unsigned n_free = 0;
+	unsigned n_places[PLACE_FREE + 1] = {0};
 	struct seen seen;
-	uint64_t owner;
+	uint64_t owner, strays;
 	int i = 0;
 
 	while (!read_copy(read, side, copy, &seen)) {
@@ -174,8 +182,11 @@ bool session_read_is_busy(const struct session_read *read, unsigned side, sessio
 		/* By a taker who died he has one. */
 		if (word_at(ban, offsetof(struct ring_ban, who)) == owner)
 			return false;
-		n_free += !is_held(read, &seen, ban, lives);
+		++n_places[place_of(read, &seen, ban, lives)];
 	}
-	return n_free < (word_at(copy, offsetof(struct ring, strays)) & RING_STRAYS_MASK ? 2 : 1) &&
+
+	strays = word_at(copy, offsetof(struct ring, strays)) & RING_STRAYS_MASK;
+	return (n_places[PLACE_FREE] == 0 ||
+		(strays != 0 && n_places[PLACE_FREE] + n_places[PLACE_PENDING] < 2)) &&
 	       owner != 0 && lives(read->userdata, owner);
 }

@@ -24,14 +24,6 @@ static uint64_t ban_who(const struct ring_ban *ban)
 	return atomic_load_explicit(&ban->who, memory_order_acquire);
 }
 
-/* `to` as it stands there for this one. */
-static uint64_t ban_to(uint64_t who, uint64_t to)
-{
-	uint64_t bits = (who * UINT64_C(0x9e3779b97f4a7c15) >> 41) | 1;
-
-	return bits << RING_POSITION_BITS | ring_position(to);
-}
-
 static uint64_t ban_from(const struct ring_ban *ban)
 {
 	return ring_position(atomic_load_explicit(&ban->from, memory_order_relaxed));
@@ -41,7 +33,7 @@ static bool ban_is_known(const struct ring_ban *ban, uint64_t who)
 {
 	uint64_t to = atomic_load_explicit(&ban->to, memory_order_acquire);
 
-	return to == ban_to(who, to);
+	return ring_ban_is_known(who, to);
 }
 
 bool ring_owner_is_open(const struct liveness_table *table, uint64_t who)
@@ -267,16 +259,16 @@ static void ban_complete(struct ring_ban *ban, uint64_t who, uint64_t from, uint
 		uint64_t seen_from = atomic_load_explicit(&ban->from, memory_order_acquire);
 		uint64_t seen_to = atomic_load_explicit(&ban->to, memory_order_acquire);
 
-		if (ban_who(ban) != who || seen_to == ban_to(who, seen_to))
+		if (ban_who(ban) != who || ring_ban_is_known(who, seen_to))
 			return;
 		if (!atomic_compare_exchange_strong_explicit(
-			    &ban->from, &seen_from, ban_to(who, from), memory_order_acq_rel,
+			    &ban->from, &seen_from, ring_ban_to(who, from), memory_order_acq_rel,
 			    memory_order_relaxed))
 			continue;
 		CRASH_POINT();
-		if (atomic_compare_exchange_strong_explicit(&ban->to, &seen_to, ban_to(who, to),
-							    memory_order_acq_rel,
-							    memory_order_relaxed))
+		if (atomic_compare_exchange_strong_explicit(
+			    &ban->to, &seen_to, ring_ban_to(who, to), memory_order_acq_rel,
+			    memory_order_relaxed))
 			return;
 	}
 }

@@ -14,6 +14,20 @@
 
 #include "libipc/core/ring.h"
 
+/* `to` as it stands there for this one. */
+static inline uint64_t ring_ban_to(uint64_t who, uint64_t to)
+{
+	uint64_t bits = (who * UINT64_C(0x9e3779b97f4a7c15) >> 41) | 1;
+
+	return bits << RING_POSITION_BITS | ring_position(to);
+}
+
+/* Its range is. */
+static inline bool ring_ban_is_known(uint64_t who, uint64_t to)
+{
+	return to == ring_ban_to(who, to);
+}
+
 /* `at`, or the first position behind the range where so many units do not touch it: a lap further
  * on where they do not fit beside it.  All modulo the lap. */
 static inline uint64_t ring_past(const struct ring_view *view, uint64_t at, uint64_t units,
