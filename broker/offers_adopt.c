@@ -18,7 +18,10 @@ static void adopt_offer(struct worker *worker, struct handle *offer)
 	struct handle *listener = &worker->registry->handle[LIVENESS_SLOT(record->listener_id)];
 
 	offer->channel->offer = offer;
-	if (listener->peer && listener->record->id == record->listener_id &&
+
+	/* The worker before may have died between the end of a window and that of the offer. */
+	if (!sessions_is_lost(offer->channel) && listener->peer &&
+	    listener->record->id == record->listener_id &&
 	    registry_is_open_on(listener, listener->channel) && !listener->offer) {
 		offer->listener = listener;
 		listener->offer = offer;

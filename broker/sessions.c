@@ -40,7 +40,7 @@ static bool is_open(const struct session_end *end)
 	return record_get(&end->state) == END_OPEN;
 }
 
-static bool is_lost(const struct channel *channel)
+bool sessions_is_lost(const struct channel *channel)
 {
 	return record_get(&channel->session->is_lost);
 }
@@ -89,7 +89,7 @@ static bool is_away(const struct channel *channel, unsigned side)
 {
 	const struct session_end *end = end_of(channel, side);
 
-	return is_open(end) && end->holder == 0 && !is_lost(channel);
+	return is_open(end) && end->holder == 0 && !sessions_is_lost(channel);
 }
 
 bool sessions_is_kept(const struct channel *channel)
@@ -105,7 +105,7 @@ uint64_t sessions_flags(const struct channel *channel, unsigned side)
 	case END_NONE:
 		break;
 	case END_OPEN:
-		if (is_lost(channel))
+		if (sessions_is_lost(channel))
 			return SIDE_EVER | SIDE_DIED | SIDE_FINAL;
 		return end->holder == 0 ? SIDE_EVER | SIDE_DIED : SIDE_EVER;
 	case END_CLOSED:
@@ -230,7 +230,7 @@ static struct channel *find(struct worker *worker, const struct message_open *op
 	struct session_end *end;
 
 	if (!channel || record_get(&channel->record->state) != RECORD_USED ||
-	    !sessions_is_accepted(channel) || is_lost(channel))
+	    !sessions_is_accepted(channel) || sessions_is_lost(channel))
 		return NULL;
 
 	end = end_of(channel, *ret_side);

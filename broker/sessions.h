@@ -24,6 +24,9 @@ IPC_CHECKED int sessions_init(struct worker *worker, struct channel *channel,
 
 bool sessions_is_accepted(const struct channel *channel);
 
+/* A window has passed. */
+bool sessions_is_lost(const struct channel *channel);
+
 /* Somebody connected, and neither he nor the listeners have given up. */
 bool sessions_is_connecting(const struct channel *channel);
 
