@@ -152,6 +152,13 @@ static int opening_finish(struct opening *opening)
 
 /* ---- all of it ---- */
 
+/* An end that was taken by a worker who died before he said so, and was taken over since: the
+ * broker keeps the handle until it hears that nobody has it (broker/overtaken.h). */
+static bool is_kept_for_nobody(int refusal)
+{
+	return refusal == IPC_ESTALE;
+}
+
 /* The answers to what was asked. */
 static int opening_follow(struct opening *opening)
 {
@@ -166,8 +173,8 @@ static int opening_follow(struct opening *opening)
 
 		switch ((enum message_type)opening->call.reply.head.type) {
 		case MESSAGE_DONE:
-			opening->is_pending = false;
 			r = opening->call.reply.head.result;
+			opening->is_pending = is_kept_for_nobody(r);
 			return r < 0 ? r : IPC_EPROTO;
 		case MESSAGE_RESERVE:
 			r = opening_reserve(opening);

@@ -332,6 +332,34 @@ Test(connection, open_that_is_late_is_withdrawn_and_leaves_nothing, .timeout = 6
 	standin_stop(&standin);
 }
 
+static void run_refusal(struct script *script)
+{
+	union message open, message;
+	struct caller caller;
+
+	caller_begin(&caller, script);
+	caller_take(&caller, &open, MESSAGE_OPEN);
+	caller_done(&caller, open.head.request_id, IPC_ESTALE);
+	caller_take(&caller, &message, MESSAGE_CANCEL);
+	actor_say(script->test, message.cancel.cancelled_id == open.head.request_id);
+	(void)actor_hear(script->test);
+}
+
+/* M-51, C-3: it may have been granted by a worker who died, and taken over since; the broker keeps
+ * that until it hears that nobody has it. */
+Test(connection, a_resume_that_comes_too_late_is_withdrawn, .timeout = 60)
+{
+	ipc_client *client = connected(run_refusal);
+	const struct ipc_session_key key = {.bytes = {1}};
+	ipc_session *session;
+
+	cr_assert_eq(ipc_session_resume_wait(&session, client, &key, DEADLINE(30000)), IPC_ESTALE);
+	cr_assert(actor_hear(&standin.actor));
+
+	ipc_client_unref(client);
+	standin_stop(&standin);
+}
+
 static void run_no_room(struct script *script)
 {
 	struct caller caller;
