@@ -25,6 +25,11 @@ static uint64_t capacity_for(uint64_t size)
 	return capacity;
 }
 
+uint64_t bench_ends_lap(const struct bench_ends *ends)
+{
+	return capacity_for(ends->size) / ends->size + 1;
+}
+
 /* ---- opening ---- */
 
 static void inbox_open(struct bench_ends *ends, int first)

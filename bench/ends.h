@@ -27,6 +27,9 @@ void bench_ends_join(struct bench_ends *ends);
 void bench_ends_connect(struct bench_ends *ends, bool is_inbox, uint64_t size);
 void bench_ends_close(struct bench_ends *ends);
 
+/* Messages until the same memory is used again, or somewhat more. */
+uint64_t bench_ends_lap(const struct bench_ends *ends);
+
 void bench_ends_send(struct bench_ends *ends, const void *data, size_t size, bool waits);
 /* Copies the next message's `size` bytes and releases it. */
 void bench_ends_receive(struct bench_ends *ends, void *data, size_t size, bool waits);
