@@ -138,55 +138,89 @@ bool session_read_direction(const struct session_read *read, unsigned side, uint
 /* What the place of a ban is to who takes the end. */
 enum place {
 	PLACE_HELD,    /* by one who may write there; or the stream has yet to get past it */
-	PLACE_PENDING, /* by one who is gone, without a range: free once the bans are completed */
+	PLACE_PENDING, /* without a range, of one who has none: free before strays need a place */
 	PLACE_FREE,
 };
 
-static enum place place_of(const struct session_read *read, const struct seen *seen,
-			   const unsigned char *ban, session_lives_fn lives)
+/* What is looked at, and what of it the taker will have to ban. */
+struct busy {
+	const struct session_read *read;
+	session_lives_fn lives;
+	struct seen seen;
+	uint64_t owner, teller;
+	bool has_place, is_teller_banned;
+	unsigned n_places[PLACE_FREE + 1];
+};
+
+static enum place place_of(struct busy *busy, const unsigned char *ban)
 {
 	uint64_t who = word_at(ban, offsetof(struct ring_ban, who));
 	uint64_t from = ring_position(word_at(ban, offsetof(struct ring_ban, from)));
-	uint64_t tail = ring_position(seen->tail), head = ring_position(seen->head);
+	uint64_t tail = ring_position(busy->seen.tail), head = ring_position(busy->seen.head);
+	bool holds = who != 0 && who != word_at(ban, offsetof(struct ring_ban, left)) &&
+		     busy->lives(busy->read->userdata, who);
 
 	if (who == 0)
 		return PLACE_FREE;
-	if (who != word_at(ban, offsetof(struct ring_ban, left)) && lives(read->userdata, who))
+	if (!ring_ban_is_known(who, word_at(ban, offsetof(struct ring_ban, to)))) {
+		if (!holds || !ring_teller_is(busy->teller, who))
+			return PLACE_PENDING;
+		busy->is_teller_banned = true;
 		return PLACE_HELD;
-	if (!ring_ban_is_known(who, word_at(ban, offsetof(struct ring_ban, to))))
-		return PLACE_PENDING;
-
-	return ring_distance(tail, from) <= ring_distance(tail, head) ? PLACE_HELD : PLACE_FREE;
-}
-
-/* As ring_take_producer() does: whoever may write there yet needs a place among the bans, and
- * another one for what he has passed by. */
-bool session_read_is_busy(const struct session_read *read, unsigned side, session_lives_fn lives)
-{
-	unsigned char copy[sizeof(struct ring)];
-	unsigned n_places[PLACE_FREE + 1] = {0};
-	struct seen seen;
-	uint64_t owner, strays;
-	int i = 0;
-
-	while (!read_copy(read, side, copy, &seen)) {
-		if (++i == LOOKS_MAX)
-			return false;
 	}
 
-	owner = word_at(copy, offsetof(struct ring, producer));
+	return holds || ring_distance(tail, from) <= ring_distance(tail, head) ? PLACE_HELD
+									       : PLACE_FREE;
+}
+
+static void look_at_bans(struct busy *busy, const unsigned char *copy)
+{
 	for (unsigned k = 0; k < RING_BANS_MAX; ++k) {
 		const unsigned char *ban =
 			copy + offsetof(struct ring, ban) + k * sizeof(struct ring_ban);
 
-		/* By a taker who died he has one. */
-		if (word_at(ban, offsetof(struct ring_ban, who)) == owner)
-			return false;
-		++n_places[place_of(read, &seen, ban, lives)];
+		/* By a taker who died. */
+		if (word_at(ban, offsetof(struct ring_ban, who)) == busy->owner)
+			busy->has_place = true;
+		++busy->n_places[place_of(busy, ban)];
 	}
 
-	strays = word_at(copy, offsetof(struct ring, strays)) & RING_STRAYS_MASK;
-	return (n_places[PLACE_FREE] == 0 ||
-		(strays != 0 && n_places[PLACE_FREE] + n_places[PLACE_PENDING] < 2)) &&
-	       owner != 0 && lives(read->userdata, owner);
+	if (!busy->has_place && ring_teller_is(busy->teller, busy->owner))
+		busy->is_teller_banned = true;
+}
+
+/* As ring_take_producer() does: whoever may write there yet needs a place among the bans; and
+ * another one for what he has passed by, if it was he who claimed last. */
+bool session_read_is_busy(const struct session_read *read, unsigned side, session_lives_fn lives)
+{
+	struct busy busy = {.read = read, .lives = lives};
+	unsigned char copy[sizeof(struct ring)];
+	unsigned n_free, n_needed;
+	uint64_t strays;
+	int i = 0;
+
+	while (!read_copy(read, side, copy, &busy.seen)) {
+		if (++i == LOOKS_MAX)
+			return false;
+	}
+
+	busy.owner = word_at(copy, offsetof(struct ring, producer));
+	busy.teller = word_at(copy, offsetof(struct ring, teller));
+	strays = word_at(copy, offsetof(struct ring, strays));
+	if (busy.owner == 0 || !lives(read->userdata, busy.owner))
+		return false;
+
+	look_at_bans(&busy, copy);
+	n_free = busy.n_places[PLACE_FREE];
+	n_needed = busy.has_place ? 0 : 1;
+	if (n_free < n_needed)
+		return true;
+	if ((strays & RING_STRAYS_MASK) == 0 ||
+	    !ring_strays_are_of(strays, ring_tag(busy.teller)) || !busy.is_teller_banned)
+		return false;
+
+	/* Of one who has claimed nothing the place is given back. */
+	if (!ring_teller_is(busy.teller, busy.owner))
+		n_needed = 0;
+	return n_free + busy.n_places[PLACE_PENDING] < n_needed + 1;
 }

@@ -20,7 +20,7 @@
  *                                next one sets RING_RECEIVED_CLOSED there
  * limit[]     producer           {tag, position}: as far as it may write; before it does.  In the
  *                                slot of its tag's lowest bit
- * limit_tag   who takes it       tag of the last one who told a limit
+ * teller      who takes it       {tag, ring_owner_handle()} of the last one who told a limit
  * strays      producer           memory behind the tail or before the head that is claimed yet
  * producer    who takes the end  ring_owner(): its handle and process; 0: nobody's
  * consumer    the same
@@ -43,7 +43,13 @@
  * `to`), and on later laps the producer puts holes there.  [R1] the claimer stores limit, then
  * looks at the tag; [R2] the taker changes the tag, has every processor pass a fence, then reads
  * limit: one of the two sees the other.  Who dies while taking over leaves its ban without a range,
- * which the next one completes before it writes anything.
+ * which the next one completes before it writes anything.  Whoever claims has told a limit, and has
+ * completed the bans of those before it first; so of bans without a range only that of the last
+ * teller gets one, and the others are given back.
+ *
+ * An owner that leaves may be banned after that, by a taker that saw it before.  So it tells first
+ * that it may write nothing any more, and then [R10] looks at who has banned it: [R2] the taker's
+ * ban is seen there, or what was told is seen by the taker.
  *
  * Claims are private to the producing process, and vanish with it.  Records stand in the order of
  * commits: one that is committed before an earlier claim leaves a hole over that; what was claimed
@@ -94,6 +100,12 @@ static inline uint64_t ring_strays(uint64_t tag, uint64_t from, uint64_t units)
 	       (units & RING_STRAYS_MASK);
 }
 
+/* Whether they are what the one of this tag has told. */
+static inline bool ring_strays_are_of(uint64_t strays, uint64_t tag)
+{
+	return (strays ^ ring_strays(tag, 0, 0)) >> 2 * RING_STRAYS_BITS == 0;
+}
+
 static inline uint64_t ring_position(uint64_t word)
 {
 	return word & RING_POSITION_MASK;
@@ -140,6 +152,23 @@ static inline uint32_t ring_owner_process(uint64_t owner)
 	return owner & 0x3fffff;
 }
 
+/* The same without the process. */
+static inline uint64_t ring_owner_handle(uint64_t owner)
+{
+	return owner >> 22;
+}
+
+/* Who tells a limit. */
+static inline uint64_t ring_teller(uint64_t tag, uint64_t owner)
+{
+	return (tag & RING_TAG_MASK) << RING_TAG_SHIFT | ring_owner_handle(owner);
+}
+
+static inline bool ring_teller_is(uint64_t teller, uint64_t owner)
+{
+	return teller << (64 - RING_TAG_SHIFT) == ring_owner_handle(owner) << (64 - RING_TAG_SHIFT);
+}
+
 /* ---- in the segment ---- */
 
 /* What a record is.  Types from 2 on are the user's. */
@@ -170,7 +199,7 @@ struct ring {
 	_Atomic uint64_t received[2];
 	_Alignas(64) _Atomic uint64_t limit[2];
 	_Atomic uint64_t depth_max; /* units */
-	_Atomic uint64_t limit_tag;
+	_Atomic uint64_t teller;
 	_Atomic uint64_t strays; /* ring_strays() */
 	_Alignas(64) _Atomic uint64_t producer;
 	_Atomic uint64_t consumer;
@@ -269,6 +298,8 @@ struct ring_producer {
 	struct ring_claim *claim;
 	unsigned n_claims, n_claims_max, n_strays;
 	struct ring_claim claim_alone;
+
+	bool has_head; /* taken: the tag was its own */
 };
 
 /*

@@ -60,11 +60,6 @@ static bool ban_is_before(const struct ring_view *view, const struct liveness_ta
 	       atomic_load_explicit(&view->ring->producer, memory_order_acquire) == me;
 }
 
-static uint64_t numbers_back(uint64_t who, uint64_t me)
-{
-	return ((me >> 38) - (who >> 38)) & 0x3ffffff;
-}
-
 bool ring_owner_is_gone(const struct ring_view *view, const struct liveness_table *table,
 			uint64_t who)
 {
@@ -273,10 +268,17 @@ static void ban_complete(struct ring_ban *ban, uint64_t who, uint64_t from, uint
 	}
 }
 
-void ring_complete_bans(const struct ring_view *view, const struct liveness_table *table,
-			uint64_t me, uint64_t from, uint64_t to)
+static void ban_give_back(struct ring_ban *ban, uint64_t who)
+{
+	(void)atomic_compare_exchange_strong_explicit(&ban->who, &who, 0, memory_order_acq_rel,
+						      memory_order_relaxed);
+}
+
+uint64_t ring_give_back_bans(const struct ring_view *view, const struct liveness_table *table,
+			     uint64_t me, uint64_t teller)
 {
 	uint32_t n = n_bans(view);
+	uint64_t left = 0;
 
 	for (uint32_t i = 0; i < n; ++i) {
 		struct ring_ban *ban = ban_at(view, i);
@@ -285,46 +287,59 @@ void ring_complete_bans(const struct ring_view *view, const struct liveness_tabl
 		if (who == 0 || !ban_is_before(view, table, who, me) || ban_is_known(ban, who))
 			continue;
 
+		if (ring_teller_is(teller, who))
+			left = who;
+		else
+			ban_give_back(ban, who);
+	}
+
+	return left;
+}
+
+void ring_complete_bans(const struct ring_view *view, uint64_t who, uint64_t from, uint64_t to)
+{
+	uint32_t n = n_bans(view);
+
+	for (uint32_t i = 0; i < n; ++i) {
+		struct ring_ban *ban = ban_at(view, i);
+
+		if (ban_who(ban) != who || ban_is_known(ban, who))
+			continue;
+
 		if (from == to)
-			(void)atomic_compare_exchange_strong_explicit(
-				&ban->who, &who, 0, memory_order_acq_rel, memory_order_relaxed);
+			ban_give_back(ban, who);
 		else
 			ban_complete(ban, who, from, to);
 	}
 }
 
-int ring_ban_memory(const struct ring_view *view, const struct liveness_table *table, uint64_t me,
+int ring_ban_strays(const struct ring_view *view, const struct liveness_table *table, uint64_t who,
 		    uint64_t from, uint64_t to)
 {
 	uint32_t n = n_bans(view);
-	uint64_t oldest = 0;
 	struct ring_ban *ban;
 	int r;
-
-	for (uint32_t i = 0; i < n; ++i) {
-		uint64_t who = ban_who(ban_at(view, i));
-
-		if (who != 0 && ban_is_before(view, table, who, me) &&
-		    !ban_is_known(ban_at(view, i), who) &&
-		    (oldest == 0 || numbers_back(who, me) > numbers_back(oldest, me)))
-			oldest = who;
-	}
 
 	/* By one who died, or is about to do the same. */
 	for (uint32_t i = 0; i < n; ++i) {
 		ban = ban_at(view, i);
-		if (oldest == 0 ||
-		    (ban_who(ban) == oldest && ban_is_known(ban, oldest) && ban_from(ban) == from &&
-		     ring_position(atomic_load_explicit(&ban->to, memory_order_relaxed)) == to))
+		if (ban_who(ban) == who && ban_is_known(ban, who) && ban_from(ban) == from &&
+		    ring_position(atomic_load_explicit(&ban->to, memory_order_relaxed)) == to)
 			return 0;
 	}
 
-	r = ban_take(view, table, oldest, &ban);
+	r = ban_take(view, table, who, &ban);
 	if (r < 0)
 		return r;
 
 	CRASH_POINT();
-	ban_complete(ban, oldest, from, to);
+
+	/* [R11] He may have left since they were looked at.  Pairs with [R10]. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load_explicit(&view->ring->strays, memory_order_relaxed) & RING_STRAYS_MASK)
+		ban_complete(ban, who, from, to);
+	else
+		ban_give_back(ban, who);
 	return 0;
 }
 

@@ -59,13 +59,18 @@ IPC_CHECKED int ring_ban(const struct ring_view *view, const struct liveness_tab
 bool ring_has_pending_bans(const struct ring_view *view, const struct liveness_table *table,
 			   uint64_t me);
 
-/* Those get this one; empty: they are given back. */
-void ring_complete_bans(const struct ring_view *view, const struct liveness_table *table,
-			uint64_t me, uint64_t from, uint64_t to);
+/* Of those only the last teller has claimed anything: the others' are given back.  Whose ban is
+ * left; 0: none is. */
+uint64_t ring_give_back_bans(const struct ring_view *view, const struct liveness_table *table,
+			     uint64_t me, uint64_t teller);
 
-/* The oldest of those gets this one beside, as he was the producer.  0; IPC_EBUSY. */
-IPC_CHECKED int ring_ban_memory(const struct ring_view *view, const struct liveness_table *table,
-				uint64_t me, uint64_t from, uint64_t to);
+/* His without a range get this one; empty: they are given back. */
+void ring_complete_bans(const struct ring_view *view, uint64_t who, uint64_t from, uint64_t to);
+
+/* He gets this one beside, for what he has told as strays; not if he has taken that back.  0;
+ * IPC_EBUSY. */
+IPC_CHECKED int ring_ban_strays(const struct ring_view *view, const struct liveness_table *table,
+				uint64_t who, uint64_t from, uint64_t to);
 
 /* He has left. */
 void ring_lift_bans(const struct ring_view *view, uint64_t who);

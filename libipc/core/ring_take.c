@@ -71,26 +71,27 @@ static int tag_take(_Atomic uint64_t *word, const _Atomic uint64_t *owner, uint6
 
 /* ---- producer ---- */
 
-/* As far as the last one told who told anything; all that is free if that was written over, late,
- * by somebody long before. */
-static uint64_t last_limit(const struct ring_producer *producer)
+/* As far as the last teller told; all that is free if that was written over, late, by somebody long
+ * before. */
+static uint64_t last_limit(const struct ring_producer *producer, uint64_t teller)
 {
 	const struct ring_view *view = &producer->view;
 	const struct ring *ring = view->ring;
-	uint64_t tag = atomic_load_explicit(&ring->limit_tag, memory_order_acquire);
 	/* [R9] Before the look at strays.  Pairs with [R8]. */
-	uint64_t limit = atomic_load_explicit(&ring->limit[tag & 1], memory_order_acquire);
+	uint64_t limit =
+		atomic_load_explicit(&ring->limit[ring_tag(teller) & 1], memory_order_acquire);
 	uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
 
-	return ring_tag(limit) == tag ? ring_position(limit)
-				      : ring_position(ring_position(tail) + view->capacity);
+	return ring_tag(limit) == ring_tag(teller)
+		       ? ring_position(limit)
+		       : ring_position(ring_position(tail) + view->capacity);
 }
 
 /* How far behind the head the one before may write: the range that is banned.  from == to: nowhere
  * but where the next record's head stands already. */
-static int range_of_bans(const struct ring_producer *producer, uint64_t *ret_to)
+static int range_of_bans(const struct ring_producer *producer, uint64_t teller, uint64_t *ret_to)
 {
-	uint64_t head = ring_position(producer->head), limit = last_limit(producer);
+	uint64_t head = ring_position(producer->head), limit = last_limit(producer, teller);
 	uint64_t ahead = ring_distance(head, limit);
 
 	*ret_to = head;
@@ -104,41 +105,39 @@ static int range_of_bans(const struct ring_producer *producer, uint64_t *ret_to)
 }
 
 /*
- * What the one before claims yet and has passed by: before the others are complete, so that it is
+ * What the one before claims yet and has passed by: before its other ban is complete, so that it is
  * not forgotten.  It is told as one stretch, though there may be much between; where that leaves no
  * place for the longest record, the end is refused until he is gone.
  */
-static int ban_strays(struct ring_producer *producer)
+static int ban_strays(struct ring_producer *producer, uint64_t teller, uint64_t who)
 {
 	const struct ring_view *view = &producer->view;
 	uint64_t strays = atomic_load_explicit(&view->ring->strays, memory_order_acquire);
 	uint64_t units = strays & RING_STRAYS_MASK;
 	uint64_t from = strays >> RING_STRAYS_BITS & view->mask;
 
-	if (units == 0)
+	if (units == 0 || !ring_strays_are_of(strays, ring_tag(teller)))
 		return 0;
 	if (units + view->units_max + 1 > view->capacity)
 		return IPC_EBUSY;
 
 	/* Where the stream will not come for long: nobody jumps. */
 	from += (ring_position(producer->head) & ~view->mask) - 2 * (view->mask + 1);
-	return ring_ban_memory(view, producer->table, producer->owner, from & RING_POSITION_MASK,
+	return ring_ban_strays(view, producer->table, who, from & RING_POSITION_MASK,
 			       (from + units) & RING_POSITION_MASK);
 }
 
-static int complete_bans(struct ring_producer *producer)
+/* Of `who`, the last teller. */
+static int complete_ban(struct ring_producer *producer, uint64_t teller, uint64_t who)
 {
 	struct ring_view *view = &producer->view;
-	uint64_t head = ring_position(producer->head), to = head, tail, past;
+	uint64_t head = ring_position(producer->head), to, tail, past;
 	int r;
 
-	/* [R2] He sees the new tag, or what he told is seen here.  Pairs with [R1]. */
-	r = process_fence_everywhere();
-	if (r == 0)
-		r = range_of_bans(producer, &to);
+	r = range_of_bans(producer, teller, &to);
 	tail = ring_position(atomic_load_explicit(&view->ring->tail, memory_order_acquire));
 	if (r == 0)
-		r = ban_strays(producer);
+		r = ban_strays(producer, teller, who);
 	if (r < 0)
 		return r;
 
@@ -150,9 +149,26 @@ static int complete_bans(struct ring_producer *producer)
 	if (ring_distance(tail, to) > view->mask)
 		return IPC_EBUSY;
 
-	ring_complete_bans(view, producer->table, producer->owner, head, to);
+	ring_complete_bans(view, who, head, to);
 	CRASH_POINT();
 	return 0;
+}
+
+static int complete_bans(struct ring_producer *producer)
+{
+	struct ring_view *view = &producer->view;
+	uint64_t teller, who;
+	int r;
+
+	/* [R2] He sees the new tag, or what he told is seen here.  Pairs with [R1], [R10]. */
+	r = process_fence_everywhere();
+	if (r < 0)
+		return r;
+
+	teller = atomic_load_explicit(&view->ring->teller, memory_order_acquire);
+	who = ring_give_back_bans(view, producer->table, producer->owner, teller);
+	CRASH_POINT();
+	return who == 0 ? 0 : complete_ban(producer, teller, who);
 }
 
 /* The same for what was passed by.  Last of all. */
@@ -175,14 +191,14 @@ static int take_strays(struct ring_producer *producer)
 }
 
 /*
- * Nothing is claimed behind the head at `position`: this one tells limits from now on.  The tag by
+ * Nothing is claimed behind the head at `position`: this one tells limits from now on.  By
  * exchange: who had the end before, and is late, must not undo it.
  */
 static int take_limit(struct ring_producer *producer, uint64_t position)
 {
-	_Atomic uint64_t *limit_tag = &producer->view.ring->limit_tag;
-	uint64_t seen = atomic_load_explicit(limit_tag, memory_order_relaxed);
-	uint64_t tag = ring_tag(producer->head);
+	_Atomic uint64_t *teller = &producer->view.ring->teller;
+	uint64_t seen = atomic_load_explicit(teller, memory_order_relaxed);
+	uint64_t me = ring_teller(ring_tag(producer->head), producer->owner);
 
 	for (int i = 0; i < TRIES_MAX; ++i) {
 		/* [R1] Below, too: before anything is written there. */
@@ -192,7 +208,7 @@ static int take_limit(struct ring_producer *producer, uint64_t position)
 		ring_set_limit(producer, (position + 1) & RING_POSITION_MASK);
 		CRASH_POINT();
 		if (!atomic_compare_exchange_strong_explicit(
-			    limit_tag, &seen, tag, memory_order_seq_cst, memory_order_relaxed))
+			    teller, &seen, me, memory_order_seq_cst, memory_order_relaxed))
 			continue;
 
 		process_fence_shared();
@@ -254,6 +270,7 @@ int ring_take_head(struct ring_producer *producer, const struct liveness_table *
 	CRASH_POINT();
 	if (r == 0)
 		r = tag_take(&ring->head, &ring->producer, producer->owner, &producer->head);
+	producer->has_head = r == 0;
 
 	CRASH_POINT();
 	return r;
@@ -266,6 +283,12 @@ int ring_take_memory(struct ring_producer *producer)
 
 	if (ring_has_pending_bans(view, producer->table, producer->owner))
 		r = complete_bans(producer);
+
+	/* Whose word it is not any more may have passed bans by that he had to complete
+	 * (ban_is_before()); it does not come back. */
+	if (r == 0 &&
+	    atomic_load_explicit(&view->ring->producer, memory_order_acquire) != producer->owner)
+		r = IPC_ESTALE;
 	if (r == 0)
 		r = jump_over(producer);
 	if (r < 0)

@@ -450,7 +450,7 @@ static void begin_at(uint64_t position, uint64_t number)
 		atomic_store(&ring->head, ring_word(RING_TAG_MASK - 1, 0, position));
 		atomic_store(&ring->tail, ring_word(RING_TAG_MASK - 1, 0, position));
 		atomic_store(&ring->limit[0], ring_word(RING_TAG_MASK - 1, 0, position + 1));
-		atomic_store(&ring->limit_tag, RING_TAG_MASK - 1);
+		atomic_store(&ring->teller, RING_TAG_MASK - 1);
 		for (unsigned i = 0; i < 2; ++i)
 			atomic_store(&ring->received[i], atomic_load(&ring->tail));
 		atomic_store(&ring_at(view, position)->number, number);

@@ -2,6 +2,8 @@
 /*
  * session: an end that was taken over so often that it cannot be once more.
  */
+#include <pthread.h>
+
 #include "libipc/client/client.h"
 #include "libipc/wire/codec.h"
 #include "tests/client/session_scene.h"
@@ -200,6 +202,44 @@ Test(session_busy, who_was_refused_is_not_when_the_one_before_has_died)
 		ipc_session_close(session);
 		ipc_listener_close(listener);
 	}
+}
+
+/* ---- closed meanwhile ---- */
+
+enum { N_HEIRS = 3000 };
+
+static void *close_when_taken_over(void *arg)
+{
+	ipc_session *session = arg;
+
+	while (ipc_session_peers(session) >= 0)
+		;
+	return ipc_session_close(session);
+}
+
+/* C-3: whoever is told that he was taken over closes, while that goes on; he costs no place. */
+Test(session_busy, those_who_close_when_they_are_taken_over_keep_nobody_out, .timeout = 300)
+{
+	struct pair pair = PAIR_NEW(0);
+	ipc_session *next = NULL;
+
+	for (unsigned i = 0; i < N_HEIRS; ++i) {
+		struct ipc_session_key key = key_of(pair.connected);
+		pthread_t thread;
+		void *claim;
+
+		ASSERT(ipc_session_confirm_key(pair.connected), 0);
+		ASSERT(ipc_session_claim(pair.connected, SIZE, &claim), 0);
+		ASSERT(pthread_create(&thread, NULL, close_when_taken_over, pair.connected), 0);
+		ASSERT(resume_by(&next, fixture_client, &key), 0);
+		ASSERT(pthread_join(thread, NULL), 0);
+		pair.connected = next;
+		for (unsigned k = 0; k < 10; ++k) {
+			ASSERT(put(next, k + 1), 0);
+			ASSERT(eat(pair.accepted), k + 1);
+		}
+	}
+	pair_close(&pair);
 }
 
 /* ---- what the broker keeps of them ---- */

@@ -649,6 +649,27 @@ Test(ring_takes, what_was_begun_much_later_is_completed, .init = setup, .fini = 
 	commit_late(1);
 }
 
+/* C-3: he does not, once it has: though that one died before he had the tag. */
+Test(ring_takes, what_was_begun_much_later_is_left_to_the_next, .init = setup, .fini = teardown)
+{
+	const uint64_t dead = (LATER + 1) << 16 | (200 + 3), id = (LATER + 2) << 16 | (200 + 4);
+
+	take(1);
+	go_round(1, 3);
+	claim(1, 800);
+	ring_scene_end(&scene, 1);
+	begin_much_later(2);
+	cr_assert_eq(ring_ban(&producers[2].view, scene.table, producers[2].owner), 0);
+	atomic_store(&scene.ring->producer, ring_owner(dead, RING_SCENE_NO_PROCESS));
+	cr_assert_eq(ring_take_memory(&producers[2]), IPC_ESTALE);
+
+	liveness_handle_set(scene.table, LIVENESS_SLOT(id), id);
+	ring_scene_attach(&scene, &producers[4].view);
+	cr_assert_eq(ring_take_producer(&producers[4], scene.table, id, (uint32_t)getpid()), 0);
+	go_round(4, 50);
+	commit_late(1);
+}
+
 /* C-3: what was passed by is his who passed it by, and not his who came between. */
 Test(ring_takes, strays_of_long_ago_are_not_anothers, .init = setup, .fini = teardown)
 {

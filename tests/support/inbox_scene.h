@@ -124,7 +124,7 @@ static inline void inbox_scene_move(const struct inbox_scene *scene, uint64_t po
 	atomic_store(&ring->received[1], word);
 	atomic_store(&ring->limit[0], word);
 	atomic_store(&ring->limit[1], word);
-	atomic_store(&ring->limit_tag, tag);
+	atomic_store(&ring->teller, tag);
 	atomic_store(&ring->tail, word);
 	atomic_store(&ring->head, word);
 }

@@ -118,7 +118,7 @@ static inline void ring_scene_move(const struct ring_scene *scene, uint64_t posi
 	atomic_store(&scene->ring->received[0], word);
 	atomic_store(&scene->ring->received[1], word);
 	atomic_store(&scene->ring->limit[tag & 1], word);
-	atomic_store(&scene->ring->limit_tag, tag);
+	atomic_store(&scene->ring->teller, tag);
 	atomic_store(&scene->ring->tail, word);
 	atomic_store(&scene->ring->head, word);
 }
