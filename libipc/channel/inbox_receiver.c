@@ -530,7 +530,8 @@ int inbox_receive_many(struct inbox_receiver *receiver, struct ipc_inbox_event *
 	return inbox_receiver_leave(receiver, r < 0 ? r : (int)i);
 }
 
-/* All that there is: the sender may need its room.  IPC_EAGAIN, or 0: there may be an event. */
+/* All that there is, holes and jumps too: the sender may need its room.  IPC_EAGAIN, or 0: there
+ * may be an event. */
 static int pass_void(struct inbox_receiver *receiver, const struct ring_consumer *to)
 {
 	const struct ring_consumer before = receiver->in;
@@ -553,7 +554,6 @@ int inbox_probe_event(struct inbox_receiver *receiver, int sender_end)
 {
 	struct ring_received record;
 	struct ring_consumer in;
-	bool has_void = false;
 	int r;
 
 	r = inbox_receiver_enter(receiver);
@@ -578,12 +578,10 @@ int inbox_probe_event(struct inbox_receiver *receiver, int sender_end)
 	in = receiver->in;
 	if (receiver->inbox.collapses)
 		in.head = in.at;
-	while ((r = ring_peek_ahead(&in, &record)) == 0 && is_void(receiver, record.type)) {
+	while ((r = ring_peek_ahead(&in, &record)) == 0 && is_void(receiver, record.type))
 		in.at = record.after;
-		has_void = true;
-	}
 
-	if (r == IPC_EAGAIN && has_void)
+	if (r == IPC_EAGAIN && in.at != receiver->in.at)
 		r = pass_void(receiver, &in);
 	if (r == IPC_EAGAIN && receiver->is_inside && sender_end < 0 &&
 	    !has_living_sender(receiver))

@@ -116,6 +116,15 @@ static int send_abort(struct inbox_sender *sender, enum ipc_inbox_reason reason)
 	return ring_send(&sender->out, "", &commit);
 }
 
+/* Of those who stand in the way some may be gone, and only the stream has to get past where they
+ * stood: the receiver looks again. */
+static int begin_result(const struct inbox_sender *sender, int r)
+{
+	if (r == IPC_EBUSY)
+		inbox_notify(&sender->inbox, INBOX_SIDE_RECEIVER);
+	return inbox_result(&sender->inbox, r);
+}
+
 int inbox_begin_sender(struct inbox_sender *sender, uint64_t handle_id, uint32_t process)
 {
 	const struct inbox *inbox = &sender->inbox;
@@ -125,7 +134,7 @@ int inbox_begin_sender(struct inbox_sender *sender, uint64_t handle_id, uint32_t
 	sender->out = (struct ring_producer){.view = inbox->view};
 	r = ring_take_head(&sender->out, inbox->table, handle_id, process);
 	if (r < 0)
-		return inbox_result(inbox, r);
+		return begin_result(sender, r);
 
 	/* An END that was not committed is told by the head; not once that has jumped. */
 	sender->now = inbox_end_take(inbox->shared->sent, writer_of(sender),
@@ -140,7 +149,7 @@ int inbox_begin_sender(struct inbox_sender *sender, uint64_t handle_id, uint32_t
 		inbox_notify(inbox, INBOX_SIDE_RECEIVER);
 	}
 
-	return inbox_result(inbox, r);
+	return begin_result(sender, r);
 }
 
 void inbox_close_sender(struct inbox_sender *sender)
