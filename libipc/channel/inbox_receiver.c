@@ -378,7 +378,7 @@ static int pass_over(struct inbox_receiver *receiver, uint64_t after)
 {
 	struct ring_consumer *in = &receiver->in;
 
-	if (!inbox_mark_received(receiver, after, over(receiver)))
+	if (!inbox_mark_received(receiver, after, receiver->is_inside ? 0 : over(receiver)))
 		return IPC_EAGAIN;
 
 	in->at = after;

@@ -20,7 +20,8 @@
  *                                next one sets RING_RECEIVED_CLOSED there
  * limit[]     producer           {tag, position}: as far as it may write; before it does.  In the
  *                                slot of its tag's lowest bit
- * teller      who takes it       {tag, ring_owner_handle()} of the last one who told a limit
+ * teller      who takes it       {tag, ring_owner_handle()} of the last one who told a limit; no
+ *                                handle once it has left
  * strays      producer           memory behind the tail or before the head that is claimed yet
  * producer    who takes the end  ring_owner(): its handle and process; 0: nobody's
  * consumer    the same
@@ -47,9 +48,9 @@
  * completed the bans of those before it first; so of bans without a range only that of the last
  * teller gets one, and the others are given back.
  *
- * An owner that leaves may be banned after that, by a taker that saw it before.  So it tells first
- * that it may write nothing any more, and then [R10] looks at who has banned it: [R2] the taker's
- * ban is seen there, or what was told is seen by the taker.
+ * An owner that leaves may be banned after that, by a taker that saw it before.  So it takes its
+ * name off `teller` first, and then [R10] looks at who has banned it: [R2] the taker's ban is seen
+ * there, or that it has left is seen by the taker.
  *
  * Claims are private to the producing process, and vanish with it.  Records stand in the order of
  * commits: one that is committed before an earlier claim leaves a hole over that; what was claimed
@@ -298,8 +299,6 @@ struct ring_producer {
 	struct ring_claim *claim;
 	unsigned n_claims, n_claims_max, n_strays;
 	struct ring_claim claim_alone;
-
-	bool has_head; /* taken: the tag was its own */
 };
 
 /*

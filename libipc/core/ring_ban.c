@@ -97,6 +97,28 @@ static bool ban_holds(const struct ring_view *view, const struct liveness_table 
 	       !ring_owner_is_gone(view, table, who);
 }
 
+/* Known for nobody, and not what stood there. */
+static uint64_t ban_to_nobody(uint64_t to)
+{
+	return ((to >> RING_POSITION_BITS) + 2) << RING_POSITION_BITS &
+	       ~(UINT64_C(1) << RING_POSITION_BITS);
+}
+
+/*
+ * One that has no range, unless it gets one now.  `to` first: a taker that is late with a range
+ * must not give it to who is banned here after this, where others may have sent by then.
+ */
+static void ban_give_back(struct ring_ban *ban, uint64_t who)
+{
+	uint64_t to = atomic_load_explicit(&ban->to, memory_order_acquire);
+
+	if (!ring_ban_is_known(who, to) &&
+	    atomic_compare_exchange_strong_explicit(&ban->to, &to, ban_to_nobody(to),
+						    memory_order_acq_rel, memory_order_relaxed))
+		(void)atomic_compare_exchange_strong_explicit(
+			&ban->who, &who, 0, memory_order_acq_rel, memory_order_relaxed);
+}
+
 /* False: it is not needed any more, and free if that could be done. */
 static bool ban_is_needed(const struct ring_view *view, const struct liveness_table *table,
 			  struct ring_ban *ban, uint64_t who)
@@ -104,7 +126,9 @@ static bool ban_is_needed(const struct ring_view *view, const struct liveness_ta
 	if (ban_holds(view, table, ban, who))
 		return true;
 
-	if (!ban_is_known(ban, who) || !ban_is_ahead(view, ban))
+	if (!ban_is_known(ban, who))
+		ban_give_back(ban, who);
+	else if (!ban_is_ahead(view, ban))
 		(void)atomic_compare_exchange_strong_explicit(
 			&ban->who, &who, 0, memory_order_acq_rel, memory_order_relaxed);
 	return false;
@@ -268,12 +292,6 @@ static void ban_complete(struct ring_ban *ban, uint64_t who, uint64_t from, uint
 	}
 }
 
-static void ban_give_back(struct ring_ban *ban, uint64_t who)
-{
-	(void)atomic_compare_exchange_strong_explicit(&ban->who, &who, 0, memory_order_acq_rel,
-						      memory_order_relaxed);
-}
-
 uint64_t ring_give_back_bans(const struct ring_view *view, const struct liveness_table *table,
 			     uint64_t me, uint64_t teller)
 {
@@ -313,8 +331,8 @@ void ring_complete_bans(const struct ring_view *view, uint64_t who, uint64_t fro
 	}
 }
 
-int ring_ban_strays(const struct ring_view *view, const struct liveness_table *table, uint64_t who,
-		    uint64_t from, uint64_t to)
+int ring_ban_strays(const struct ring_view *view, const struct liveness_table *table,
+		    uint64_t teller, uint64_t who, uint64_t from, uint64_t to)
 {
 	uint32_t n = n_bans(view);
 	struct ring_ban *ban;
@@ -334,9 +352,9 @@ int ring_ban_strays(const struct ring_view *view, const struct liveness_table *t
 
 	CRASH_POINT();
 
-	/* [R11] He may have left since they were looked at.  Pairs with [R10]. */
+	/* [R11] He may have left since then, or others have come.  Pairs with [R10]. */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (atomic_load_explicit(&view->ring->strays, memory_order_relaxed) & RING_STRAYS_MASK)
+	if (atomic_load_explicit(&view->ring->teller, memory_order_relaxed) == teller)
 		ban_complete(ban, who, from, to);
 	else
 		ban_give_back(ban, who);

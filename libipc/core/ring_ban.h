@@ -67,10 +67,10 @@ uint64_t ring_give_back_bans(const struct ring_view *view, const struct liveness
 /* His without a range get this one; empty: they are given back. */
 void ring_complete_bans(const struct ring_view *view, uint64_t who, uint64_t from, uint64_t to);
 
-/* He gets this one beside, for what he has told as strays; not if he has taken that back.  0;
- * IPC_EBUSY. */
+/* He, who is that teller, gets this one beside, for what he has told as strays; not if he has left.
+ * 0; IPC_EBUSY. */
 IPC_CHECKED int ring_ban_strays(const struct ring_view *view, const struct liveness_table *table,
-				uint64_t who, uint64_t from, uint64_t to);
+				uint64_t teller, uint64_t who, uint64_t from, uint64_t to);
 
 /* He has left. */
 void ring_lift_bans(const struct ring_view *view, uint64_t who);

@@ -255,21 +255,13 @@ struct ring_claim *ring_find_claim(struct ring_producer *producer, const void *d
 	return NULL;
 }
 
-/* Whatever is taken from now on for what this one may write, is nothing; by exchange, and only what
- * it has told itself. */
+/* Whoever is banned from now on for having told the last limit, it is not this one. */
 static void ring_tell_nothing(const struct ring_producer *producer)
 {
-	struct ring *ring = producer->view.ring;
-	uint64_t tag = ring_tag(producer->head), strays = producer->strays;
-	_Atomic uint64_t *limit = &ring->limit[tag & 1];
-	uint64_t told = atomic_load_explicit(limit, memory_order_relaxed);
+	uint64_t tag = ring_tag(producer->head), teller = ring_teller(tag, producer->owner);
 
-	if (ring_tag(told) == tag)
-		(void)atomic_compare_exchange_strong_explicit(
-			limit, &told, ring_word(tag, 0, advance(ring_position(producer->head), 1)),
-			memory_order_release, memory_order_relaxed);
-	(void)atomic_compare_exchange_strong_explicit(&ring->strays, &strays,
-						      ring_strays(tag, 0, 0), memory_order_release,
+	(void)atomic_compare_exchange_strong_explicit(&producer->view.ring->teller, &teller,
+						      ring_teller(tag, 0), memory_order_seq_cst,
 						      memory_order_relaxed);
 
 	/* [R10] Before the look at bans.  Pairs with [R2], [R11]. */
@@ -287,8 +279,7 @@ void ring_leave_producer(struct ring_producer *producer)
 	if (owner == 0)
 		return;
 
-	if (producer->has_head)
-		ring_tell_nothing(producer);
+	ring_tell_nothing(producer);
 	ring_lift_bans(&producer->view, owner);
 	(void)atomic_compare_exchange_strong_explicit(&producer->view.ring->producer, &owner, 0,
 						      memory_order_release, memory_order_relaxed);

@@ -123,7 +123,7 @@ static int ban_strays(struct ring_producer *producer, uint64_t teller, uint64_t 
 
 	/* Where the stream will not come for long: nobody jumps. */
 	from += (ring_position(producer->head) & ~view->mask) - 2 * (view->mask + 1);
-	return ring_ban_strays(view, producer->table, who, from & RING_POSITION_MASK,
+	return ring_ban_strays(view, producer->table, teller, who, from & RING_POSITION_MASK,
 			       (from + units) & RING_POSITION_MASK);
 }
 
@@ -270,7 +270,6 @@ int ring_take_head(struct ring_producer *producer, const struct liveness_table *
 	CRASH_POINT();
 	if (r == 0)
 		r = tag_take(&ring->head, &ring->producer, producer->owner, &producer->head);
-	producer->has_head = r == 0;
 
 	CRASH_POINT();
 	return r;

@@ -172,3 +172,51 @@ Case(sender_inside_of_a_lost_snapshot_has_to_begin_anew)
 	cr_expect_eq(inbox_end_snapshot(&sender, 5, true), IPC_EOVERFLOW);
 	send_snapshot(GENERATION + 2, 5);
 }
+
+/* I-4: a snapshot is open; its sender is stopped in the middle of a chunk, and the next one has
+ * jumped over that, and died before it could abort it. */
+static void look_at_a_jump_inside(bool holds, bool looks)
+{
+	struct ring_producer taker = {.view = observer.view};
+	struct ipc_inbox_event event, begin, chunk;
+	uint64_t id;
+	void *data;
+
+	start();
+	send_half();
+	begin = next(IPC_INBOX_BEGIN);
+	chunk = next(IPC_INBOX_CHUNK);
+	if (!holds) {
+		apply(begin);
+		apply(chunk);
+	}
+	cr_assert_eq(ring_claim(&sender.out, 100, &data), 0);
+	++handle;
+	id = INBOX_SCENE_ID(handle);
+	liveness_handle_set(scene.table, LIVENESS_SLOT(id), id);
+	cr_assert_eq(ring_take_producer(&taker, scene.table, id, 0), 0);
+	cr_assert_neq(ring_position(taker.head), ring_position(sender.out.head));
+
+	if (looks)
+		cr_assert_eq(inbox_probe_event(&receiver, 0), IPC_EAGAIN);
+	change_receiver();
+	cr_assert_eq(inbox_receive_many(&receiver, &event, 1, 0), 1);
+	cr_expect_eq(event.type, IPC_INBOX_ABORT);
+	cr_expect_eq(event.reason, IPC_INBOX_RECEIVER_CHANGED);
+	cr_expect_eq(positions().snapshot_wanted, 1);
+}
+
+Case(a_snapshot_is_lost_that_was_open_at_a_jump)
+{
+	look_at_a_jump_inside(false, false);
+}
+
+Case(a_snapshot_is_lost_that_was_open_at_a_jump_that_was_looked_at)
+{
+	look_at_a_jump_inside(false, true);
+}
+
+Case(a_snapshot_is_lost_that_was_held_at_a_jump_that_was_looked_at)
+{
+	look_at_a_jump_inside(true, true);
+}

@@ -160,20 +160,75 @@ Test(ring_leaves, what_another_claims_is_not_his)
 	cr_assert_eq(n_banned(0), 0);
 }
 
-/* The taker has looked at them before he left. */
+/* The taker has looked at them before he left; and is so late that others have come. */
 Test(ring_leaves, what_he_had_passed_by_is_nothing)
 {
-	uint64_t who;
+	uint64_t who, teller;
 
 	take(1);
 	claim(1, 400);
 	cr_assert_eq(ring_scene_send(&producers[1], 10, 1), 0);
 	cr_assert_neq(atomic_load(&scene.ring->strays) & RING_STRAYS_MASK, 0);
 	who = producers[1].owner;
+	teller = atomic_load(&scene.ring->teller);
 	leave(1);
-
-	cr_assert_eq(ring_ban_strays(&consumer.view, scene.table, who, 10, 40), 0);
+	cr_assert_eq(ring_ban_strays(&consumer.view, scene.table, teller, who, 10, 40), 0);
 	cr_assert_eq(n_banned(0), 0);
+
+	take(2);
+	claim(2, 400);
+	cr_assert_eq(ring_scene_send(&producers[2], 10, 2), 0);
+	cr_assert_eq(ring_ban_strays(&consumer.view, scene.table, teller, who, 10, 40), 0);
+	cr_assert_eq(n_banned(0), 0);
+}
+
+/* One who had it long before has written over his limit, late; or a taker has, and died then. */
+Test(ring_leaves, what_another_tells_for_him_is_not_his)
+{
+	uint64_t who;
+
+	for (unsigned n = 1; n <= 3; ++n)
+		take(n);
+	cr_assert_eq(ring_tag(producers[1].head) & 1, ring_tag(producers[3].head) & 1);
+	ring_set_limit(&producers[1], producers[1].limit);
+	who = producers[3].owner;
+	leave(3);
+	ban_late(who);
+
+	take(4);
+	cr_assert_eq(n_banned(0), 0);
+	go_round(4, NULL, 0);
+}
+
+/* A taker that is late with a range: others have sent by then, where it begins. */
+Test(ring_leaves, what_he_could_write_before_is_not_banned_late)
+{
+	struct ring_received record;
+	uint64_t who, seen, head, limit;
+	struct ring_ban *ban = &scene.ring->ban[0];
+
+	take(1);
+	claim(1, 800);
+	who = producers[1].owner;
+	limit = producers[1].limit;
+	begin(2);
+	head = ring_position(producers[2].head);
+	cr_assert_eq(atomic_load(&ban->who), who);
+	seen = atomic_load(&ban->to);
+
+	leave(1);
+	take(4);
+	for (unsigned i = 0; i < 8; ++i)
+		cr_assert_eq(ring_scene_send(&producers[4], 96, 4), 0);
+	ban_late(who);
+	cr_assert_eq(atomic_load(&ban->who), who);
+	cr_assert_not(atomic_compare_exchange_strong(&ban->to, &seen, ring_ban_to(who, limit)),
+		      "a late exchange gives it a range from %lu on", (unsigned long)head);
+
+	for (uint64_t number = 1; number <= 8; ++number) {
+		cr_assert_eq(ring_scene_receive(&consumer, &record), 0);
+		cr_assert_null(ring_scene_wrong(&record, number));
+	}
 }
 
 /* ---- what is others' ---- */
@@ -208,6 +263,27 @@ Test(ring_leaves, what_the_heir_of_his_heir_has_claimed_stays)
 	take(4);
 	cr_assert_eq(n_banned(producers[3].owner), 1);
 	go_round(4, claimed, 800);
+}
+
+/* What his heir has told of them looks like what he has not. */
+Test(ring_leaves, what_the_heir_of_one_who_had_only_begun_has_passed_by_stays)
+{
+	struct ring_commit commit;
+	unsigned char *claimed;
+
+	ring_scene_move(&scene, 1000, 1, 4094);
+	ring_scene_consume(&scene, &consumer, 101);
+	begin(1);
+	take(2);
+	cr_assert_eq(ring_tag(producers[2].head), 4096);
+	cr_assert_eq(ring_take_memory(&producers[1]), IPC_ESTALE);
+	claim(2, 100);
+	claimed = claim(2, 100);
+	leave(1);
+
+	commit = ring_scene_commit(producers[2].number, 50, 2);
+	cr_assert_eq(ring_commit(&producers[2], ring_find_claim(&producers[2], claimed), &commit),
+		     0);
 }
 
 /* C-3: without a tag he has the one that is 0. */
