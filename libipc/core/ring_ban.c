@@ -105,14 +105,15 @@ static uint64_t ban_to_nobody(uint64_t to)
 }
 
 /*
- * One that has no range, unless it gets one now.  `to` first: a taker that is late with a range
- * must not give it to who is banned here after this, where others may have sent by then.
+ * One that has no range, unless it gets one now, or the slot is another's.  `to` first: a taker
+ * that is late with a range must not give it to who is banned here after this, where others may
+ * have sent by then.
  */
 static void ban_give_back(struct ring_ban *ban, uint64_t who)
 {
 	uint64_t to = atomic_load_explicit(&ban->to, memory_order_acquire);
 
-	if (!ring_ban_is_known(who, to) &&
+	if (ban_who(ban) == who && !ring_ban_is_known(who, to) &&
 	    atomic_compare_exchange_strong_explicit(&ban->to, &to, ban_to_nobody(to),
 						    memory_order_acq_rel, memory_order_relaxed))
 		(void)atomic_compare_exchange_strong_explicit(
@@ -268,18 +269,41 @@ bool ring_has_pending_bans(const struct ring_view *view, const struct liveness_t
 	return has;
 }
 
-/*
- * A taker that is late, whose slot has got a new owner and a range since, must not undo that: so by
- * exchanges, of words that hold bits of `who`.
- */
-static void ban_complete(struct ring_ban *ban, uint64_t who, uint64_t from, uint64_t to)
+static bool teller_stays(const struct ring_taker *taker)
 {
+	return atomic_load_explicit(&taker->view->ring->teller, memory_order_acquire) ==
+	       taker->teller;
+}
+
+static bool taker_has_tag(const struct ring_taker *taker)
+{
+	return ring_tag(atomic_load_explicit(&taker->view->ring->head, memory_order_acquire)) ==
+	       taker->tag;
+}
+
+/*
+ * A taker that is late, whose slot has got a new owner or a range since, must not undo that: so by
+ * exchanges, of words that hold bits of `who`; nor give a range to one who was banned again, when
+ * others have sent there: so what it has found still holds after the look at those words.
+ */
+static void ban_complete(const struct ring_taker *taker, struct ring_ban *ban, uint64_t from,
+			 uint64_t to)
+{
+	uint64_t who = taker->who;
+
 	for (int i = 0; i < TRIES_MAX; ++i) {
 		uint64_t seen_from = atomic_load_explicit(&ban->from, memory_order_acquire);
 		uint64_t seen_to = atomic_load_explicit(&ban->to, memory_order_acquire);
 
-		if (ban_who(ban) != who || ring_ban_is_known(who, seen_to))
+		if (ban_who(ban) != who || ring_ban_is_known(who, seen_to) || !taker_has_tag(taker))
 			return;
+
+		/* [R11] He may have left before this slot was his.  Pairs with [R10]. */
+		atomic_thread_fence(memory_order_seq_cst);
+		if (!teller_stays(taker)) {
+			ban_give_back(ban, who);
+			return;
+		}
 		if (!atomic_compare_exchange_strong_explicit(
 			    &ban->from, &seen_from, ring_ban_to(who, from), memory_order_acq_rel,
 			    memory_order_relaxed))
@@ -314,27 +338,29 @@ uint64_t ring_give_back_bans(const struct ring_view *view, const struct liveness
 	return left;
 }
 
-void ring_complete_bans(const struct ring_view *view, uint64_t who, uint64_t from, uint64_t to)
+void ring_complete_bans(const struct ring_taker *taker, uint64_t from, uint64_t to)
 {
-	uint32_t n = n_bans(view);
+	uint32_t n = n_bans(taker->view);
 
 	for (uint32_t i = 0; i < n; ++i) {
-		struct ring_ban *ban = ban_at(view, i);
+		struct ring_ban *ban = ban_at(taker->view, i);
 
-		if (ban_who(ban) != who || ban_is_known(ban, who))
+		if (ban_who(ban) != taker->who || ban_is_known(ban, taker->who))
 			continue;
 
 		if (from == to)
-			ban_give_back(ban, who);
+			ban_give_back(ban, taker->who);
 		else
-			ban_complete(ban, who, from, to);
+			ban_complete(taker, ban, from, to);
 	}
 }
 
-int ring_ban_strays(const struct ring_view *view, const struct liveness_table *table,
-		    uint64_t teller, uint64_t who, uint64_t from, uint64_t to)
+int ring_ban_strays(const struct ring_taker *taker, const struct liveness_table *table,
+		    uint64_t from, uint64_t to)
 {
+	const struct ring_view *view = taker->view;
 	uint32_t n = n_bans(view);
+	uint64_t who = taker->who;
 	struct ring_ban *ban;
 	int r;
 
@@ -351,22 +377,24 @@ int ring_ban_strays(const struct ring_view *view, const struct liveness_table *t
 		return r;
 
 	CRASH_POINT();
-
-	/* [R11] He may have left since then, or others have come.  Pairs with [R10]. */
-	atomic_thread_fence(memory_order_seq_cst);
-	if (atomic_load_explicit(&view->ring->teller, memory_order_relaxed) == teller)
-		ban_complete(ban, who, from, to);
-	else
-		ban_give_back(ban, who);
+	ban_complete(taker, ban, from, to);
 	return 0;
 }
 
+/* By exchange, of what stood there before the look at whose it is: another one may leave there. */
 void ring_lift_bans(const struct ring_view *view, uint64_t who)
 {
 	uint32_t n = n_bans(view);
 
 	for (uint32_t i = 0; i < n; ++i) {
-		if (ban_who(ban_at(view, i)) == who)
-			atomic_store_explicit(&ban_at(view, i)->left, who, memory_order_release);
+		struct ring_ban *ban = ban_at(view, i);
+		uint64_t left = atomic_load_explicit(&ban->left, memory_order_acquire);
+
+		for (int k = 0; k < TRIES_MAX && ban_who(ban) == who; ++k) {
+			if (atomic_compare_exchange_strong_explicit(&ban->left, &left, who,
+								    memory_order_acq_rel,
+								    memory_order_acquire))
+				break;
+		}
 	}
 }

@@ -64,13 +64,20 @@ bool ring_has_pending_bans(const struct ring_view *view, const struct liveness_t
 uint64_t ring_give_back_bans(const struct ring_view *view, const struct liveness_table *table,
 			     uint64_t me, uint64_t teller);
 
-/* His without a range get this one; empty: they are given back. */
-void ring_complete_bans(const struct ring_view *view, uint64_t who, uint64_t from, uint64_t to);
+/* Who takes the end, and what he has found; it counts as long as that is so. */
+struct ring_taker {
+	const struct ring_view *view;
+	uint64_t tag;    /* his own */
+	uint64_t teller; /* the last one's word */
+	uint64_t who;    /* that one, who is banned without a range */
+};
 
-/* He, who is that teller, gets this one beside, for what he has told as strays; not if he has left.
- * 0; IPC_EBUSY. */
-IPC_CHECKED int ring_ban_strays(const struct ring_view *view, const struct liveness_table *table,
-				uint64_t teller, uint64_t who, uint64_t from, uint64_t to);
+/* Who's bans without a range get this one; empty: they are given back. */
+void ring_complete_bans(const struct ring_taker *taker, uint64_t from, uint64_t to);
+
+/* He gets this one beside, for what he has told as strays; not if he has left.  0; IPC_EBUSY. */
+IPC_CHECKED int ring_ban_strays(const struct ring_taker *taker, const struct liveness_table *table,
+				uint64_t from, uint64_t to);
 
 /* He has left. */
 void ring_lift_bans(const struct ring_view *view, uint64_t who);

@@ -109,35 +109,35 @@ static int range_of_bans(const struct ring_producer *producer, uint64_t teller, 
  * not forgotten.  It is told as one stretch, though there may be much between; where that leaves no
  * place for the longest record, the end is refused until he is gone.
  */
-static int ban_strays(struct ring_producer *producer, uint64_t teller, uint64_t who)
+static int ban_strays(const struct ring_producer *producer, const struct ring_taker *taker)
 {
 	const struct ring_view *view = &producer->view;
 	uint64_t strays = atomic_load_explicit(&view->ring->strays, memory_order_acquire);
 	uint64_t units = strays & RING_STRAYS_MASK;
 	uint64_t from = strays >> RING_STRAYS_BITS & view->mask;
 
-	if (units == 0 || !ring_strays_are_of(strays, ring_tag(teller)))
+	if (units == 0 || !ring_strays_are_of(strays, ring_tag(taker->teller)))
 		return 0;
 	if (units + view->units_max + 1 > view->capacity)
 		return IPC_EBUSY;
 
 	/* Where the stream will not come for long: nobody jumps. */
 	from += (ring_position(producer->head) & ~view->mask) - 2 * (view->mask + 1);
-	return ring_ban_strays(view, producer->table, teller, who, from & RING_POSITION_MASK,
+	return ring_ban_strays(taker, producer->table, from & RING_POSITION_MASK,
 			       (from + units) & RING_POSITION_MASK);
 }
 
-/* Of `who`, the last teller. */
-static int complete_ban(struct ring_producer *producer, uint64_t teller, uint64_t who)
+/* Of the last teller. */
+static int complete_ban(struct ring_producer *producer, const struct ring_taker *taker)
 {
 	struct ring_view *view = &producer->view;
 	uint64_t head = ring_position(producer->head), to, tail, past;
 	int r;
 
-	r = range_of_bans(producer, teller, &to);
+	r = range_of_bans(producer, taker->teller, &to);
 	tail = ring_position(atomic_load_explicit(&view->ring->tail, memory_order_acquire));
 	if (r == 0)
-		r = ban_strays(producer, teller, who);
+		r = ban_strays(producer, taker);
 	if (r < 0)
 		return r;
 
@@ -149,15 +149,14 @@ static int complete_ban(struct ring_producer *producer, uint64_t teller, uint64_
 	if (ring_distance(tail, to) > view->mask)
 		return IPC_EBUSY;
 
-	ring_complete_bans(view, who, head, to);
+	ring_complete_bans(taker, head, to);
 	CRASH_POINT();
 	return 0;
 }
 
 static int complete_bans(struct ring_producer *producer)
 {
-	struct ring_view *view = &producer->view;
-	uint64_t teller, who;
+	struct ring_taker taker = {.view = &producer->view, .tag = ring_tag(producer->head)};
 	int r;
 
 	/* [R2] He sees the new tag, or what he told is seen here.  Pairs with [R1], [R10]. */
@@ -165,10 +164,10 @@ static int complete_bans(struct ring_producer *producer)
 	if (r < 0)
 		return r;
 
-	teller = atomic_load_explicit(&view->ring->teller, memory_order_acquire);
-	who = ring_give_back_bans(view, producer->table, producer->owner, teller);
+	taker.teller = atomic_load_explicit(&taker.view->ring->teller, memory_order_acquire);
+	taker.who = ring_give_back_bans(taker.view, producer->table, producer->owner, taker.teller);
 	CRASH_POINT();
-	return who == 0 ? 0 : complete_ban(producer, teller, who);
+	return taker.who == 0 ? 0 : complete_ban(producer, &taker);
 }
 
 /* The same for what was passed by.  Last of all. */

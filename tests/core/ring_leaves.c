@@ -163,23 +163,48 @@ Test(ring_leaves, what_another_claims_is_not_his)
 /* The taker has looked at them before he left; and is so late that others have come. */
 Test(ring_leaves, what_he_had_passed_by_is_nothing)
 {
-	uint64_t who, teller;
+	struct ring_taker taker = {.view = &consumer.view};
 
 	take(1);
 	claim(1, 400);
 	cr_assert_eq(ring_scene_send(&producers[1], 10, 1), 0);
 	cr_assert_neq(atomic_load(&scene.ring->strays) & RING_STRAYS_MASK, 0);
-	who = producers[1].owner;
-	teller = atomic_load(&scene.ring->teller);
+	taker.who = producers[1].owner;
+	taker.teller = atomic_load(&scene.ring->teller);
+	taker.tag = ring_tag(producers[1].head);
 	leave(1);
-	cr_assert_eq(ring_ban_strays(&consumer.view, scene.table, teller, who, 10, 40), 0);
+	cr_assert_eq(ring_ban_strays(&taker, scene.table, 10, 40), 0);
 	cr_assert_eq(n_banned(0), 0);
 
 	take(2);
 	claim(2, 400);
 	cr_assert_eq(ring_scene_send(&producers[2], 10, 2), 0);
-	cr_assert_eq(ring_ban_strays(&consumer.view, scene.table, teller, who, 10, 40), 0);
-	cr_assert_eq(n_banned(0), 0);
+	cr_assert_eq(ring_ban_strays(&taker, scene.table, 10, 40), 0);
+	take(3);
+	cr_assert_eq(n_banned(taker.who), 0);
+}
+
+/* A taker that has found him, and is not the taker any more; or he has left meanwhile. */
+Test(ring_leaves, what_is_completed_late_is_not)
+{
+	struct ring_taker taker = {.view = &consumer.view};
+	uint64_t head;
+
+	take(1);
+	claim(1, 800);
+	taker.who = producers[1].owner;
+	taker.teller = atomic_load(&scene.ring->teller);
+	begin(2);
+	taker.tag = ring_tag(producers[2].head);
+	head = ring_position(producers[2].head);
+	begin(3);
+	ring_complete_bans(&taker, head, producers[1].limit);
+	cr_assert_not(ring_ban_is_known(taker.who, atomic_load(&scene.ring->ban[0].to)));
+
+	taker.tag = ring_tag(producers[3].head);
+	leave(1);
+	ring_complete_bans(&taker, head, producers[1].limit);
+	cr_assert_eq(n_banned(taker.who), 0);
 }
 
 /* One who had it long before has written over his limit, late; or a taker has, and died then. */
