@@ -285,9 +285,12 @@ static bool taker_has_tag(const struct ring_taker *taker)
  * A taker that is late, whose slot has got a new owner or a range since, must not undo that: so by
  * exchanges, of words that hold bits of `who`; nor give a range to one who was banned again, when
  * others have sent there: so what it has found still holds after the look at those words.
+ *
+ * 0: it has one, or he has left; IPC_ESTALE: that is the next taker's now; IPC_EAGAIN: the slot was
+ * given back, by one who is late.
  */
-static void ban_complete(const struct ring_taker *taker, struct ring_ban *ban, uint64_t from,
-			 uint64_t to)
+static int ban_complete(const struct ring_taker *taker, struct ring_ban *ban, uint64_t from,
+			uint64_t to)
 {
 	uint64_t who = taker->who;
 
@@ -295,15 +298,19 @@ static void ban_complete(const struct ring_taker *taker, struct ring_ban *ban, u
 		uint64_t seen_from = atomic_load_explicit(&ban->from, memory_order_acquire);
 		uint64_t seen_to = atomic_load_explicit(&ban->to, memory_order_acquire);
 
-		if (ban_who(ban) != who || ring_ban_is_known(who, seen_to) || !taker_has_tag(taker))
-			return;
+		if (ban_who(ban) != who)
+			return IPC_EAGAIN;
+		if (ring_ban_is_known(who, seen_to))
+			return 0;
 
 		/* [R11] He may have left before this slot was his.  Pairs with [R10]. */
 		atomic_thread_fence(memory_order_seq_cst);
 		if (!teller_stays(taker)) {
 			ban_give_back(ban, who);
-			return;
+			return 0;
 		}
+		if (!taker_has_tag(taker))
+			return IPC_ESTALE;
 		if (!atomic_compare_exchange_strong_explicit(
 			    &ban->from, &seen_from, ring_ban_to(who, from), memory_order_acq_rel,
 			    memory_order_relaxed))
@@ -312,8 +319,10 @@ static void ban_complete(const struct ring_taker *taker, struct ring_ban *ban, u
 		if (atomic_compare_exchange_strong_explicit(
 			    &ban->to, &seen_to, ring_ban_to(who, to), memory_order_acq_rel,
 			    memory_order_relaxed))
-			return;
+			return 0;
 	}
+
+	return IPC_EBADMSG;
 }
 
 uint64_t ring_give_back_bans(const struct ring_view *view, const struct liveness_table *table,
@@ -338,47 +347,69 @@ uint64_t ring_give_back_bans(const struct ring_view *view, const struct liveness
 	return left;
 }
 
-void ring_complete_bans(const struct ring_taker *taker, uint64_t from, uint64_t to)
+int ring_complete_bans(const struct ring_taker *taker, uint64_t from, uint64_t to)
 {
 	uint32_t n = n_bans(taker->view);
 
 	for (uint32_t i = 0; i < n; ++i) {
 		struct ring_ban *ban = ban_at(taker->view, i);
+		int r;
 
 		if (ban_who(ban) != taker->who || ban_is_known(ban, taker->who))
 			continue;
 
-		if (from == to)
+		/* Among those may be what the next taker wants for strays. */
+		if (!taker_has_tag(taker))
+			return IPC_ESTALE;
+		if (from == to) {
 			ban_give_back(ban, taker->who);
-		else
-			ban_complete(taker, ban, from, to);
+			continue;
+		}
+		r = ban_complete(taker, ban, from, to);
+		if (r < 0 && r != IPC_EAGAIN)
+			return r;
 	}
+
+	return 0;
+}
+
+static bool has_ban(const struct ring_taker *taker, uint64_t from, uint64_t to)
+{
+	uint32_t n = n_bans(taker->view);
+
+	for (uint32_t i = 0; i < n; ++i) {
+		const struct ring_ban *ban = ban_at(taker->view, i);
+
+		if (ban_who(ban) == taker->who && ban_is_known(ban, taker->who) &&
+		    ban_from(ban) == from &&
+		    ring_position(atomic_load_explicit(&ban->to, memory_order_relaxed)) == to)
+			return true;
+	}
+
+	return false;
 }
 
 int ring_ban_strays(const struct ring_taker *taker, const struct liveness_table *table,
 		    uint64_t from, uint64_t to)
 {
-	const struct ring_view *view = taker->view;
-	uint32_t n = n_bans(view);
-	uint64_t who = taker->who;
 	struct ring_ban *ban;
-	int r;
+	int r = IPC_EAGAIN;
 
 	/* By one who died, or is about to do the same. */
-	for (uint32_t i = 0; i < n; ++i) {
-		ban = ban_at(view, i);
-		if (ban_who(ban) == who && ban_is_known(ban, who) && ban_from(ban) == from &&
-		    ring_position(atomic_load_explicit(&ban->to, memory_order_relaxed)) == to)
-			return 0;
+	if (has_ban(taker, from, to))
+		return 0;
+
+	/* One that is late gives back each slot once. */
+	for (int i = 0; i < TRIES_MAX && r == IPC_EAGAIN; ++i) {
+		r = ban_take(taker->view, table, taker->who, &ban);
+		if (r < 0)
+			return r;
+
+		CRASH_POINT();
+		r = ban_complete(taker, ban, from, to);
 	}
 
-	r = ban_take(view, table, who, &ban);
-	if (r < 0)
-		return r;
-
-	CRASH_POINT();
-	ban_complete(taker, ban, from, to);
-	return 0;
+	return r == IPC_EAGAIN ? IPC_EBADMSG : r;
 }
 
 /* By exchange, of what stood there before the look at whose it is: another one may leave there. */

@@ -72,10 +72,13 @@ struct ring_taker {
 	uint64_t who;    /* that one, who is banned without a range */
 };
 
-/* Who's bans without a range get this one; empty: they are given back. */
-void ring_complete_bans(const struct ring_taker *taker, uint64_t from, uint64_t to);
+/* Who's bans without a range get this one; empty: they are given back.  0; IPC_ESTALE: they are
+ * left to the next taker; IPC_EBADMSG. */
+IPC_CHECKED int ring_complete_bans(const struct ring_taker *taker, uint64_t from, uint64_t to);
 
-/* He gets this one beside, for what he has told as strays; not if he has left.  0; IPC_EBUSY. */
+/* He gets this one beside, for what he has told as strays; not if he has left.  The same;
+ * IPC_EBUSY.
+ */
 IPC_CHECKED int ring_ban_strays(const struct ring_taker *taker, const struct liveness_table *table,
 				uint64_t from, uint64_t to);
 

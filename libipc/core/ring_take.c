@@ -149,9 +149,9 @@ static int complete_ban(struct ring_producer *producer, const struct ring_taker 
 	if (ring_distance(tail, to) > view->mask)
 		return IPC_EBUSY;
 
-	ring_complete_bans(taker, head, to);
+	r = ring_complete_bans(taker, head, to);
 	CRASH_POINT();
-	return 0;
+	return r;
 }
 
 static int complete_bans(struct ring_producer *producer)

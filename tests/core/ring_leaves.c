@@ -198,12 +198,12 @@ Test(ring_leaves, what_is_completed_late_is_not)
 	taker.tag = ring_tag(producers[2].head);
 	head = ring_position(producers[2].head);
 	begin(3);
-	ring_complete_bans(&taker, head, producers[1].limit);
+	cr_assert_eq(ring_complete_bans(&taker, head, producers[1].limit), IPC_ESTALE);
 	cr_assert_not(ring_ban_is_known(taker.who, atomic_load(&scene.ring->ban[0].to)));
 
 	taker.tag = ring_tag(producers[3].head);
 	leave(1);
-	ring_complete_bans(&taker, head, producers[1].limit);
+	cr_assert_eq(ring_complete_bans(&taker, head, producers[1].limit), 0);
 	cr_assert_eq(n_banned(taker.who), 0);
 }
 
@@ -366,4 +366,32 @@ Test(ring_leaves, who_has_only_begun_is_banned_from_nothing)
 	cr_assert_eq(n_banned(0), 1);
 	cr_assert_eq(n_banned(producers[1].owner), 1);
 	go_round(4, claimed, 800);
+}
+
+/* C-3: he lives, and the taker who has found that is not the taker any more. */
+Test(ring_leaves, what_the_living_has_passed_by_is_left_to_the_next_taker)
+{
+	struct ring_taker taker = {.view = &consumer.view};
+	struct ring_received record;
+	unsigned char *claimed;
+	uint64_t head;
+
+	take(1);
+	claimed = claim(1, 400);
+	cr_assert_eq(ring_scene_send(&producers[1], 10, 1), 0);
+	taker.who = producers[1].owner;
+	taker.teller = atomic_load(&scene.ring->teller);
+	begin(2);
+	taker.tag = ring_tag(producers[2].head);
+	head = ring_position(producers[2].head);
+	begin(3);
+	cr_assert_eq(ring_ban_strays(&taker, scene.table, 10, 40), IPC_ESTALE);
+	cr_assert_eq(ring_complete_bans(&taker, head, head), IPC_ESTALE);
+	cr_assert_neq(n_banned(taker.who), 0);
+
+	cr_assert_eq(ring_take_memory(&producers[3]), 0);
+	cr_assert_eq(ring_take_memory(&producers[2]), IPC_ESTALE);
+	cr_assert_eq(ring_scene_receive(&consumer, &record), 0);
+	cr_assert_eq(ring_release(&consumer, consumer.at, 0), 0);
+	go_round(3, claimed, 400);
 }
