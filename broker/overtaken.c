@@ -74,27 +74,29 @@ void overtaken_hear_close(struct worker *worker, struct peer *peer, uint64_t han
 		drop(worker, handle);
 }
 
-bool overtaken_has_request(const struct peer *peer, uint64_t request_id)
+static struct handle *find_request(const struct peer *peer, uint64_t request_id)
 {
-	const struct handle *handle;
+	struct handle *handle;
 
 	DL_FOREACH2(peer->overtaken, handle, client_next)
 	{
 		if (handle->record->request_id == request_id)
-			return true;
+			return handle;
 	}
-	return false;
+	return NULL;
+}
+
+bool overtaken_has_request(const struct peer *peer, uint64_t request_id)
+{
+	return find_request(peer, request_id) != NULL;
 }
 
 void overtaken_cancel(struct worker *worker, struct peer *peer, uint64_t request_id)
 {
-	struct handle *handle, *next;
+	struct handle *handle;
 
-	for (handle = peer->overtaken; handle; handle = next) {
-		next = handle->client_next;
-		if (handle->record->request_id == request_id)
-			drop(worker, handle);
-	}
+	while ((handle = find_request(peer, request_id)))
+		drop(worker, handle);
 }
 
 void overtaken_look_at_cells(struct worker *worker, struct peer *peer)

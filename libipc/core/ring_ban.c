@@ -97,6 +97,13 @@ static bool ban_holds(const struct ring_view *view, const struct liveness_table 
 	       !ring_owner_is_gone(view, table, who);
 }
 
+/* Unless it is another's. */
+static void ban_free(struct ring_ban *ban, uint64_t who)
+{
+	(void)atomic_compare_exchange_strong_explicit(&ban->who, &who, 0, memory_order_acq_rel,
+						      memory_order_relaxed);
+}
+
 /* Known for nobody, and not what stood there. */
 static uint64_t ban_to_nobody(uint64_t to)
 {
@@ -116,8 +123,7 @@ static void ban_give_back(struct ring_ban *ban, uint64_t who)
 	if (ban_who(ban) == who && !ring_ban_is_known(who, to) &&
 	    atomic_compare_exchange_strong_explicit(&ban->to, &to, ban_to_nobody(to),
 						    memory_order_acq_rel, memory_order_relaxed))
-		(void)atomic_compare_exchange_strong_explicit(
-			&ban->who, &who, 0, memory_order_acq_rel, memory_order_relaxed);
+		ban_free(ban, who);
 }
 
 /* False: it is not needed any more, and free if that could be done. */
@@ -130,8 +136,7 @@ static bool ban_is_needed(const struct ring_view *view, const struct liveness_ta
 	if (!ban_is_known(ban, who))
 		ban_give_back(ban, who);
 	else if (!ban_is_ahead(view, ban))
-		(void)atomic_compare_exchange_strong_explicit(
-			&ban->who, &who, 0, memory_order_acq_rel, memory_order_relaxed);
+		ban_free(ban, who);
 	return false;
 }
 

@@ -19,7 +19,7 @@
 #include "libipc/platform/clock.h"
 #include "libipc/wire/codec.h"
 #include "tests/support/actor.h"
-#include "tests/support/domain.h"
+#include "tests/support/mortal.h"
 #include "tests/support/rawpeer.h"
 
 static struct domain domain;
@@ -412,10 +412,6 @@ Test(groups, more_matches_than_fit_into_the_socket_are_joined_before_the_answer)
 
 /* ---- a worker that dies on the way ---- */
 
-#ifndef IPC_TEST_BROKER_POINTS
-#define IPC_TEST_BROKER_POINTS "ipcbroker"
-#endif
-
 /* A worker that dies sooner does not come as far as a first answer. */
 enum { POINT_FIRST = 24, POINT_LAST = 120 };
 
@@ -425,10 +421,7 @@ static void dying_start(unsigned point)
 	char wish[16];
 
 	snprintf(wish, sizeof(wish), "%u", point);
-	setenv("IPC_TEST_BROKER", IPC_TEST_BROKER_POINTS, 1);
-	setenv("IPC_CRASH", wish, 1);
-	domain_start(&domain, NULL);
-	unsetenv("IPC_CRASH");
+	domain_start_mortal(&domain, wish);
 	rawpeer_join(&a, domain.address);
 	rawpeer_join(&b, domain.address);
 }

@@ -4,20 +4,28 @@
  */
 #include "tests/broker/keeper_scene.h"
 
+/* So many descriptors, from c0.1 on. */
+static void ask_to_add(unsigned n)
+{
+	char command[64];
+
+	for (unsigned i = 0; i < n; ++i) {
+		sprintf(command, "add c%X.1", i);
+		cr_assert_str_eq(ask(command), "0");
+	}
+}
+
 /* ---- the store ---- */
 
 /* M-6, D12 */
 Test(keeper_store, descriptors_come_back_to_each_of_50_workers, .init = setup, .fini = teardown,
      .timeout = 60)
 {
-	char before[ANSWER_SIZE], command[64];
+	char before[ANSWER_SIZE];
 	pid_t keeper = keeper_start();
 
 	manager_await("READY=1");
-	for (unsigned i = 0; i < 40; ++i) {
-		sprintf(command, "add c%X.1", i);
-		cr_assert_str_eq(ask(command), "0");
-	}
+	ask_to_add(40);
 	/* Gaps at the start, in the middle and at the end. */
 	cr_assert_str_eq(ask("remove c0.1"), "0");
 	cr_assert_str_eq(ask("remove c12.1"), "0");
@@ -112,15 +120,12 @@ Test(keeper_store, a_full_store_comes_back, .init = setup, .fini = teardown, .ti
 Test(keeper_store, death_of_the_keeper_is_survived_again_and_again, .init = setup, .fini = teardown,
      .timeout = 60)
 {
-	char before[ANSWER_SIZE], command[64];
+	char before[ANSWER_SIZE];
 	struct process worker;
 	pid_t keeper = keeper_start();
 
 	manager_await("READY=1");
-	for (unsigned i = 0; i < 10; ++i) {
-		sprintf(command, "add c%X.1", i);
-		cr_assert_str_eq(ask(command), "0");
-	}
+	ask_to_add(10);
 	cr_assert_str_eq(ask("remove c3.1"), "0");
 	strcpy(before, ask_list());
 

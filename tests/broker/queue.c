@@ -19,7 +19,7 @@
 #include "libipc/platform/clock.h"
 #include "libipc/wire/codec.h"
 #include "tests/support/actor.h"
-#include "tests/support/domain.h"
+#include "tests/support/mortal.h"
 #include "tests/support/rawpeer.h"
 
 static struct domain domain;
@@ -484,10 +484,6 @@ Test(queue, others_open_what_they_may_write)
 
 /* ---- a worker that dies on the way ---- */
 
-#ifndef IPC_TEST_BROKER_POINTS
-#define IPC_TEST_BROKER_POINTS "ipcbroker"
-#endif
-
 /* A worker that dies sooner does not come as far as a first answer. */
 enum { POINT_FIRST = 16, POINT_LAST = 120 };
 
@@ -497,10 +493,7 @@ static void dying_start(unsigned point)
 	char wish[16];
 
 	snprintf(wish, sizeof(wish), "%u", point);
-	setenv("IPC_TEST_BROKER", IPC_TEST_BROKER_POINTS, 1);
-	setenv("IPC_CRASH", wish, 1);
-	domain_start(&domain, NULL);
-	unsetenv("IPC_CRASH");
+	domain_start_mortal(&domain, wish);
 	rawpeer_join(&a, domain.address);
 	rawpeer_join(&b, domain.address);
 	rawpeer_join(&c, domain.address);

@@ -18,13 +18,9 @@
 
 #include "libipc/platform/clock.h"
 #include "libipc/wire/codec.h"
-#include "tests/support/domain.h"
 #include "tests/support/leaks.h"
+#include "tests/support/mortal.h"
 #include "tests/support/rawpeer.h"
-
-#ifndef IPC_TEST_BROKER_POINTS
-#define IPC_TEST_BROKER_POINTS "ipcbroker"
-#endif
 
 #define PEERS   6
 #define HANDLES 64
@@ -101,10 +97,7 @@ static void setup(void)
 		(void)sscanf(wish, "%31s %u", crash, &seed);
 	cr_log_info("crash points %s, seed %u", crash, seed);
 
-	setenv("IPC_TEST_BROKER", IPC_TEST_BROKER_POINTS, 1);
-	setenv("IPC_CRASH", crash, 1);
-	domain_start(&domain, NULL);
-	unsetenv("IPC_CRASH");
+	domain_start_mortal(&domain, crash);
 	rawpeer_join(&watcher, domain.address);
 	for (unsigned i = 0; i < PEERS; ++i)
 		rawpeer_join(&peers[i], domain.address);

@@ -13,12 +13,8 @@
 
 #include "libipc/channel/session.h"
 #include "libipc/platform/clock.h"
-#include "tests/support/domain.h"
+#include "tests/support/mortal.h"
 #include "tests/support/rawsession.h"
-
-#ifndef IPC_TEST_BROKER_POINTS
-#define IPC_TEST_BROKER_POINTS "ipcbroker"
-#endif
 
 /* A worker dies at one in 20 points: of so many windows nearly always one passes over a death. */
 enum { SESSIONS = 6, OFFERS = 75, SOON = 30000, NEVER = 50 };
@@ -32,10 +28,7 @@ static struct rawsession acceptors[SESSIONS], connectors[SESSIONS], offers[SESSI
 
 static void setup(void)
 {
-	setenv("IPC_TEST_BROKER", IPC_TEST_BROKER_POINTS, 1);
-	setenv("IPC_CRASH", DEATHS, 1);
-	domain_start(&domain, NULL);
-	unsetenv("IPC_CRASH");
+	domain_start_mortal(&domain, DEATHS);
 	rawpeer_join(&a, domain.address);
 	rawpeer_join(&b, domain.address);
 	rawpeer_join(&c, domain.address);

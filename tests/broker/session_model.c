@@ -17,13 +17,9 @@
 
 #include "libipc/channel/session.h"
 #include "libipc/platform/clock.h"
-#include "tests/support/domain.h"
 #include "tests/support/leaks.h"
+#include "tests/support/mortal.h"
 #include "tests/support/rawsession.h"
-
-#ifndef IPC_TEST_BROKER_POINTS
-#define IPC_TEST_BROKER_POINTS "ipcbroker"
-#endif
 
 enum { PEERS = 5, SESSIONS = 24, OFFERS = 64, STEPS = 4000 };
 
@@ -93,10 +89,7 @@ static void setup(void)
 		(void)sscanf(wish, "%31s %u", crash, &seed);
 	cr_log_info("crash points %s, seed %u", crash, seed);
 
-	setenv("IPC_TEST_BROKER", IPC_TEST_BROKER_POINTS, 1);
-	setenv("IPC_CRASH", crash, 1);
-	domain_start(&domain, NULL);
-	unsetenv("IPC_CRASH");
+	domain_start_mortal(&domain, crash);
 	join(&watcher);
 	for (unsigned i = 0; i < PEERS; ++i)
 		join(&peers[i]);

@@ -84,6 +84,14 @@ static void establish(uint64_t window_ns)
 	connect_both(&acceptor, &connector);
 }
 
+/* To a listener that comes now. */
+static void offer_back(struct rawsession *ret)
+{
+	rawsession_detach(&acceptor);
+	(void)listen_at(&c, WINDOW);
+	cr_assert(rawsession_offer(&c, SOON, ret));
+}
+
 static uint64_t word_of(unsigned side)
 {
 	return liveness_side(d.table, connector.slot, side);
@@ -595,9 +603,7 @@ Test(sessions, who_has_the_key_takes_it_from_under_the_listener)
 	struct rawsession taken, session;
 
 	establish(WINDOW);
-	rawsession_detach(&acceptor);
-	(void)listen_at(&c, WINDOW);
-	cr_assert(rawsession_offer(&c, SOON, &taken));
+	offer_back(&taken);
 	cr_assert_eq(resume(&b, &acceptor, &session), 0);
 	cr_assert_not(rawsession_is_open(&taken));
 	rawsession_say_taken(&taken, true);
@@ -614,9 +620,7 @@ Test(sessions, whoever_is_about_to_take_back_is_overtaken_by_a_resume)
 	struct rawsession taken, session;
 
 	establish(WINDOW);
-	rawsession_detach(&acceptor);
-	(void)listen_at(&c, WINDOW);
-	cr_assert(rawsession_offer(&c, SOON, &taken));
+	offer_back(&taken);
 	cr_assert(taken.is_taken_back);
 	cr_assert_eq(resume(&b, &acceptor, &session), 0);
 	cr_assert_eq(handle_word(&taken), taken.id | LIVENESS_OVERTAKEN);
@@ -665,9 +669,7 @@ Test(sessions, taking_back_is_heard_after_a_workers_death)
 	struct rawsession taken;
 
 	establish(WINDOW);
-	rawsession_detach(&acceptor);
-	(void)listen_at(&c, WINDOW);
-	cr_assert(rawsession_offer(&c, SOON, &taken));
+	offer_back(&taken);
 	kill(domain_worker(&domain), SIGSTOP);
 	rawsession_say_taken(&taken, true);
 	domain_kill_worker(&domain);

@@ -12,6 +12,7 @@
 
 #include "libipc/client/client.h"
 #include "tests/client/group_scene.h"
+#include "tests/support/mortal.h"
 
 TestSuite(group_flow, .init = fixture_setup, .fini = fixture_teardown, .timeout = 100);
 
@@ -342,10 +343,6 @@ Test(group_flow, it_goes_on_over_the_brokers_deaths)
 	ipc_queue_consumer_close(a);
 }
 
-#ifndef IPC_TEST_BROKER_POINTS
-#define IPC_TEST_BROKER_POINTS "ipcbroker"
-#endif
-
 /* A worker that dies sooner does not come as far as a first answer. */
 enum { POINT_FIRST = 30, POINT_LAST = 110 };
 
@@ -361,10 +358,7 @@ Test(group_flow, each_queue_is_there_once_wherever_the_worker_dies)
 
 		domain_stop(&fixture_domain);
 		snprintf(wish, sizeof(wish), "%u", point);
-		setenv("IPC_TEST_BROKER", IPC_TEST_BROKER_POINTS, 1);
-		setenv("IPC_CRASH", wish, 1);
-		domain_start(&fixture_domain, NULL);
-		unsetenv("IPC_CRASH");
+		domain_start_mortal(&fixture_domain, wish);
 		unsetenv("IPC_TEST_BROKER");
 
 		ipc_client_unref(fixture_client);

@@ -51,19 +51,38 @@ static void take(unsigned n)
 	ring_scene_produce(&scene, &producers[n], n);
 }
 
+/* The first half of it. */
+static int try_head(unsigned n)
+{
+	ring_scene_attach(&scene, &producers[n].view);
+	return ring_take_head(&producers[n], scene.table, RING_SCENE_ID(n), (uint32_t)getpid());
+}
+
 static void begin(unsigned n)
 {
 	ring_scene_open(&scene, n);
-	ring_scene_attach(&scene, &producers[n].view);
-	cr_assert_eq(
-		ring_take_head(&producers[n], scene.table, RING_SCENE_ID(n), (uint32_t)getpid()),
-		0);
+	cr_assert_eq(try_head(n), 0);
 }
 
-static void leave(unsigned n)
+/* Whom a taker bans that has seen him. */
+static uint64_t leave(unsigned n)
 {
+	uint64_t who = producers[n].owner;
+
 	ring_leave_producer(&producers[n]);
 	producers[n].table = NULL;
+	return who;
+}
+
+/* What the owner of this tag finds of that one, who told the last limit. */
+static struct ring_taker taker_of(unsigned n, uint64_t tag)
+{
+	return (struct ring_taker){
+		.view = &consumer.view,
+		.tag = tag,
+		.teller = atomic_load(&scene.ring->teller),
+		.who = producers[n].owner,
+	};
 }
 
 /* As a taker does that has seen him as the owner, however long ago. */
@@ -101,6 +120,13 @@ static void go_round(unsigned n, unsigned char *claimed, size_t size)
 	}
 }
 
+/* That one, who has the end, beside this one, who is banned and writes to what he has claimed. */
+static void go_round_beside(unsigned n, unsigned of, unsigned char *claimed)
+{
+	cr_assert_eq(n_banned(producers[of].owner), 1);
+	go_round(n, claimed, 800);
+}
+
 /* ---- what was his ---- */
 
 Test(ring_leaves, who_is_banned_after_that_has_nothing)
@@ -109,8 +135,7 @@ Test(ring_leaves, who_is_banned_after_that_has_nothing)
 
 	take(1);
 	claim(1, 800);
-	who = producers[1].owner;
-	leave(1);
+	who = leave(1);
 	ban_late(who);
 
 	take(2);
@@ -130,8 +155,7 @@ Test(ring_leaves, nobody_is_refused_for_those_who_have_left)
 		cr_assert_eq(ring_take_producer(&producers[n], scene.table, id, (uint32_t)getpid()),
 			     0, "%u", i);
 		claim(n, 800);
-		who = producers[n].owner;
-		leave(n);
+		who = leave(n);
 		ban_late(who);
 	}
 }
@@ -144,16 +168,14 @@ Test(ring_leaves, what_another_claims_is_not_his)
 
 	take(1);
 	claim(1, 800);
-	who = producers[1].owner;
-	leave(1);
+	who = leave(1);
 	take(2);
 	claimed = claim(2, 800);
 	ban_late(who);
 
 	take(3);
 	cr_assert_eq(n_banned(0), 1);
-	cr_assert_eq(n_banned(producers[2].owner), 1);
-	go_round(3, claimed, 800);
+	go_round_beside(3, 2, claimed);
 
 	leave(2);
 	go_round(3, NULL, 0);
@@ -163,15 +185,13 @@ Test(ring_leaves, what_another_claims_is_not_his)
 /* The taker has looked at them before he left; and is so late that others have come. */
 Test(ring_leaves, what_he_had_passed_by_is_nothing)
 {
-	struct ring_taker taker = {.view = &consumer.view};
+	struct ring_taker taker;
 
 	take(1);
 	claim(1, 400);
 	cr_assert_eq(ring_scene_send(&producers[1], 10, 1), 0);
 	cr_assert_neq(atomic_load(&scene.ring->strays) & RING_STRAYS_MASK, 0);
-	taker.who = producers[1].owner;
-	taker.teller = atomic_load(&scene.ring->teller);
-	taker.tag = ring_tag(producers[1].head);
+	taker = taker_of(1, ring_tag(producers[1].head));
 	leave(1);
 	cr_assert_eq(ring_ban_strays(&taker, scene.table, 10, 40), 0);
 	cr_assert_eq(n_banned(0), 0);
@@ -187,15 +207,13 @@ Test(ring_leaves, what_he_had_passed_by_is_nothing)
 /* A taker that has found him, and is not the taker any more; or he has left meanwhile. */
 Test(ring_leaves, what_is_completed_late_is_not)
 {
-	struct ring_taker taker = {.view = &consumer.view};
+	struct ring_taker taker;
 	uint64_t head;
 
 	take(1);
 	claim(1, 800);
-	taker.who = producers[1].owner;
-	taker.teller = atomic_load(&scene.ring->teller);
 	begin(2);
-	taker.tag = ring_tag(producers[2].head);
+	taker = taker_of(1, ring_tag(producers[2].head));
 	head = ring_position(producers[2].head);
 	begin(3);
 	cr_assert_eq(ring_complete_bans(&taker, head, producers[1].limit), IPC_ESTALE);
@@ -216,8 +234,7 @@ Test(ring_leaves, what_another_tells_for_him_is_not_his)
 		take(n);
 	cr_assert_eq(ring_tag(producers[1].head) & 1, ring_tag(producers[3].head) & 1);
 	ring_set_limit(&producers[1], producers[1].limit);
-	who = producers[3].owner;
-	leave(3);
+	who = leave(3);
 	ban_late(who);
 
 	take(4);
@@ -229,7 +246,7 @@ Test(ring_leaves, what_another_tells_for_him_is_not_his)
 Test(ring_leaves, what_he_could_write_before_is_not_banned_late)
 {
 	struct ring_received record;
-	uint64_t who, seen, head, limit;
+	uint64_t who, seen, limit;
 	struct ring_ban *ban = &scene.ring->ban[0];
 
 	take(1);
@@ -237,7 +254,6 @@ Test(ring_leaves, what_he_could_write_before_is_not_banned_late)
 	who = producers[1].owner;
 	limit = producers[1].limit;
 	begin(2);
-	head = ring_position(producers[2].head);
 	cr_assert_eq(atomic_load(&ban->who), who);
 	seen = atomic_load(&ban->to);
 
@@ -248,7 +264,7 @@ Test(ring_leaves, what_he_could_write_before_is_not_banned_late)
 	ban_late(who);
 	cr_assert_eq(atomic_load(&ban->who), who);
 	cr_assert_not(atomic_compare_exchange_strong(&ban->to, &seen, ring_ban_to(who, limit)),
-		      "a late exchange gives it a range from %lu on", (unsigned long)head);
+		      "a late exchange gives it a range");
 
 	for (uint64_t number = 1; number <= 8; ++number) {
 		cr_assert_eq(ring_scene_receive(&consumer, &record), 0);
@@ -269,8 +285,7 @@ Test(ring_leaves, what_his_heir_has_claimed_stays)
 	leave(1);
 
 	take(3);
-	cr_assert_eq(n_banned(producers[2].owner), 1);
-	go_round(3, claimed, 800);
+	go_round_beside(3, 2, claimed);
 }
 
 /* His limit stood in the same slot. */
@@ -286,8 +301,7 @@ Test(ring_leaves, what_the_heir_of_his_heir_has_claimed_stays)
 	leave(1);
 
 	take(4);
-	cr_assert_eq(n_banned(producers[3].owner), 1);
-	go_round(4, claimed, 800);
+	go_round_beside(4, 3, claimed);
 }
 
 /* What his heir has told of them looks like what he has not. */
@@ -321,15 +335,11 @@ Test(ring_leaves, what_is_claimed_stays_when_one_leaves_who_never_had_the_end)
 	take(2);
 	cr_assert_eq(ring_tag(producers[2].head), 0);
 	claimed = claim(2, 800);
-	ring_scene_attach(&scene, &producers[1].view);
-	cr_assert_eq(
-		ring_take_head(&producers[1], scene.table, RING_SCENE_ID(1), (uint32_t)getpid()),
-		IPC_ESTALE);
+	cr_assert_eq(try_head(1), IPC_ESTALE);
 	leave(1);
 
 	take(3);
-	cr_assert_eq(n_banned(producers[2].owner), 1);
-	go_round(3, claimed, 800);
+	go_round_beside(3, 2, claimed);
 }
 
 /* C-3: refused before, or after he had got the tag. */
@@ -339,18 +349,14 @@ Test(ring_leaves, what_the_one_before_has_claimed_stays_when_it_was_begun_only)
 
 	take(2);
 	claimed = claim(2, 800);
-	ring_scene_attach(&scene, &producers[1].view);
-	cr_assert_eq(
-		ring_take_head(&producers[1], scene.table, RING_SCENE_ID(1), (uint32_t)getpid()),
-		IPC_ESTALE);
+	cr_assert_eq(try_head(1), IPC_ESTALE);
 	leave(1);
 	begin(3);
 	leave(3);
 
 	take(4);
 	cr_assert_eq(n_banned(0), 1);
-	cr_assert_eq(n_banned(producers[2].owner), 1);
-	go_round(4, claimed, 800);
+	go_round_beside(4, 2, claimed);
 }
 
 /* C-3: who has claimed nothing, and lives, costs no place. */
@@ -364,14 +370,13 @@ Test(ring_leaves, who_has_only_begun_is_banned_from_nothing)
 	begin(3);
 	take(4);
 	cr_assert_eq(n_banned(0), 1);
-	cr_assert_eq(n_banned(producers[1].owner), 1);
-	go_round(4, claimed, 800);
+	go_round_beside(4, 1, claimed);
 }
 
 /* C-3: he lives, and the taker who has found that is not the taker any more. */
 Test(ring_leaves, what_the_living_has_passed_by_is_left_to_the_next_taker)
 {
-	struct ring_taker taker = {.view = &consumer.view};
+	struct ring_taker taker;
 	struct ring_received record;
 	unsigned char *claimed;
 	uint64_t head;
@@ -379,10 +384,8 @@ Test(ring_leaves, what_the_living_has_passed_by_is_left_to_the_next_taker)
 	take(1);
 	claimed = claim(1, 400);
 	cr_assert_eq(ring_scene_send(&producers[1], 10, 1), 0);
-	taker.who = producers[1].owner;
-	taker.teller = atomic_load(&scene.ring->teller);
 	begin(2);
-	taker.tag = ring_tag(producers[2].head);
+	taker = taker_of(1, ring_tag(producers[2].head));
 	head = ring_position(producers[2].head);
 	begin(3);
 	cr_assert_eq(ring_ban_strays(&taker, scene.table, 10, 40), IPC_ESTALE);

@@ -18,12 +18,8 @@
 #include <ipc/ipc.h>
 
 #include "tests/support/actor.h"
-#include "tests/support/domain.h"
+#include "tests/support/mortal.h"
 #include "tests/support/process.h"
-
-#ifndef IPC_TEST_BROKER_POINTS
-#define IPC_TEST_BROKER_POINTS "ipcbroker"
-#endif
 
 enum { N_PAIRS = 2, N_OPENERS = 2, KILLS = 1000, PATIENCE_MS = 20000 };
 
@@ -44,11 +40,16 @@ struct role {
 static struct domain domain;
 static struct tally *tally;
 
-static void setup(void)
+static void tally_new(void)
 {
 	tally = mmap(NULL, sizeof(*tally), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 		     0);
 	cr_assert_neq(tally, MAP_FAILED);
+}
+
+static void setup(void)
+{
+	tally_new();
 	domain_start(&domain, NULL);
 }
 
@@ -61,10 +62,8 @@ static void teardown(void)
 /* A broker whose worker dies by itself, at one crash point in so many. */
 static void setup_mortal(void)
 {
-	setenv("IPC_TEST_BROKER", IPC_TEST_BROKER_POINTS, 1);
-	setenv("IPC_CRASH", "random:300", 1);
-	setup();
-	unsetenv("IPC_CRASH");
+	tally_new();
+	domain_start_mortal(&domain, "random:300");
 }
 
 /* Its orderly end may itself be died over. */
